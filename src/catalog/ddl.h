@@ -1,0 +1,65 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.h
+ *	  Making and dropping streams and continuous queries, in the session that
+ *	  asks for it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_DDL_H
+#define KDA_DDL_H
+
+#include "kda_stream.h"
+#include "dialect/dialect.h"
+#include "tcop/utility.h"
+
+/* Hooks: ProcessUtility, object access. */
+extern void kda_catalog_init(void);
+
+/* utility_hook.c: runs one KDA statement that the dialect has parsed. */
+extern void kda_execute_statement(KdaStmt *stmt, const char *source_text,
+								  ProcessUtilityContext context, QueryCompletion *qc);
+
+/* create_query.c */
+extern void kda_create_query(KdaStmt *stmt, const char *source_text);
+
+/* alter.c */
+extern void kda_alter_stream_state(KdaStmt *stmt);
+extern void kda_alter_query(KdaStmt *stmt);
+
+/*---- rows.c: the catalog tables, by number and by relation */
+typedef struct KdaStreamIds
+{
+	int32		id;				/* 0: no row yet */
+	Oid			inbox;
+	Oid			ring;
+} KdaStreamIds;
+
+typedef struct KdaQueryIds
+{
+	int32		id;				/* 0: not a continuous query */
+	bool		is_pump;
+	Oid			stream;
+	Oid			batch;
+	Oid			final;
+	Oid			open;
+	Oid			closed;
+	Oid			target;
+} KdaQueryIds;
+
+extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);
+extern bool kda_query_ids(Oid relid, KdaQueryIds *ids);
+extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
+extern Oid	kda_extension_owner(void);
+extern bool kda_extension_exists(void);
+
+/* Runs SQL of ours as the extension's owner, with search_path pg_catalog. */
+extern void kda_run_as_owner(const char *sql);
+/* The catalog has changed: tells the database's workers at commit. */
+extern void kda_catalog_changed(void);
+
+/* compat of permission checks and group RTEs, split.c's helpers */
+extern void kda_check_query_permissions(Query *query);
+extern Query *kda_flatten_group_rte(Query *query);
+
+#endif							/* KDA_DDL_H */

@@ -1,0 +1,217 @@
+/*-------------------------------------------------------------------------
+ *
+ * rows.c
+ *	  Reading the catalog tables of kda_storage by relation, and running SQL of
+ *	  ours as the extension's owner.
+ *
+ * Called in sessions (DDL) and workers, in a transaction.  Reads with the
+ * catalog's own access methods, so that it also works in hooks, where SPI may
+ * not be started.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/ddl.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_relation.h"
+#include "runtime/runtime.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+Oid
+kda_storage_relation(const char *name)
+{
+	Oid			nsp = get_namespace_oid(KDA_STORAGE_SCHEMA, true);
+
+	return OidIsValid(nsp) ? get_relname_relid(name, nsp) : InvalidOid;
+}
+
+bool
+kda_extension_exists(void)
+{
+	return OidIsValid(get_extension_oid(KDA_FDW_NAME, true));
+}
+
+Oid
+kda_extension_owner(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			owner = InvalidOid;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum(KDA_FDW_NAME));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!OidIsValid(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"kda_stream\" is not installed in this database"),
+				 errhint("CREATE EXTENSION kda_stream;")));
+	return owner;
+}
+
+void
+kda_run_as_owner(const char *sql)
+{
+	Oid			save_userid;
+	int			save_sec;
+	int			nestlevel;
+	int			rc;
+
+	GetUserIdAndSecContext(&save_userid, &save_sec);
+	SetUserIdAndSecContext(kda_extension_owner(), save_sec | SECURITY_LOCAL_USERID_CHANGE);
+	nestlevel = NewGUCNestLevel();
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION);
+	SPI_connect();
+	rc = SPI_execute(sql, false, 0);
+	if (rc < 0)
+		elog(ERROR, "internal statement failed with %s: %s", SPI_result_code_string(rc), sql);
+	SPI_finish();
+	AtEOXact_GUC(true, nestlevel);
+	SetUserIdAndSecContext(save_userid, save_sec);
+}
+
+/*
+ * Finds the row whose column attno (a regclass) is relid; copies its values.
+ */
+static bool
+find_row(const char *table, AttrNumber attno, Oid relid, int ncols, Datum *values, bool *nulls)
+{
+	Oid			catalog = kda_storage_relation(table);
+	Relation	rel;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	if (!OidIsValid(catalog))
+		return false;
+	rel = table_open(catalog, AccessShareLock);
+	ScanKeyInit(&key, attno, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		TupleDesc	desc = RelationGetDescr(rel);
+
+		for (int i = 0; i < ncols; i++)
+		{
+			values[i] = heap_getattr(tuple, i + 1, desc, &nulls[i]);
+			if (!nulls[i] && !TupleDescAttr(desc, i)->attbyval)
+				values[i] = (Datum) 0;	/* only the by-value ones are asked for */
+		}
+		found = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+static Oid
+oid_or_invalid(Datum value, bool isnull)
+{
+	return isnull ? InvalidOid : DatumGetObjectId(value);
+}
+
+bool
+kda_stream_ids(Oid relid, KdaStreamIds *ids)
+{
+	Datum		values[4];
+	bool		nulls[4];
+
+	memset(ids, 0, sizeof(*ids));
+	if (!find_row("stream", 2, relid, 4, values, nulls))
+		return false;
+	ids->id = DatumGetInt32(values[0]);
+	ids->inbox = oid_or_invalid(values[2], nulls[2]);
+	ids->ring = oid_or_invalid(values[3], nulls[3]);
+	return true;
+}
+
+/* Columns of kda_storage.query: see sql/. */
+enum
+{
+	QUERY_ID = 1, QUERY_REL, QUERY_KIND, QUERY_DEFINITION, QUERY_STREAM, QUERY_SHAPE,
+	QUERY_WINDOW_SIZE, QUERY_WINDOW_OFFSET, QUERY_TIME_ZONE, QUERY_EMIT, QUERY_START,
+	QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
+	QUERY_CLOSED, QUERY_TARGET, QUERY_NCOLS = QUERY_TARGET
+};
+
+bool
+kda_query_ids(Oid relid, KdaQueryIds *ids)
+{
+	Datum		values[QUERY_NCOLS];
+	bool		nulls[QUERY_NCOLS];
+
+	memset(ids, 0, sizeof(*ids));
+	if (!find_row("query", QUERY_REL, relid, QUERY_NCOLS, values, nulls))
+		return false;
+#define OIDCOL(c) oid_or_invalid(values[(c) - 1], nulls[(c) - 1])
+	ids->id = DatumGetInt32(values[0]);
+	ids->stream = OIDCOL(QUERY_STREAM);
+	ids->batch = OIDCOL(QUERY_BATCH);
+	ids->final = OIDCOL(QUERY_FINAL);
+	ids->open = OIDCOL(QUERY_OPEN);
+	ids->closed = OIDCOL(QUERY_CLOSED);
+	ids->target = OIDCOL(QUERY_TARGET);
+	ids->is_pump = nulls[QUERY_CLOSED - 1] && !nulls[QUERY_TARGET - 1];
+	return true;
+}
+
+void
+kda_catalog_changed(void)
+{
+	Oid			rel = kda_storage_relation("query");
+
+	if (OidIsValid(rel))
+		CacheInvalidateRelcacheByRelid(rel);
+	kda_notify_change();
+}
+
+void
+kda_check_query_permissions(Query *query)
+{
+#if PG_VERSION_NUM >= 160000
+	ExecCheckPermissions(query->rtable, query->rteperminfos, true);
+#else
+	ExecCheckRTPerms(query->rtable, true);
+#endif
+}
+
+/* PostgreSQL 18 puts grouped expressions behind a range table entry of their own. */
+Query *
+kda_flatten_group_rte(Query *query)
+{
+#if PG_VERSION_NUM >= 180000
+	if (query->hasGroupRTE)
+	{
+		query->targetList = (List *)
+			flatten_group_exprs(NULL, query, (Node *) query->targetList);
+		query->havingQual = flatten_group_exprs(NULL, query, query->havingQual);
+		/* it is always the last entry */
+		query->rtable = list_truncate(query->rtable, list_length(query->rtable) - 1);
+		query->hasGroupRTE = false;
+	}
+#endif
+	return query;
+}

@@ -1,0 +1,62 @@
+/*-------------------------------------------------------------------------
+ *
+ * split.h
+ *	  Splits the SELECT of a continuous query into its per-batch part and its
+ *	  final part.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_SPLIT_H
+#define KDA_SPLIT_H
+
+#include "kda_stream.h"
+#include "dialect/dialect.h"
+#include "nodes/parsenodes.h"
+#include "query/query.h"
+
+typedef struct KdaSplit
+{
+	Oid			stream;
+	KdaShape	shape;
+	Interval   *window_size;	/* windows only */
+	Interval   *window_offset;
+	int			nkeys;			/* with window_start as the first */
+
+	Query	   *user;			/* the whole SELECT, analysed; plain SQL */
+	Query	   *batch;			/* per-batch part */
+
+	/* the columns that users see */
+	int			ncolumns;
+	char	  **names;
+	Oid		   *types;
+	int32	   *typmods;
+	Oid		   *collations;
+	bool		has_rowtime;	/* one of them is called rowtime */
+} KdaSplit;
+
+/*
+ * Analyses the query as the current user, checks his rights, refuses what
+ * cannot be kept up to date.  add_window_columns: window_start and window_end
+ * become the first columns if the select list, HAVING name neither (views).
+ */
+extern KdaSplit *kda_split_query(KdaQuerySpec *spec, const char *source_text,
+								 bool add_window_columns);
+
+/* Text of the per-batch part. */
+extern char *kda_split_batch_sql(KdaSplit *split);
+
+/*
+ * Text of the final part over the table of open groups (shapes groups and
+ * windows): first column window_start (NULL for endless groups), then the
+ * columns that users see.
+ */
+extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid);
+
+/*
+ * Without GROUP BY keys there is one row before any record has come: text of a
+ * SELECT of the user's columns that gives it while the open table is empty.
+ * NULL where that cannot happen.
+ */
+extern char *kda_split_empty_sql(KdaSplit *split, Oid open_relid);
+
+#endif							/* KDA_SPLIT_H */

@@ -1,0 +1,149 @@
+/*-------------------------------------------------------------------------
+ *
+ * connector.h
+ *	  What the rest of the house knows of an outside system: an opaque source
+ *	  and one struct of callbacks.
+ *
+ * A source runs in a pipeline worker.  No callback blocks, raises an error
+ * (ereport) for something that the network did, or is called inside a
+ * transaction, unless its comment says so.  Library threads never call into
+ * PostgreSQL: they write a byte to wake_fd.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_CONNECTOR_H
+#define KDA_CONNECTOR_H
+
+#include "kda_stream.h"
+#include "nodes/pg_list.h"
+
+/* One record as it came.  Bytes belong to the source until release(). */
+typedef struct KdaRawRecord
+{
+	const char *data;			/* NULL: tombstone */
+	Size		len;
+	const char *key;			/* NULL: no key */
+	Size		key_len;
+	void	   *headers;		/* opaque; ops->headers_json() reads it */
+	int32		shard;			/* index into the source's shards */
+	int64		position;		/* offset within the shard */
+	KdaTime		arrival;		/* the broker's stamp; KDA_NO_TIME if it has none */
+} KdaRawRecord;
+
+typedef struct KdaRawBatch
+{
+	KdaRawRecord *records;
+	int			n;
+	int			capacity;
+	Size		bytes;			/* data + key of all records */
+	MemoryContext context;		/* owns records[] */
+	void	  **handles;		/* [n], the source's own (library messages) */
+} KdaRawBatch;
+
+typedef enum KdaStartKind
+{
+	KDA_START_EARLIEST,
+	KDA_START_LATEST,
+	KDA_START_TIME,
+	KDA_START_POSITION			/* go on: next record to read */
+} KdaStartKind;
+
+/* Where reading of a shard begins. */
+typedef struct KdaShardStart
+{
+	KdaStartKind kind;
+	KdaTime		time;			/* KDA_START_TIME */
+	int64		position;		/* KDA_START_POSITION: the next offset */
+	/* of the last applied record, to notice a re-created topic; last_position < 0: nothing to compare */
+	int64		last_position;
+	KdaTime		last_arrival;
+	uint32		last_crc;		/* CRC-32C (pg_crc32c) of its value bytes */
+} KdaShardStart;
+
+/* What a source says of one shard; all kept up to date by service(). */
+typedef struct KdaSourceShard
+{
+	char		name[64];		/* Kafka: the partition number */
+	bool		assigned;		/* assign() was called */
+	bool		closed;			/* will never give a record again */
+	bool		at_end;			/* since its last record the broker has confirmed that there is nothing more */
+	int64		next_position;	/* next offset to be handed out; -1 not known yet */
+	int64		first_position; /* low end at the broker, -1 unknown */
+	int64		end_position;	/* high end at the broker as last heard of, -1 unknown */
+	bool		lost;			/* its position is gone (retention, truncated, topic re-created): the stream must stop */
+	char		error[512];		/* with lost: what is missing; else last transient trouble or "" */
+} KdaSourceShard;
+
+typedef struct KdaSourceConfig
+{
+	const char *stream_name;	/* for messages */
+	const char *topic;			/* option topic (or stream), default the relation's name */
+	List	   *server_options; /* DefElem: library properties by their own names */
+	List	   *user_options;	/* DefElem: of the user mapping; secrets */
+	Size		fetch_memory;	/* bytes the source may hold in its queues */
+	int			wake_fd;		/* write end of a non-blocking pipe, a byte wakes the worker */
+	bool		ring_wanted;
+} KdaSourceConfig;
+
+typedef struct KdaSource
+{
+	const struct KdaSourceOps *ops;
+	int			nshards;
+	KdaSourceShard **shards;	/* appended to by service() when new ones appear; never shrinks */
+	bool		known;			/* the list of shards has been learnt at least once */
+	bool		failed;			/* cannot go on without a change (topic gone, bad property, wrong password counts as retrying) */
+	char		error[512];		/* last trouble, "" if none; never a secret */
+} KdaSource;
+
+typedef struct KdaSourceOps
+{
+	const char *type;			/* of CREATE SERVER … TYPE */
+
+	/* Creates threads but does not wait for the network.  ereport(ERROR) on a wrong property. */
+	KdaSource  *(*open) (const KdaSourceConfig *config);
+
+	/* Frees everything, waits at most deadline_ms. */
+	void		(*close) (KdaSource *source, int deadline_ms);
+
+	/* Housekeeping: takes events, learns new shards, refreshes metadata in time, updates shards[].  Cheap; called in each round. */
+	void		(*service) (KdaSource *source);
+
+	/* Begins reading of shards[shard] (again). */
+	void		(*assign) (KdaSource *source, int shard, const KdaShardStart *start);
+
+	/*
+	 * Appends records that are already in local queues, at most max_records
+	 * and (but for the first one) max_bytes.  Offsets of a shard increase and
+	 * the first one is >= the one asked.  Returns the number appended.
+	 */
+	int			(*fetch) (KdaSource *source, KdaRawBatch *into, int max_records, Size max_bytes);
+
+	/* Gives the bytes of all records back to the source and empties the batch. */
+	void		(*release) (KdaSource *source, KdaRawBatch *batch);
+
+	/*
+	 * Asks for the end positions of all shards now (for kda.wait): begin
+	 * starts it (on a helper thread if the library blocks), poll says true
+	 * when ends[] (by shard index, nshards entries) is filled.
+	 */
+	void		(*ends_begin) (KdaSource *source);
+	bool		(*ends_poll) (KdaSource *source, int64 *ends, int nends);
+
+	/* Headers as a JSON object, NUL-terminated, palloc'd; NULL if none.  May run in a transaction. */
+	char	   *(*headers_json) (const KdaRawRecord *record);
+} KdaSourceOps;
+
+/* NULL if type is none of ours that can be read. */
+extern const KdaSourceOps *kda_source_ops(const char *type);
+
+extern KdaRawBatch *kda_raw_batch_create(MemoryContext parent);
+extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
+
+/*
+ * Validates options of a CREATE SERVER TYPE type / USER MAPPING: called by
+ * catalog/options.c.  ereports with name, and a hint with what is allowed.
+ */
+extern void kda_connector_check_server(const char *type, List *options);
+extern void kda_connector_check_user_mapping(const char *type, List *options);
+
+#endif							/* KDA_CONNECTOR_H */

@@ -1,0 +1,692 @@
+/*-------------------------------------------------------------------------
+ *
+ * load.c
+ *	  A pipeline worker's picture of its streams and queries: read from the
+ *	  catalog tables at start and whenever a DDL statement has committed.
+ *
+ * An entry whose definition did not change is kept as it is, with its open
+ * source and its cached groups; the others are made anew.  Runs in the worker,
+ * kda_load() in a transaction of its own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "runtime/worker.h"
+#include "stream/fdw.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+KdaWorker  *kda_worker = NULL;
+
+static int
+column(const char *name)
+{
+	int			n = SPI_fnumber(SPI_tuptable->tupdesc, name);
+
+	if (n <= 0)
+		elog(ERROR, "column \"%s\" is missing in the catalog of kda_stream", name);
+	return n;
+}
+
+static Datum
+value(uint64 row, const char *name, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name), isnull);
+}
+
+static int64
+int_value(uint64 row, const char *name, int64 if_null)
+{
+	bool		isnull;
+	int			n = column(name);
+	Datum		d = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, n, &isnull);
+
+	if (isnull)
+		return if_null;
+	switch (SPI_gettypeid(SPI_tuptable->tupdesc, n))
+	{
+		case BOOLOID:
+			return DatumGetBool(d);
+		case INT4OID:
+			return DatumGetInt32(d);
+		case REGCLASSOID:
+		case OIDOID:
+			return DatumGetObjectId(d);
+		default:
+			return DatumGetInt64(d);
+	}
+}
+
+static char *
+text_value(MemoryContext context, uint64 row, const char *name)
+{
+	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name));
+
+	return s ? MemoryContextStrdup(context, s) : NULL;
+}
+
+static int64
+interval_value_us(uint64 row, const char *name, int64 if_null)
+{
+	bool		isnull;
+	Datum		d = value(row, name, &isnull);
+	Interval   *iv;
+
+	if (isnull)
+		return if_null;
+	iv = DatumGetIntervalP(d);
+	return iv->time + ((int64) iv->day + (int64) iv->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+}
+
+static char *
+qualified_name(MemoryContext context, Oid relid)
+{
+	char	   *rel = get_rel_name(relid);
+
+	if (rel == NULL)
+		return MemoryContextStrdup(context, "?");
+	return MemoryContextStrdup(context,
+							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), rel));
+}
+
+KdaFeed *
+kda_feed_by_relid(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, kda_worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (feed->stream->relid == relid)
+			return feed;
+	}
+	return NULL;
+}
+
+/*---- streams */
+
+static void
+load_shards(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	if (OidIsValid(stream->inbox) || stream->options->server_type == NULL)
+	{
+		stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
+		stream->nshards = 1;
+		stream->shards[0].name = MemoryContextStrdup(stream->context, KDA_LOCAL_SHARD);
+		stream->shards[0].source_index = -1;
+		stream->shards[0].position = -1;
+		stream->shards[0].last_position = -1;
+		stream->shards[0].watermark = KDA_NO_TIME;
+		stream->shards[0].max_arrival = KDA_NO_TIME;
+		stream->shards[0].last_arrival = KDA_NO_TIME;
+	}
+	SPI_execute(psprintf("SELECT * FROM kda_storage.shard WHERE stream_id = %d "
+						 "ORDER BY length(shard), shard", stream->id), true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char	   *name = text_value(stream->context, i, "shard");
+		KdaShard   *shard = NULL;
+
+		for (int s = 0; s < stream->nshards; s++)
+			if (strcmp(stream->shards[s].name, name) == 0)
+				shard = &stream->shards[s];
+		if (shard == NULL)
+		{
+			if (stream->nshards == 0)
+				stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
+			else
+				stream->shards = repalloc(stream->shards, sizeof(KdaShard) * (stream->nshards + 1));
+			shard = &stream->shards[stream->nshards++];
+			memset(shard, 0, sizeof(*shard));
+		}
+		shard->name = name;
+		shard->source_index = -1;
+		shard->stored = true;
+		shard->position = int_value(i, "position", -1);
+		shard->last_position = int_value(i, "last_position", -1);
+		shard->last_arrival = int_value(i, "last_arrival", KDA_NO_TIME);
+		shard->last_crc = (uint32) int_value(i, "last_crc", 0);
+		shard->max_arrival = int_value(i, "max_arrival", KDA_NO_TIME);
+		shard->watermark = int_value(i, "watermark", KDA_NO_TIME);
+		shard->closed = int_value(i, "closed", 0);
+	}
+}
+
+static void
+load_progress(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	stream->watermark = KDA_NO_TIME;
+	stream->advanced = KDA_NO_TIME;
+	SPI_execute(psprintf("SELECT * FROM kda_storage.stream_progress WHERE stream_id = %d",
+						 stream->id), true, 0);
+	if (SPI_processed == 0)
+		return;
+	stream->watermark = int_value(0, "watermark", KDA_NO_TIME);
+	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
+	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);
+	feed->position.snapshot1 = text_value(stream->context, 0, "snapshot1");
+	feed->position.snapshot2 = text_value(stream->context, 0, "snapshot2");
+	{
+		bool		isnull;
+		Datum		d = value(0, "last_xid", &isnull);
+
+		feed->position.last_xid = isnull ? 0 : DatumGetUInt64(d);
+	}
+	feed->position.last_seq = int_value(0, "last_seq", 0);
+	feed->start = text_value(stream->context, 0, "start");
+	feed->position_known = feed->start != NULL;
+}
+
+static KdaFeed *
+make_feed(KdaWorker *worker, int32 id, Oid relid)
+{
+	MemoryContext context = AllocSetContextCreate(worker->context, "kda stream",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	KdaFeed    *feed = palloc0(sizeof(KdaFeed));
+	KdaStream  *stream = palloc0(sizeof(KdaStream));
+	Relation	rel = relation_open(relid, AccessShareLock);
+
+	stream->context = context;
+	stream->id = id;
+	stream->relid = relid;
+	stream->name = qualified_name(context, relid);
+	stream->owner = rel->rd_rel->relowner;
+	stream->desc = CreateTupleDescCopyConstr(RelationGetDescr(rel));
+	stream->options = kda_stream_options_get(relid);
+	relation_close(rel, AccessShareLock);
+	feed->stream = stream;
+	feed->tick_at = KDA_END_TIME;
+	feed->derived_sent = KDA_NO_TIME;
+	MemoryContextSwitchTo(old);
+	load_progress(feed);
+	load_shards(feed);
+	kda_feed_remember(feed);
+	return feed;
+}
+
+static void
+drop_feed(KdaFeed *feed)
+{
+	if (feed->stream->source)
+		feed->stream->source->ops->close(feed->stream->source, 1000);
+	MemoryContextDelete(feed->stream->context);
+}
+
+/* Did options, columns or owner change, so that everything has to be made anew? */
+static bool
+same_stream(KdaStream *stream, Oid inbox, Oid ring)
+{
+	Relation	rel = relation_open(stream->relid, AccessShareLock);
+	KdaStreamOptions *options = kda_stream_options_get(stream->relid);
+	KdaStreamOptions *had = stream->options;
+	bool		same;
+
+	same = stream->inbox == inbox && stream->ring == ring &&
+		stream->owner == rel->rd_rel->relowner &&
+		equalTupleDescs(stream->desc, RelationGetDescr(rel)) &&
+		kda_stream_options_equal(had, options, stream->desc->natts);
+	relation_close(rel, AccessShareLock);
+	return same;
+}
+
+static void
+load_streams(KdaWorker *worker)
+{
+	List	   *feeds = NIL;
+	SPITupleTable *table;
+	uint64		n;
+	ListCell   *lc;
+
+	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
+				"LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.rel "
+				"ORDER BY stream_id", true, 0);
+	table = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		Oid			relid;
+		KdaFeed    *feed;
+		Oid			inbox,
+					ring;
+		int32		id;
+		char	   *failure;
+		bool		paused,
+					reset;
+		char	   *worker_name;
+
+		SPI_tuptable = table;
+		if (!int_value(i, "alive", 0))
+			continue;
+		relid = (Oid) int_value(i, "rel", 0);
+		id = (int32) int_value(i, "stream_id", 0);
+		inbox = (Oid) int_value(i, "inbox", 0);
+		ring = (Oid) int_value(i, "ring", 0);
+		paused = int_value(i, "paused", 0);
+		reset = int_value(i, "reset_wanted", 0);
+		failure = text_value(CurrentMemoryContext, i, "failure");
+
+		worker_name = kda_stream_options_get(relid)->worker;
+		if (strcmp(worker_name, worker->name) != 0)
+			continue;
+
+		feed = kda_feed_by_relid(relid);
+		if (feed && feed->stream->id == id && same_stream(feed->stream, inbox, ring) &&
+			(feed->stream->failure == NULL) == (failure == NULL))
+			worker->feeds = list_delete_ptr(worker->feeds, feed);
+		else
+			feed = make_feed(worker, id, relid);
+		feed->stream->inbox = inbox;
+		feed->stream->ring = ring;
+		if (feed->stream->source && paused != feed->stream->paused)
+		{
+			feed->stream->source->ops->close(feed->stream->source, 1000);
+			feed->stream->source = NULL;
+			for (int s = 0; s < feed->stream->nshards; s++)
+				feed->stream->shards[s].source_index = -1;
+		}
+		feed->stream->paused = paused;
+		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
+		feed->reset_wanted = reset;
+		if (!feed->position_known)
+		{
+			/* the first query may have been created since */
+			load_progress(feed);
+		}
+		feed->stream->queries = NIL;
+		feed->writers = NIL;
+		feeds = lappend(feeds, feed);
+	}
+	/* what is left was dropped or made anew */
+	foreach(lc, worker->feeds)
+		drop_feed(lfirst(lc));
+	list_free(worker->feeds);
+	{
+		MemoryContext old = MemoryContextSwitchTo(worker->context);
+
+		worker->feeds = list_copy(feeds);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*---- queries */
+
+static KdaQuery *
+query_by_id(List *queries, int32 id)
+{
+	ListCell   *lc;
+
+	foreach(lc, queries)
+		if (((KdaQuery *) lfirst(lc))->id == id)
+			return lfirst(lc);
+	return NULL;
+}
+
+static void
+drop_query(KdaQuery *query)
+{
+	if (query->groups)
+		kda_groups_free(query->groups);
+	if (query->batch_plan)
+		kda_plan_free(query->batch_plan);
+	if (query->final_plan)
+		kda_plan_free(query->final_plan);
+	MemoryContextDelete(query->context);
+}
+
+static void
+load_queries(KdaWorker *worker)
+{
+	List	   *queries = NIL;
+	SPITupleTable *table;
+	uint64		n;
+	ListCell   *lc;
+
+	SPI_execute("SELECT q.*, p.joined, p.frontier, p.complete_from, p.failure, c.relowner "
+				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
+				"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) q.rel ORDER BY query_id",
+				true, 0);
+	table = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		KdaFeed    *feed;
+		KdaQuery   *query;
+		int32		id;
+		MemoryContext context;
+		char	   *shape;
+
+		SPI_tuptable = table;
+		feed = kda_feed_by_relid((Oid) int_value(i, "stream", 0));
+		if (feed == NULL)
+			continue;			/* another worker's */
+		id = (int32) int_value(i, "query_id", 0);
+		query = query_by_id(worker->queries, id);
+		if (query && query->stream == feed->stream &&
+			query->owner == (Oid) int_value(i, "relowner", 0))
+		{
+			worker->queries = list_delete_ptr(worker->queries, query);
+		}
+		else
+		{
+			context = AllocSetContextCreate(worker->context, "kda query", ALLOCSET_DEFAULT_SIZES);
+			query = MemoryContextAllocZero(context, sizeof(KdaQuery));
+			query->context = context;
+			query->id = id;
+			query->relid = (Oid) int_value(i, "rel", 0);
+			query->owner = (Oid) int_value(i, "relowner", 0);
+			query->stream = feed->stream;
+			query->batch_rel = (Oid) int_value(i, "batch", 0);
+			query->final_rel = (Oid) int_value(i, "final", 0);
+			query->open_rel = (Oid) int_value(i, "open", 0);
+			query->closed_rel = (Oid) int_value(i, "closed", 0);
+			query->target_rel = (Oid) int_value(i, "target", 0);
+			query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
+			query->insert_text = text_value(context, i, "insert_text");
+			query->is_pump = strcmp(text_value(CurrentMemoryContext, i, "kind"), "pump") == 0;
+			shape = text_value(CurrentMemoryContext, i, "shape");
+			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :
+				strcmp(shape, "groups") == 0 ? KDA_SHAPE_GROUPS : KDA_SHAPE_WINDOWS;
+			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
+			query->window_size_us = interval_value_us(i, "window_size", 0);
+			query->window_offset_us = interval_value_us(i, "window_offset", 0);
+			query->nkeys = (int) int_value(i, "nkeys", 0);
+			query->joined = int_value(i, "joined", 0);
+			query->frontier = int_value(i, "frontier", KDA_NO_TIME);
+			query->complete_from = int_value(i, "complete_from", KDA_NO_TIME);
+			query->start_snapshot = text_value(context, i, "start_snapshot");
+		}
+		query->name = qualified_name(query->context, query->relid);
+		query->retention_us = interval_value_us(i, "retention", -1);
+		query->stopped = int_value(i, "stopped", 0);
+		query->failure = text_value(query->context, i, "failure");
+		{
+			MemoryContext old = MemoryContextSwitchTo(feed->stream->context);
+
+			feed->stream->queries = lappend(feed->stream->queries, query);
+			MemoryContextSwitchTo(old);
+		}
+		queries = lappend(queries, query);
+	}
+	foreach(lc, worker->queries)
+		drop_query(lfirst(lc));
+	list_free(worker->queries);
+	{
+		MemoryContext old = MemoryContextSwitchTo(worker->context);
+
+		worker->queries = list_copy(queries);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*---- what follows from both */
+
+static int
+by_level(const ListCell *a, const ListCell *b)
+{
+	const KdaFeed *fa = lfirst(a);
+	const KdaFeed *fb = lfirst(b);
+
+	return fa->level != fb->level ? fa->level - fb->level : fa->stream->id - fb->stream->id;
+}
+
+static void
+derive(KdaWorker *worker)
+{
+	ListCell   *lc,
+			   *lq;
+	MemoryContext old = MemoryContextSwitchTo(worker->context);
+
+	foreach(lc, worker->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+		KdaFeed    *target = query->target_is_stream ? kda_feed_by_relid(query->target_rel) : NULL;
+
+		if (target)
+			target->writers = lappend(target->writers, query);
+	}
+	/* Cycles are refused at CREATE, so the levels come to rest. */
+	for (int round = 0; round <= list_length(worker->feeds); round++)
+		foreach(lc, worker->feeds)
+		{
+			KdaFeed    *feed = lfirst(lc);
+
+			foreach(lq, feed->writers)
+			{
+				KdaFeed    *from = kda_feed_by_relid(((KdaQuery *) lfirst(lq))->stream->relid);
+
+				feed->level = Max(feed->level, from->level + 1);
+			}
+		}
+	list_sort(worker->feeds, by_level);
+
+	/* Which columns does some query read?  All of them for a database stream: rows are typed already. */
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+		KdaStream  *stream = feed->stream;
+		Bitmapset  *needed = NULL;
+
+		if (stream->options->rowtime_attno > 0)
+			needed = bms_add_member(needed, stream->options->rowtime_attno);
+		foreach(lq, stream->queries)
+			needed = bms_add_members(needed,
+									 kda_plan_columns_of(((KdaQuery *) lfirst(lq))->batch_rel,
+														 stream->relid));
+		if (stream->batch == NULL || !bms_equal(needed, stream->needed))
+		{
+			MemoryContext mine = MemoryContextSwitchTo(stream->context);
+
+			if (stream->batch)
+				kda_batch_destroy(stream->batch);
+			bms_free(stream->needed);
+			stream->needed = bms_copy(needed);
+			stream->batch = kda_batch_create(stream->context, stream->desc, stream->needed);
+			if (stream->options->server_type && stream->decoder == NULL)
+			{
+				stream->decoder = kda_decoder_create(stream->context, stream->desc, stream->options);
+				stream->raw = kda_raw_batch_create(stream->context);
+			}
+			MemoryContextSwitchTo(mine);
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+void
+kda_load(KdaWorker *worker)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	worker->reload = false;
+	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
+	{
+		SPI_connect();
+		load_streams(worker);
+		load_queries(worker);
+		derive(worker);
+		SPI_finish();
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*---- sources */
+
+static List *
+copy_options(List *options)
+{
+	return copyObject(options);
+}
+
+static bool
+wants_source(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	ListCell   *lc;
+
+	if (stream->options->server_type == NULL || stream->paused || stream->failure)
+		return false;
+	foreach(lc, stream->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		if (!query->stopped && query->failure == NULL)
+			return true;
+	}
+	return false;
+}
+
+void
+kda_sources_update(KdaWorker *worker)
+{
+	ListCell   *lc;
+	int			wanted = 0;
+
+	foreach(lc, worker->feeds)
+		if (wants_source(lfirst(lc)))
+			wanted++;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+		KdaStream  *stream = feed->stream;
+
+		if (stream->source && !wants_source(feed))
+		{
+			stream->source->ops->close(stream->source, 1000);
+			stream->source = NULL;
+			for (int s = 0; s < stream->nshards; s++)
+				stream->shards[s].source_index = -1;
+		}
+		if (stream->source == NULL && wants_source(feed) &&
+			(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at))
+		{
+			KdaSourceConfig config = {0};
+			const KdaSourceOps *ops = kda_source_ops(stream->options->server_type);
+			ForeignServer *server;
+			UserMapping *mapping;
+			MemoryContext old = CurrentMemoryContext;
+			MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
+														  ALLOCSET_SMALL_SIZES);
+
+			PG_TRY();
+			{
+				StartTransactionCommand();
+				server = GetForeignServer(stream->options->serverid);
+				mapping = kda_user_mapping(stream->owner, stream->options->serverid);
+				MemoryContextSwitchTo(scratch);
+				config.server_options = copy_options(server->options);
+				config.user_options = mapping ? copy_options(mapping->options) : NIL;
+				MemoryContextSwitchTo(old);
+				CommitTransactionCommand();
+				MemoryContextSwitchTo(old);
+				config.stream_name = stream->name;
+				config.topic = stream->options->topic;
+				config.fetch_memory = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
+				config.wake_fd = worker->wake_write;
+				config.ring_wanted = stream->options->retention_us > 0;
+				stream->source = ops->open(&config);
+			}
+			PG_CATCH();
+			{
+				ErrorData  *edata;
+
+				MemoryContextSwitchTo(scratch);
+				edata = CopyErrorData();
+				FlushErrorState();
+				AbortOutOfAnyTransaction();
+				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+				feed->touched = true;
+				feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
+			}
+			PG_END_TRY();
+			MemoryContextSwitchTo(old);
+			MemoryContextDelete(scratch);
+		}
+	}
+}
+
+void
+kda_sources_assign(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	KdaSource  *source = stream->source;
+
+	for (int i = 0; i < source->nshards; i++)
+	{
+		KdaSourceShard *from = source->shards[i];
+		KdaShard   *shard = NULL;
+		KdaShardStart start = {0};
+
+		for (int s = 0; s < stream->nshards; s++)
+			if (strcmp(stream->shards[s].name, from->name) == 0)
+				shard = &stream->shards[s];
+		if (shard == NULL)
+		{
+			bool		later = feed->saved_nshards > 0;
+
+			if (stream->nshards == 0)
+				stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
+			else
+				stream->shards = repalloc(stream->shards, sizeof(KdaShard) * (stream->nshards + 1));
+			shard = &stream->shards[stream->nshards++];
+			memset(shard, 0, sizeof(*shard));
+			shard->name = MemoryContextStrdup(stream->context, from->name);
+			shard->position = -1;
+			shard->last_position = -1;
+			shard->last_arrival = KDA_NO_TIME;
+			shard->max_arrival = KDA_NO_TIME;
+			shard->watermark = KDA_NO_TIME;
+			/* A partition that appears while we run is read from its beginning: nothing in it has been seen. */
+			if (later)
+				shard->position = -2;
+			shard->source_index = -1;
+		}
+		if (from->assigned && shard->source_index == i)
+		{
+			/* A position that the source has found (latest, timestamp) is ours from now on. */
+			if (shard->position < 0 && from->next_position >= 0)
+			{
+				shard->position = from->next_position;
+				shard->dirty = true;
+			}
+			continue;
+		}
+		shard->source_index = i;
+		if (shard->position >= 0)
+		{
+			start.kind = KDA_START_POSITION;
+			start.position = shard->position;
+			start.last_position = shard->last_position;
+			start.last_arrival = shard->last_arrival;
+			start.last_crc = shard->last_crc;
+		}
+		else
+		{
+			if (shard->position == -2 || feed->start == NULL)
+				start.kind = shard->position == -2 ? KDA_START_EARLIEST : KDA_START_LATEST;
+			else
+				start = kda_parse_start(feed->start);
+			start.last_position = -1;
+			shard->position = -1;
+		}
+		source->ops->assign(source, i, &start);
+	}
+}

@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * save.c
+ *	  What a transaction of a worker leaves behind: positions, watermarks and
+ *	  counters of its streams and queries.
+ *
+ * Everything here runs inside the worker's transaction, with its effects, so
+ * that position and result are kept or lost together.  After an abort the
+ * memory goes back to what the last commit left (kda_feed_go_back).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/ddl.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "runtime/worker.h"
+#include "utils/builtins.h"
+
+#define MAX_PARAMS 16
+
+typedef struct Statement
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_PARAMS];
+	SPIPlanPtr	plan;			/* kept for the worker's life */
+} Statement;
+
+static Statement save_stream = {
+	"UPDATE kda_storage.stream_progress SET watermark = $2, advanced = $3, derived_sent = $4, "
+	"snapshot1 = $5, snapshot2 = $6, last_xid = $7, last_seq = $8, "
+	"records_in = records_in OPERATOR(pg_catalog.+) $9, bytes_in = bytes_in OPERATOR(pg_catalog.+) $10, "
+	"records_late = records_late OPERATOR(pg_catalog.+) $11, records_failed = records_failed OPERATOR(pg_catalog.+) $12, "
+	"records_skipped = records_skipped OPERATOR(pg_catalog.+) $13, last_commit = $14, last_error = $15 "
+	"WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	15, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static Statement save_shard = {
+	"INSERT INTO kda_storage.shard AS s (stream_id, shard, position, last_position, last_arrival, last_crc, "
+	"max_arrival, watermark, closed, end_position, idle) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+	"ON CONFLICT (stream_id, shard) DO UPDATE SET position = EXCLUDED.position, "
+	"last_position = EXCLUDED.last_position, last_arrival = EXCLUDED.last_arrival, last_crc = EXCLUDED.last_crc, "
+	"max_arrival = EXCLUDED.max_arrival, watermark = EXCLUDED.watermark, closed = EXCLUDED.closed, "
+	"end_position = EXCLUDED.end_position, idle = EXCLUDED.idle",
+	11, {INT4OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	BOOLOID, INT8OID, BOOLOID}
+};
+
+static Statement save_query = {
+	"UPDATE kda_storage.query_progress SET joined = true, frontier = $2, complete_from = $3, "
+	"records_in = records_in OPERATOR(pg_catalog.+) $4, records_late = records_late OPERATOR(pg_catalog.+) $5, "
+	"records_out = records_out OPERATOR(pg_catalog.+) $6, open_windows = $7, groups = $8, state_bytes = $9, "
+	"busy_ms = busy_ms OPERATOR(pg_catalog.+) $10, last_commit = $11 "
+	"WHERE query_id OPERATOR(pg_catalog.=) $1",
+	11, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
+	FLOAT8OID, TIMESTAMPTZOID}
+};
+
+static Statement fail_stream = {
+	"UPDATE kda_storage.stream SET failure = $2 WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, TEXTOID}
+};
+
+static Statement fail_stream_error = {
+	"UPDATE kda_storage.stream_progress SET last_error = $2 WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, TEXTOID}
+};
+
+static Statement fail_query = {
+	"UPDATE kda_storage.query_progress SET failure = $2, last_error = $2 "
+	"WHERE query_id OPERATOR(pg_catalog.=) $1",
+	2, {INT4OID, TEXTOID}
+};
+
+static void
+run(Statement *st, Datum *values, char *nulls)
+{
+	int			rc;
+
+	SPI_connect();
+	if (st->plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(st->sql, st->nargs, st->types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare: %s", st->sql);
+		st->plan = plan;
+	}
+	rc = SPI_execute_plan(st->plan, values, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "%s: %s", SPI_result_code_string(rc), st->sql);
+	SPI_finish();
+}
+
+static void
+set_time(Datum *values, char *nulls, int i, KdaTime t)
+{
+	values[i] = TimestampTzGetDatum(t);
+	nulls[i] = t == KDA_NO_TIME ? 'n' : ' ';
+}
+
+static void
+set_text(Datum *values, char *nulls, int i, const char *s)
+{
+	values[i] = s ? CStringGetTextDatum(s) : (Datum) 0;
+	nulls[i] = s ? ' ' : 'n';
+}
+
+static void
+set_position(Datum *values, char *nulls, int i, int64 position)
+{
+	values[i] = Int64GetDatum(position);
+	nulls[i] = position < 0 ? 'n' : ' ';
+}
+
+void
+kda_save_feed(KdaFeed *feed, TimestampTz now)
+{
+	KdaStream  *stream = feed->stream;
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int32GetDatum(stream->id);
+	set_time(values, nulls, 1, stream->watermark);
+	set_time(values, nulls, 2, stream->advanced);
+	set_time(values, nulls, 3, feed->derived_sent);
+	set_text(values, nulls, 4, feed->next_position.snapshot1);
+	set_text(values, nulls, 5, feed->next_position.snapshot2);
+	values[6] = UInt64GetDatum(feed->next_position.last_xid);
+	values[7] = Int64GetDatum(feed->next_position.last_seq);
+	values[8] = Int64GetDatum(stream->d_records);
+	values[9] = Int64GetDatum(stream->d_bytes);
+	values[10] = Int64GetDatum(stream->d_late);
+	values[11] = Int64GetDatum(stream->d_failed);
+	values[12] = Int64GetDatum(stream->d_skipped);
+	values[13] = TimestampTzGetDatum(now);
+	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
+	run(&save_stream, values, nulls);
+
+	for (int i = 0; i < stream->nshards; i++)
+	{
+		KdaShard   *shard = &stream->shards[i];
+		KdaSourceShard *from = stream->source && shard->source_index >= 0 ?
+			stream->source->shards[shard->source_index] : NULL;
+
+		if (!shard->dirty || (shard->position < 0 && from))
+			continue;
+		memset(nulls, ' ', sizeof(nulls));
+		values[0] = Int32GetDatum(stream->id);
+		set_text(values, nulls, 1, shard->name);
+		set_position(values, nulls, 2, shard->position);
+		set_position(values, nulls, 3, shard->last_position);
+		set_time(values, nulls, 4, shard->last_arrival);
+		values[5] = Int64GetDatum((int64) shard->last_crc);
+		set_time(values, nulls, 6, shard->max_arrival);
+		set_time(values, nulls, 7, shard->watermark);
+		values[8] = BoolGetDatum(shard->closed);
+		set_position(values, nulls, 9, from ? from->end_position : -1);
+		values[10] = BoolGetDatum(shard->idle);
+		run(&save_shard, values, nulls);
+	}
+}
+
+void
+kda_save_query(KdaQuery *query, TimestampTz now)
+{
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS];
+	int64		ngroups = 0,
+				nwindows = 0,
+				bytes = 0;
+
+	if (query->groups)
+		kda_groups_stats(query->groups, &ngroups, &nwindows, &bytes);
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int32GetDatum(query->id);
+	set_time(values, nulls, 1, query->frontier);
+	set_time(values, nulls, 2, query->complete_from);
+	values[3] = Int64GetDatum(query->d_in);
+	values[4] = Int64GetDatum(query->d_late);
+	values[5] = Int64GetDatum(query->d_out);
+	values[6] = Int64GetDatum(nwindows);
+	values[7] = Int64GetDatum(ngroups);
+	values[8] = Int64GetDatum(bytes);
+	values[9] = Float8GetDatum(query->d_busy_ms);
+	values[10] = TimestampTzGetDatum(now);
+	run(&save_query, values, nulls);
+}
+
+void
+kda_fail_stream(KdaFeed *feed, const char *why)
+{
+	Datum		values[2] = {Int32GetDatum(feed->stream->id), CStringGetTextDatum(why)};
+
+	run(&fail_stream, values, NULL);
+	run(&fail_stream_error, values, NULL);
+	kda_catalog_changed();
+}
+
+void
+kda_fail_query(KdaQuery *query, const char *why)
+{
+	Datum		values[2] = {Int32GetDatum(query->id), CStringGetTextDatum(why)};
+
+	run(&fail_query, values, NULL);
+	kda_catalog_changed();
+	ereport(LOG,
+			(errmsg("continuous query %s has failed: %s", query->name, why),
+			 errhint("Correct the cause, then DROP and CREATE the query.")));
+}
+
+/*---- memory beside the tables */
+
+static void
+copy_shards(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	if (stream->nshards > feed->saved_nshards || feed->saved_shards == NULL)
+	{
+		if (feed->saved_shards)
+			pfree(feed->saved_shards);
+		feed->saved_shards = MemoryContextAlloc(stream->context,
+												sizeof(KdaShard) * Max(stream->nshards, 1));
+	}
+	memcpy(feed->saved_shards, stream->shards, sizeof(KdaShard) * stream->nshards);
+	feed->saved_nshards = stream->nshards;
+}
+
+void
+kda_feed_remember(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	for (int i = 0; i < stream->nshards; i++)
+	{
+		stream->shards[i].stored |= stream->shards[i].dirty && stream->shards[i].position >= 0;
+		stream->shards[i].dirty = false;
+	}
+	copy_shards(feed);
+	feed->saved_watermark = stream->watermark;
+	feed->saved_advanced = stream->advanced;
+	if (feed->next_position.snapshot1 != feed->position.snapshot1)
+	{
+		/* the new one lives in memory of the transaction */
+		KdaInboxPosition next = feed->next_position;
+
+		next.snapshot1 = MemoryContextStrdup(stream->context, next.snapshot1);
+		next.snapshot2 = next.snapshot2 ? MemoryContextStrdup(stream->context, next.snapshot2) : NULL;
+		if (feed->position.snapshot1)
+			pfree(feed->position.snapshot1);
+		if (feed->position.snapshot2)
+			pfree(feed->position.snapshot2);
+		feed->position = next;
+	}
+	feed->next_position = feed->position;
+	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
+	feed->touched = false;
+}
+
+void
+kda_feed_go_back(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	for (int i = 0; i < feed->saved_nshards; i++)
+	{
+		int			source_index = stream->shards[i].source_index;
+		TimestampTz quiet = stream->shards[i].quiet_since;
+
+		stream->shards[i] = feed->saved_shards[i];
+		stream->shards[i].source_index = source_index;
+		stream->shards[i].quiet_since = quiet;
+	}
+	/* Shards that the last commit did not know yet start over. */
+	for (int i = feed->saved_nshards; i < stream->nshards; i++)
+	{
+		KdaShard   *shard = &stream->shards[i];
+
+		shard->watermark = shard->max_arrival = shard->last_arrival = KDA_NO_TIME;
+		shard->last_position = -1;
+		shard->idle = false;
+		if (shard->position >= 0)
+			shard->dirty = true;
+	}
+	stream->watermark = feed->saved_watermark;
+	stream->advanced = feed->saved_advanced;
+	feed->next_position = feed->position;
+	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
+}

@@ -1,0 +1,590 @@
+/*-------------------------------------------------------------------------
+ *
+ * transaction.c
+ *	  One micro-batch: all stages of all streams of this worker, in order, in
+ *	  one transaction.
+ *
+ *		advance, read	what was declared and what has come
+ *		decode			bytes to columns (source streams)
+ *		watermark		rowtime, lateness, shard and stream watermark
+ *		ring			raw records, for looking at
+ *		query			each continuous query over the batch
+ *		write back		changed groups to the open tables
+ *		close, emit		windows that the watermark has passed
+ *		save			positions and counters
+ *
+ * A stage takes the stream and its batch; none calls the next one.  Streams go
+ * in the order in which pumps feed them.  An error leaves by ereport: worker.c
+ * aborts, goes back and tries again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/pg_crc32c.h"
+#include "portability/instr_time.h"
+#include "runtime/error_stream.h"
+#include "runtime/worker.h"
+#include "stream/fdw.h"
+#include "stream/window_math.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* The stream whose refusals are being reported. */
+typedef struct RefuseContext
+{
+	KdaFeed    *feed;
+	KdaQuery   *query;
+} RefuseContext;
+
+static KdaStream *
+current_stream(Oid relid)
+{
+	KdaFeed    *feed = kda_feed_by_relid(relid);
+
+	return feed ? feed->stream : NULL;
+}
+
+/*---- refused records */
+
+/* The bytes of a row: the raw record, or a database stream's row as JSON. */
+static void
+row_data(KdaStream *stream, int row, const char **data, Size *len)
+{
+	KdaBatch   *batch = stream->batch;
+
+	if (stream->raw && stream->raw->n > 0)
+	{
+		KdaRawRecord *rec = &stream->raw->records[batch->record[row]];
+
+		*data = rec->data;
+		*len = rec->len;
+	}
+	else
+	{
+		Datum	   *values = palloc(sizeof(Datum) * stream->desc->natts);
+		bool	   *nulls = palloc(sizeof(bool) * stream->desc->natts);
+		HeapTuple	tuple;
+		text	   *json;
+
+		for (int i = 0; i < stream->desc->natts; i++)
+		{
+			nulls[i] = batch->values[i] == NULL || batch->nulls[i][row];
+			values[i] = nulls[i] ? (Datum) 0 : batch->values[i][row];
+		}
+		tuple = heap_form_tuple(stream->desc, values, nulls);
+		json = DatumGetTextPP(DirectFunctionCall1(row_to_json,
+												  heap_copy_tuple_as_datum(tuple, stream->desc)));
+		*data = VARDATA_ANY(json);
+		*len = VARSIZE_ANY_EXHDR(json);
+	}
+}
+
+static void
+add_error(KdaFeed *feed, int row, const char *name, const char *message, Oid query)
+{
+	KdaStream  *stream = feed->stream;
+	KdaBatch   *batch = stream->batch;
+	const char *data = NULL;
+	Size		len = 0;
+	char		position[32];
+
+	row_data(stream, row, &data, &len);
+	snprintf(position, sizeof(position), INT64_FORMAT, batch->position[row]);
+	kda_error_add(name, message, stream->relid, stream->shards[batch->shard[row]].name, position,
+				  batch->rowtime[row], data, len, query);
+}
+
+static void
+stop_on_error(KdaFeed *feed, const char *shard, int64 position, const char *message)
+{
+	if (feed->stream->options->on_error_stop)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("stream %s has stopped at shard %s position " INT64_FORMAT ": %s",
+						feed->stream->name, shard, position, message),
+				 errhint("Correct the cause or set option on_error 'continue', then ALTER STREAM %s RESUME.",
+						 feed->stream->name)));
+}
+
+static void
+refuse_record(void *arg, int index, const KdaDecodeError *error)
+{
+	KdaFeed    *feed = arg;
+	KdaStream  *stream = feed->stream;
+	KdaRawRecord *rec = &stream->raw->records[index];
+	KdaShard   *shard = NULL;
+	char		position[32];
+
+	for (int s = 0; s < stream->nshards; s++)
+		if (stream->shards[s].source_index == rec->shard)
+			shard = &stream->shards[s];
+	stop_on_error(feed, shard ? shard->name : "?", rec->position, error->message);
+	snprintf(position, sizeof(position), INT64_FORMAT, rec->position);
+	kda_error_add(error->name, error->message, stream->relid, shard ? shard->name : NULL, position,
+				  KDA_NO_TIME, rec->data, rec->len, InvalidOid);
+	stream->d_failed++;
+}
+
+static void
+refuse_ahead(void *arg, int row)
+{
+	KdaFeed    *feed = arg;
+
+	stop_on_error(feed, feed->stream->shards[feed->stream->batch->shard[row]].name,
+				  feed->stream->batch->position[row], "its time is too far ahead");
+	add_error(feed, row, "ahead",
+			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid);
+	feed->stream->d_failed++;
+}
+
+static void
+refuse_expression(void *arg, int row, ErrorData *edata)
+{
+	RefuseContext *cxt = arg;
+
+	stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
+				  cxt->feed->stream->batch->position[row], edata->message);
+	add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
+	cxt->feed->stream->d_failed++;
+}
+
+/*---- stage: read and decode */
+
+static void
+stage_read(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	KdaDecodeCounts counts = {0};
+	int32	   *shard_map;
+	char	  **names;
+
+	kda_batch_reset(stream->batch);
+	if (stream->options->server_type == NULL)
+	{
+		int			n;
+		Size		limit = (Size) kda_batch_bytes_kb * 1024;
+
+		n = kda_inbox_read(stream, &feed->next_position, stream->batch, kda_batch_records, limit,
+						   &feed->more, TopTransactionContext);
+		stream->d_records += n;
+		stream->d_bytes += stream->batch->bytes;
+		return;
+	}
+
+	if (stream->raw->n == 0)
+		return;
+	shard_map = palloc(sizeof(int32) * Max(stream->source->nshards, 1));
+	names = palloc(sizeof(char *) * Max(stream->nshards, 1));
+	for (int i = 0; i < stream->source->nshards; i++)
+		shard_map[i] = -1;
+	for (int s = 0; s < stream->nshards; s++)
+	{
+		names[s] = stream->shards[s].name;
+		if (stream->shards[s].source_index >= 0)
+			shard_map[stream->shards[s].source_index] = s;
+	}
+	kda_decode(stream->decoder, stream->raw, stream->source->ops, shard_map, names, stream->batch,
+			   refuse_record, feed, &counts);
+	stream->d_records += stream->raw->n;
+	stream->d_bytes += stream->raw->bytes;
+	stream->d_skipped += counts.skipped;
+
+	/* the new positions */
+	for (int i = stream->raw->n - 1; i >= 0; i--)
+	{
+		KdaRawRecord *rec = &stream->raw->records[i];
+		KdaShard   *shard = &stream->shards[shard_map[rec->shard]];
+		pg_crc32c	crc;
+
+		if (shard->dirty && shard->position > rec->position)
+			continue;
+		shard->position = rec->position + 1;
+		shard->last_position = rec->position;
+		shard->last_arrival = rec->arrival;
+		INIT_CRC32C(crc);
+		if (rec->data)
+			COMP_CRC32C(crc, rec->data, rec->len);
+		FIN_CRC32C(crc);
+		shard->last_crc = crc;
+		shard->dirty = true;
+		shard->idle = false;
+		shard->quiet_since = 0;
+	}
+}
+
+/*---- stage: lateness of one query */
+
+/*
+ * Marks the rows that the query must not see; NULL if it sees all.  Late rows
+ * are also marked in late_any.
+ */
+static uint8 *
+make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
+{
+	KdaStream  *stream = feed->stream;
+	KdaBatch   *batch = stream->batch;
+	uint8	   *mask = NULL;
+	bool		windows = query->shape == KDA_SHAPE_WINDOWS;
+	bool		snapshot = query->start_snapshot != NULL;
+
+	for (int i = 0; i < batch->nrows; i++)
+	{
+		KdaTime		t = batch->rowtime[i];
+		bool		skip = false;
+
+		if (unlikely(t == KDA_NO_TIME))
+			skip = true;		/* refused as ahead */
+		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->position[i])))
+			skip = true;
+		else if (windows && unlikely(t < batch->shard_wm[i] || t < query->frontier))
+		{
+			KdaTime		end = kda_tumble_start(t, query->window_size_us, query->window_offset_us) +
+				query->window_size_us;
+
+			if (end <= batch->shard_wm[i] || end <= query->frontier)
+			{
+				skip = true;
+				query->d_late++;
+				late_any[i] = 1;
+			}
+		}
+		if (unlikely(skip))
+		{
+			if (mask == NULL)
+				mask = palloc0(batch->nrows);
+			mask[i] = 1;
+		}
+	}
+	return mask;
+}
+
+/*---- stage: queries */
+
+static bool
+query_runs(KdaQuery *query)
+{
+	return query->failure == NULL && !query->stopped;
+}
+
+/* A query that this worker has not run yet: where does it begin? */
+static void
+join_query(KdaFeed *feed, KdaQuery *query)
+{
+	KdaStream  *stream = feed->stream;
+
+	if (query->joined)
+		return;
+	query->joined = true;
+	query->frontier = stream->watermark;
+	if (query->shape == KDA_SHAPE_WINDOWS &&
+		(stream->watermark != KDA_NO_TIME || strcmp(feed->start, "earliest") != 0))
+	{
+		KdaTime		seen = stream->watermark == KDA_NO_TIME ? kda_clock_now() :
+			stream->watermark + stream->options->watermark_us;
+
+		for (int s = 0; s < stream->nshards; s++)
+			if (stream->shards[s].watermark != KDA_NO_TIME)
+				seen = Max(seen, stream->shards[s].watermark + stream->options->watermark_us);
+		query->complete_from = kda_tumble_start(seen, query->window_size_us, query->window_offset_us) +
+			query->window_size_us;
+	}
+}
+
+static void
+run_queries(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	KdaBatch   *batch = stream->batch;
+	uint8	   *late_any;
+	ListCell   *lc;
+
+	if (batch->nrows == 0)
+		return;
+	late_any = palloc0(batch->nrows);
+	foreach(lc, stream->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+		Tuplestorestate *rows = NULL;
+		RefuseContext cxt = {feed, query};
+		instr_time	start,
+					end;
+
+		if (!query_runs(query))
+			continue;
+		INSTR_TIME_SET_CURRENT(start);
+		batch->scan_from = 0;
+		batch->scan_to = batch->nrows;
+		batch->scan_skip = make_mask(feed, query, late_any);
+		if (query->shape == KDA_SHAPE_ROWS)
+			rows = tuplestore_begin_heap(false, false, work_mem);
+		kda_query_run(query, rows, refuse_expression, &cxt);
+		if (rows)
+		{
+			if (query->failure == NULL)
+				kda_query_emit_rows(query, rows);
+			tuplestore_end(rows);
+		}
+		query->d_in += batch->nrows;
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
+		query->d_busy_ms += INSTR_TIME_GET_MILLISEC(end);
+	}
+	batch->scan_skip = NULL;
+
+	for (int i = 0; i < batch->nrows; i++)
+		if (unlikely(late_any[i]))
+		{
+			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid);
+			stream->d_late++;
+		}
+}
+
+/* Closes what the watermark has passed, writes the rest back. */
+static void
+settle_queries(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	ListCell   *lc;
+
+	foreach(lc, stream->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		if (!query_runs(query))
+			continue;
+		if (query->groups)
+		{
+			kda_query_write_back(query);
+			if (query->failure)
+				continue;
+		}
+		if (query->shape == KDA_SHAPE_WINDOWS)
+		{
+			if (query->groups == NULL || kda_groups_min_window_end(query->groups) <= stream->watermark)
+				kda_query_close_windows(query, stream->watermark);
+		}
+		if (stream->watermark > query->frontier)
+			query->frontier = stream->watermark;
+	}
+}
+
+/* The watermarks of streams that pumps write follow those of their sources. */
+static void
+pass_watermark_on(KdaFeed *feed)
+{
+	KdaTime		least = KDA_END_TIME;
+	ListCell   *lc;
+	KdaInboxWriter *writer;
+
+	if (feed->writers == NIL)
+		return;
+	foreach(lc, feed->writers)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		if (query_runs(query))
+			least = Min(least, query->stream->watermark);
+	}
+	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
+		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))
+		return;
+	writer = kda_inbox_begin(feed->stream->relid);
+	kda_inbox_put_watermark(writer, least);
+	kda_inbox_end(writer);
+	feed->derived_sent = least;
+	feed->touched = true;
+	feed->more = true;
+}
+
+/* ALTER STREAM … RESET: emits the open windows and forgets the watermark. */
+static void
+reset_stream(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	ListCell   *lc;
+
+	foreach(lc, stream->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		if (!query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
+			continue;
+		if (query->groups)
+			kda_query_write_back(query);
+		kda_query_close_windows(query, KDA_END_TIME);
+		query->frontier = KDA_NO_TIME;
+	}
+	for (int s = 0; s < stream->nshards; s++)
+	{
+		stream->shards[s].watermark = KDA_NO_TIME;
+		stream->shards[s].max_arrival = KDA_NO_TIME;
+		stream->shards[s].dirty = true;
+	}
+	stream->watermark = KDA_NO_TIME;
+	stream->advanced = KDA_NO_TIME;
+	SPI_connect();
+	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = false WHERE stream_id = %d",
+						 stream->id), false, 0);
+	SPI_finish();
+	feed->reset_wanted = false;
+	feed->touched = true;
+}
+
+/*---- all of it */
+
+static bool
+has_queries(KdaFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feed->stream->queries)
+		if (query_runs(lfirst(lc)))
+			return true;
+	return false;
+}
+
+static void
+run_feed(KdaFeed *feed, TimestampTz now)
+{
+	KdaStream  *stream = feed->stream;
+	KdaTime		advance;
+	bool		moved = false;
+	ListCell   *lc;
+
+	feed->more = false;
+	if (stream->failure)
+		return;
+	if (stream->paused)
+		return;
+	if (!has_queries(feed))
+	{
+		if (OidIsValid(stream->inbox))
+			kda_inbox_trim(stream, NULL, now);
+		return;
+	}
+	if (feed->reset_wanted)
+		reset_stream(feed);
+
+	foreach(lc, stream->queries)
+		join_query(feed, lfirst(lc));
+
+	advance = kda_take_advances(stream);
+	if (advance > stream->advanced)
+		stream->advanced = advance;
+
+	stage_read(feed);
+	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
+	if (stream->ring && stream->raw->n > 0)
+		kda_ring_append(stream, stream->raw, now);
+	run_queries(feed);
+
+	/* idle shards and the wall clock come after the rows that were there */
+	feed->tick_at = kda_watermark_tick(stream, now, &moved);
+	moved |= kda_watermark_update(stream);
+
+	settle_queries(feed);
+
+	feed->touched |= moved || stream->batch->nrows > 0 || stream->d_records > 0 ||
+		stream->watermark != feed->saved_watermark || stream->advanced != feed->saved_advanced ||
+		feed->next_position.snapshot1 != feed->position.snapshot1 ||
+		strcmp(feed->last_error, feed->stored_error) != 0;
+	for (int s = 0; s < stream->nshards; s++)
+		feed->touched |= stream->shards[s].dirty;
+	if (stream->ring)
+		kda_ring_trim(stream, now);
+	else if (OidIsValid(stream->inbox))
+		kda_inbox_trim(stream, &feed->next_position, now);
+}
+
+bool
+kda_transaction(KdaWorker *worker)
+{
+	TimestampTz now = kda_clock_now();
+	ListCell   *lc,
+			   *lq;
+	bool		more = false;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	pgstat_report_activity(STATE_RUNNING, "processing a batch");
+	kda_current_stream = current_stream;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		feed->next_position = feed->position;
+		/* a snapshot of its own each, so that it sees what the stages before it have written */
+		PushActiveSnapshot(GetLatestSnapshot());
+		run_feed(feed, now);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+	}
+	PushActiveSnapshot(GetLatestSnapshot());
+	foreach(lc, worker->feeds)
+		pass_watermark_on(lfirst(lc));
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+		bool		emitted = false;
+
+		if (feed->touched)
+			kda_save_feed(feed, now);
+		foreach(lq, feed->stream->queries)
+		{
+			KdaQuery   *query = lfirst(lq);
+
+			if (feed->touched && query_runs(query))
+				kda_save_query(query, now);
+			emitted |= query->d_out > 0;
+			if (query->target_is_stream && query->d_out > 0)
+			{
+				KdaFeed    *target = kda_feed_by_relid(query->target_rel);
+
+				if (target)
+					target->more = true;
+			}
+		}
+		(void) emitted;
+	}
+	kda_error_stream_trim();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	pgstat_report_stat(false);
+
+	/* What was done is permanent: memory follows. */
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (feed->stream->source && feed->stream->raw->n > 0)
+			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
+		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
+		kda_feed_remember(feed);
+		more |= feed->more && has_queries(feed) && !feed->stream->paused && !feed->stream->failure;
+		foreach(lq, feed->stream->queries)
+		{
+			KdaQuery   *query = lfirst(lq);
+
+			if (query->groups)
+				kda_groups_at_commit(query->groups);
+			query->saved_frontier = query->frontier;
+			query->saved_complete_from = query->complete_from;
+			query->saved_joined = query->joined;
+			query->d_in = query->d_late = query->d_out = 0;
+			query->d_busy_ms = 0;
+		}
+	}
+	return more;
+}
