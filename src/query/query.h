@@ -50,6 +50,7 @@ typedef struct KdaQuery
 	char	   *insert_text;
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
+	bool		failed_now;		/* failure is to be stored with this transaction */
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
 	KdaTime		complete_from;
@@ -73,6 +74,8 @@ typedef struct KdaQuery
 
 /* The query that the worker is planning or executing now; NULL outside. */
 extern KdaQuery *kda_current_query;
+/* True while code of users may run as the owner of kda_current_query. */
+extern bool kda_in_query;
 
 /*---- plan.c: plans from views' rules, cached, rebuilt on invalidation */
 
@@ -85,6 +88,8 @@ extern KdaQuery *kda_current_query;
 extern KdaPlan *kda_plan_create(MemoryContext context, Oid view, bool close_param);
 extern PlannedStmt *kda_plan_get(KdaPlan *plan, double row_count);
 extern void kda_plan_free(KdaPlan *plan);
+/* The columns that the plan gives. */
+extern TupleDesc kda_plan_desc(KdaPlan *plan);
 /* Runs it into dest; param used when the plan has one. */
 extern uint64 kda_plan_run(KdaPlan *plan, double row_count, KdaTime param, DestReceiver *dest);
 /* Attribute numbers of stream that the view's query reads (for decoding only those). */

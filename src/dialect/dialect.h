@@ -1,0 +1,140 @@
+/*-------------------------------------------------------------------------
+ *
+ * dialect.h
+ *	  KDA statements as data.  Text comes in, a KdaStmt goes out; who runs it is
+ *	  catalog/utility_hook.c.  No catalog access in parsing, so that it also
+ *	  works in an aborted transaction.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_DIALECT_H
+#define KDA_DIALECT_H
+
+#include "kda_stream.h"
+#include "nodes/parsenodes.h"
+#include "nodes/params.h"
+#include "tcop/utility.h"
+
+typedef enum KdaStmtKind
+{
+	KDA_STMT_UTILITY,			/* core node: ALTER STREAM … OPTIONS, DROP, RENAME, CREATE FOREIGN TABLE, CREATE TABLE */
+	KDA_STMT_CREATE_STREAM,		/* core: CreateForeignTableStmt */
+	KDA_STMT_CREATE_REFERENCE_TABLE,	/* core: CreateStmt */
+	KDA_STMT_CREATE_VIEW,
+	KDA_STMT_CREATE_PUMP,
+	KDA_STMT_STREAM_STATE,		/* ALTER STREAM … PAUSE | RESUME | RESET */
+	KDA_STMT_QUERY_STATE,		/* ALTER PUMP | CONTINUOUS VIEW … STOP | START | RESTART */
+	KDA_STMT_QUERY_SET,			/* ALTER CONTINUOUS VIEW … SET (…) */
+	KDA_STMT_DROP,				/* core: DropStmt, drop_kind says of what */
+	KDA_STMT_OUTPUT,			/* CREATE/ALTER/DROP OUTPUT */
+	KDA_STMT_SELECT				/* SELECT or INSERT with a window clause outside a query */
+} KdaStmtKind;
+
+typedef enum KdaObjectKind
+{
+	KDA_OBJECT_STREAM,
+	KDA_OBJECT_VIEW,
+	KDA_OBJECT_PUMP,
+	KDA_OBJECT_OUTPUT
+} KdaObjectKind;
+
+typedef enum KdaAction
+{
+	KDA_PAUSE,
+	KDA_RESUME,
+	KDA_RESET,
+	KDA_STOP,
+	KDA_START,
+	KDA_RESTART
+} KdaAction;
+
+typedef enum KdaWindowKind
+{
+	KDA_WINDOW_TUMBLING,
+	KDA_WINDOW_SLIDING,
+	KDA_WINDOW_CUMULATING,
+	KDA_WINDOW_SESSION,
+	KDA_WINDOW_STAGGER
+} KdaWindowKind;
+
+typedef struct KdaWindowClause
+{
+	KdaWindowKind kind;
+	List	   *args;			/* raw expressions */
+	int			location;		/* byte offset in the source text */
+} KdaWindowClause;
+
+typedef enum KdaEmit
+{
+	KDA_EMIT_DEFAULT,
+	KDA_EMIT_CHANGES,
+	KDA_EMIT_CLOSE,
+	KDA_EMIT_EVERY
+} KdaEmit;
+
+/* The SELECT of a continuous query with all that is ours lifted out. */
+typedef struct KdaQuerySpec
+{
+	SelectStmt *select;			/* raw; locations are offsets in the source text */
+	KdaWindowClause *window;	/* NULL: none */
+	KdaEmit		emit;
+	Node	   *emit_interval;	/* raw; EMIT EVERY */
+	int			emit_location;
+} KdaQuerySpec;
+
+typedef struct KdaStmt
+{
+	KdaStmtKind kind;
+	KdaObjectKind object;
+	KdaAction	action;
+	int			start;			/* the statement's place in the source text, bytes */
+	int			len;
+	bool		or_replace;
+	bool		if_not_exists;
+	bool		stopped;		/* CREATE PUMP … STOPPED */
+	RangeVar   *name;
+	List	   *columns;		/* names (String) of CREATE CONTINUOUS VIEW v (…) */
+	List	   *options;		/* DefElem: WITH (…), SET (…) */
+	char	   *description;	/* DESCRIPTION '…', NULL: none */
+	Node	   *core;			/* core's own statement, see kind */
+	KdaQuerySpec *query;
+	/* pumps */
+	RangeVar   *target;
+	List	   *target_columns; /* String */
+	char	   *on_conflict;	/* text of the clause, NULL: none */
+	int			on_conflict_location;
+	char	   *from;			/* START FROM '…' */
+} KdaStmt;
+
+extern const char *kda_window_kind_name(KdaWindowKind kind);
+
+/*
+ * Parses the KDA statement at source[start, start+len).  ereports with a
+ * position in source.
+ */
+extern KdaStmt *kda_parse_statement(const char *source, int start, int len);
+
+/*---- scan.c */
+typedef struct KdaScriptPart
+{
+	int			start;
+	int			len;			/* without the semicolon */
+	bool		is_kda;
+} KdaScriptPart;
+
+/* Splits a script at top-level semicolons; List of KdaScriptPart *. */
+extern List *kda_split_script(const char *source);
+
+/* Might there be a KDA word in it at all?  Costs a few nanoseconds. */
+extern bool kda_text_is_suspicious(const char *source);
+
+/*---- door.c, utility.c */
+extern void kda_dialect_init(void);
+
+/*
+ * Is this the node that stands for a KDA statement?  Then gives its text and
+ * place; called from the ProcessUtility hook.
+ */
+extern bool kda_is_marked(Node *stmt, char **source, int *start, int *len);
+
+#endif							/* KDA_DIALECT_H */

@@ -1,0 +1,450 @@
+/*-------------------------------------------------------------------------
+ *
+ * emit.c
+ *	  Final rows to where they go: a view's closed table, a pump's stream or
+ *	  table.  In the worker's transaction.
+ *
+ * Rows come from the final part (closed windows, changed endless groups) or
+ * straight from the per-batch part (queries without aggregates).  Their first
+ * column is ours: window_start, or for plain rows the record's ctid, which
+ * tells its row in the batch.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_coerce.h"
+#include "query/query.h"
+#include "query/run.h"
+#include "rewrite/rewriteHandler.h"
+#include "runtime/error_stream.h"
+#include "runtime/runtime.h"
+#include "stream/fdw.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
+
+/* What a sink gets with each row. */
+typedef struct Emission
+{
+	KdaQuery   *query;
+	Tuplestorestate *rows;
+	TupleDesc	desc;			/* of rows: first column ours */
+	KdaTime		shard_wm;		/* windows: the mark that a closing step is judged against */
+} Emission;
+
+/* Rowtime of an emitted row, and the watermark that it is judged against. */
+static KdaTime
+emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
+{
+	KdaQuery   *query = em->query;
+	bool		isnull;
+	Datum		first = slot_getattr(slot, 1, &isnull);
+
+	*shard_wm = em->shard_wm;
+	switch (query->shape)
+	{
+		case KDA_SHAPE_WINDOWS:
+			return DatumGetTimestampTz(first) + query->window_size_us - 1;
+		case KDA_SHAPE_ROWS:
+			{
+				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(first));
+
+				*shard_wm = query->stream->batch->shard_wm[row];
+				return query->stream->batch->rowtime[row];
+			}
+		case KDA_SHAPE_GROUPS:
+			return query->stream->watermark == KDA_NO_TIME ? kda_clock_now() : query->stream->watermark;
+	}
+	return KDA_NO_TIME;			/* not reached */
+}
+
+/*---- sink: the closed table of a view */
+
+static void
+emit_to_closed(Emission *em)
+{
+	KdaQuery   *query = em->query;
+	Relation	rel = table_open(query->closed_rel, RowExclusiveLock);
+	EState	   *estate = CreateExecutorState();
+	ResultRelInfo *info = makeNode(ResultRelInfo);
+	TupleTableSlot *in = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *out = table_slot_create(rel, NULL);
+	BulkInsertState bistate = GetBulkInsertState();
+	CommandId	cid = GetCurrentCommandId(true);
+	MemoryContext old;
+
+	InitResultRelInfo(info, rel, 1, NULL, 0);
+	ExecOpenIndices(info, false);
+	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	{
+		KdaTime		wm;
+		KdaTime		time = emitted_time(em, in, &wm);
+
+		ResetPerTupleExprContext(estate);
+		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+		ExecClearTuple(out);
+		slot_getallattrs(in);
+		memcpy(out->tts_values, in->tts_values, sizeof(Datum) * em->desc->natts);
+		memcpy(out->tts_isnull, in->tts_isnull, sizeof(bool) * em->desc->natts);
+		out->tts_values[0] = TimestampTzGetDatum(query->shape == KDA_SHAPE_WINDOWS ? time + 1 : time);
+		out->tts_isnull[0] = false;
+		ExecStoreVirtualTuple(out);
+		MemoryContextSwitchTo(old);
+		table_tuple_insert(rel, out, cid, 0, bistate);
+		if (info->ri_NumIndices > 0)
+			list_free(kda_insert_index_tuples(info, out, estate));
+		query->d_out++;
+	}
+	FreeBulkInsertState(bistate);
+	table_finish_bulk_insert(rel, 0);
+	ExecCloseIndices(info);
+	ExecDropSingleTupleTableSlot(in);
+	ExecDropSingleTupleTableSlot(out);
+	FreeExecutorState(estate);
+	table_close(rel, NoLock);
+}
+
+/*---- sink: a stream of this database */
+
+/* For each column of the target an expression over the emitted row. */
+static List *
+target_expressions(Emission *em, Relation target, AttrNumber rowtime_attno, bool *fill_rowtime)
+{
+	TupleDesc	desc = RelationGetDescr(target);
+	List	   *exprs = NIL;
+	int		   *from = palloc0(sizeof(int) * (desc->natts + 1));
+	List	   *columns = kda_query_target_columns(em->query->id, RelationGetRelid(target),
+												   em->desc->natts - 1);
+	ListCell   *lc;
+	int			n = 2;
+
+	foreach(lc, columns)
+		from[lfirst_int(lc)] = n++;
+	*fill_rowtime = rowtime_attno > 0 && from[rowtime_attno] == 0;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Node	   *expr;
+
+		if (att->attisdropped)
+			expr = (Node *) makeNullConst(INT4OID, -1, InvalidOid);
+		else if (from[i + 1] > 0)
+		{
+			Form_pg_attribute source = TupleDescAttr(em->desc, from[i + 1] - 1);
+
+			expr = (Node *) makeVar(OUTER_VAR, from[i + 1], source->atttypid, source->atttypmod,
+									source->attcollation, 0);
+			expr = coerce_to_target_type(NULL, expr, source->atttypid, att->atttypid, att->atttypmod,
+										 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+			if (expr == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATATYPE_MISMATCH),
+						 errmsg("column \"%s\" is of type %s but the query gives type %s",
+								NameStr(att->attname), format_type_be(att->atttypid),
+								format_type_be(source->atttypid))));
+		}
+		else
+		{
+			expr = build_column_default(target, att->attnum);
+			if (expr == NULL)
+				expr = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
+		}
+		exprs = lappend(exprs, makeTargetEntry((Expr *) expr, i + 1, NULL, false));
+	}
+	return exprs;
+}
+
+static void
+emit_to_stream(Emission *em)
+{
+	KdaQuery   *query = em->query;
+	Relation	target = table_open(query->target_rel, RowExclusiveLock);
+	AttrNumber	rowtime = kda_stream_options_get(query->target_rel)->rowtime_attno;
+	bool		rowtime_is_tz = rowtime > 0 &&
+		TupleDescAttr(RelationGetDescr(target), rowtime - 1)->atttypid == TIMESTAMPTZOID;
+	bool		fill_rowtime;
+	List	   *exprs = target_expressions(em, target, rowtime, &fill_rowtime);
+	EState	   *estate = CreateExecutorState();
+	ExprContext *econtext = GetPerTupleExprContext(estate);
+	TupleTableSlot *in = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *out = MakeSingleTupleTableSlot(RelationGetDescr(target), &TTSOpsVirtual);
+	ProjectionInfo *project;
+	KdaInboxWriter *writer = kda_inbox_begin(query->target_rel);
+	KdaIdentity save;
+	MemoryContext old;
+
+	kda_become_owner(query, &save);
+	old = MemoryContextSwitchTo(estate->es_query_cxt);
+	project = ExecBuildProjectionInfo(exprs, econtext, out, NULL, em->desc);
+	MemoryContextSwitchTo(old);
+	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	{
+		KdaTime		wm;
+		KdaTime		time = emitted_time(em, in, &wm);
+		TupleTableSlot *row;
+
+		ResetExprContext(econtext);
+		econtext->ecxt_outertuple = in;
+		row = ExecProject(project);
+		if (fill_rowtime)
+		{
+			row->tts_values[rowtime - 1] = rowtime_is_tz ? TimestampTzGetDatum(time) :
+				TimestampGetDatum(time);
+			row->tts_isnull[rowtime - 1] = false;
+		}
+		kda_inbox_put(writer, row, time, wm, true);
+		query->d_out++;
+	}
+	kda_become_self(&save);
+	kda_inbox_end(writer);
+	ExecDropSingleTupleTableSlot(in);
+	ExecDropSingleTupleTableSlot(out);
+	FreeExecutorState(estate);
+	table_close(target, NoLock);
+}
+
+/*---- sink: a table, by an ordinary INSERT over kda.emitted() */
+
+static Emission *emitting = NULL;
+static int	emitting_from,
+			emitting_to;		/* rows [from, to) of it */
+
+PG_FUNCTION_INFO_V1(kda_emitted);
+
+/* kda.emitted() → setof record: the rows that the worker is emitting; an error elsewhere. */
+Datum
+kda_emitted(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TupleTableSlot *in;
+	TupleTableSlot *out;
+	int			n = 0;
+
+	if (emitting == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("kda.emitted() gives rows only to a pump's own INSERT")));
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	if (rsinfo->setDesc->natts != emitting->desc->natts - 1)
+		elog(ERROR, "kda.emitted() gives %d columns, %d are expected", emitting->desc->natts - 1,
+			 rsinfo->setDesc->natts);
+	in = MakeSingleTupleTableSlot(emitting->desc, &TTSOpsMinimalTuple);
+	out = MakeSingleTupleTableSlot(rsinfo->setDesc, &TTSOpsVirtual);
+	tuplestore_rescan(emitting->rows);
+	while (n < emitting_to && tuplestore_gettupleslot(emitting->rows, true, false, in))
+	{
+		if (n++ < emitting_from)
+			continue;
+		ExecClearTuple(out);
+		slot_getallattrs(in);
+		memcpy(out->tts_values, in->tts_values + 1, sizeof(Datum) * rsinfo->setDesc->natts);
+		memcpy(out->tts_isnull, in->tts_isnull + 1, sizeof(bool) * rsinfo->setDesc->natts);
+		ExecStoreVirtualTuple(out);
+		tuplestore_puttupleslot(rsinfo->setResult, out);
+	}
+	ExecDropSingleTupleTableSlot(in);
+	ExecDropSingleTupleTableSlot(out);
+	return (Datum) 0;
+}
+
+static void
+insert_range(Emission *em, int from, int to)
+{
+	KdaIdentity save;
+	int			rc;
+
+	emitting = em;
+	emitting_from = from;
+	emitting_to = to;
+	SPI_connect();
+	kda_become_owner(em->query, &save);
+	if (em->query->insert_plan == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(em->query->insert_text, 0, NULL);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare: %s", em->query->insert_text);
+		em->query->insert_plan = plan;
+	}
+	rc = SPI_execute_plan(em->query->insert_plan, NULL, NULL, false, 0);
+	if (rc < 0)
+		elog(ERROR, "%s: %s", SPI_result_code_string(rc), em->query->insert_text);
+	kda_become_self(&save);
+	SPI_finish();
+	emitting = NULL;
+	em->query->d_out += to - from;
+}
+
+/* A row that the table refuses goes to the error stream; the others are inserted. */
+static void
+insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
+{
+	ErrorData  *volatile edata = NULL;
+	KdaIdentity save;
+
+	GetUserIdAndSecContext(&save.userid, &save.sec_context);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		insert_range(em, from, to);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		emitting = NULL;
+		kda_in_query = false;
+		SetUserIdAndSecContext(save.userid, save.sec_context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (edata == NULL)
+		return;
+	if (kda_error_is_transient(edata->sqlerrcode))
+		ReThrowError(edata);
+	/* a missing right, table or column is nobody's record's fault */
+	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+	{
+		kda_query_fail(em->query, edata);
+		return;
+	}
+	if (to - from <= 1)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
+		int			n = 0;
+		char	   *json = NULL;
+		KdaTime		time = KDA_NO_TIME,
+					wm;
+
+		tuplestore_rescan(em->rows);
+		while (tuplestore_gettupleslot(em->rows, true, false, slot))
+			if (n++ == from)
+			{
+				time = emitted_time(em, slot, &wm);
+				json = kda_slot_json(slot, 1);
+				break;
+			}
+		ExecDropSingleTupleTableSlot(slot);
+		kda_error_add("rejected", edata->message, em->query->stream->relid, NULL, NULL, time,
+					  json, json ? strlen(json) : 0, em->query->relid);
+		return;
+	}
+	FreeErrorData(edata);
+	insert_or_halve(em, from, from + (to - from) / 2, context, owner);
+	if (em->query->failure == NULL)
+		insert_or_halve(em, from + (to - from) / 2, to, context, owner);
+}
+
+/*---- all sinks */
+
+static void
+emit(Emission *em)
+{
+	KdaQuery   *query = em->query;
+	int64		n = tuplestore_tuple_count(em->rows);
+
+	if (n == 0)
+		return;
+	if (!query->is_pump)
+		emit_to_closed(em);
+	else if (query->target_is_stream)
+		emit_to_stream(em);
+	else
+		insert_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
+}
+
+void
+kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows)
+{
+	Emission	em = {query, rows, kda_plan_desc(query->batch_plan), KDA_NO_TIME};
+
+	kda_current_query = query;
+	emit(&em);
+	kda_current_query = NULL;
+}
+
+/* Runs the final part; its rows land in a tuplestore. */
+static Tuplestorestate *
+run_final(KdaQuery *query, const KdaPlanBounds *bounds)
+{
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
+	KdaIdentity save;
+
+	SetTuplestoreDestReceiverParams(dest, rows, CurrentMemoryContext, false, NULL, NULL);
+	kda_become_owner(query, &save);
+	kda_plan_run_bounded(query->final_plan, bounds, dest);
+	kda_become_self(&save);
+	dest->rDestroy(dest);
+	return rows;
+}
+
+void
+kda_query_close_windows(KdaQuery *query, KdaTime frontier)
+{
+	Emission	em = {query, NULL, NULL, query->frontier};
+	KdaPlanBounds bounds = {0};
+
+	if (query->final_plan == NULL)
+		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+	if (query->groups == NULL)
+		query->groups = kda_groups_create(query, (Size) kda_state_cache_kb * 1024);
+	if (kda_groups_min_window_end(query->groups) > frontier)
+		return;
+	kda_current_query = query;
+	/* windows that end at or before the frontier: window_start < frontier - size + 1 µs */
+	bounds.before = frontier == KDA_END_TIME ? KDA_END_TIME : frontier - query->window_size_us + 1;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	em.rows = run_final(query, &bounds);
+	PopActiveSnapshot();
+	em.desc = kda_plan_desc(query->final_plan);
+	emit(&em);
+	tuplestore_end(em.rows);
+	if (query->failure == NULL)
+		kda_groups_close(query->groups, frontier);
+	kda_current_query = NULL;
+}
+
+void
+kda_query_emit_changed(KdaQuery *query)
+{
+	Emission	em = {query, NULL, NULL, KDA_NO_TIME};
+	KdaPlanBounds bounds = {0};
+	int			n;
+
+	if (query->final_plan == NULL)
+		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+	bounds.tids = kda_groups_written(query->groups, &n);
+	bounds.ntids = n;
+	if (n == 0)
+		return;
+	kda_current_query = query;
+	em.shard_wm = query->stream->watermark;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	em.rows = run_final(query, &bounds);
+	PopActiveSnapshot();
+	em.desc = kda_plan_desc(query->final_plan);
+	emit(&em);
+	tuplestore_end(em.rows);
+	kda_current_query = NULL;
+}

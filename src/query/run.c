@@ -1,0 +1,245 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *	  One continuous query over the batch of its stream, as its owner.
+ *
+ * The good path is one subtransaction and one execution.  When it fails, the
+ * same rows are run in halves, down to the record that is to blame: that one
+ * is refused, the others count.  What each successful half did is written back
+ * before the next one begins, so that a later failure takes only its own
+ * groups with it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "executor/tstoreReceiver.h"
+#include "miscadmin.h"
+#include "query/query.h"
+#include "query/run.h"
+#include "runtime/runtime.h"
+#include "tcop/dest.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+KdaQuery   *kda_current_query = NULL;
+bool		kda_in_query = false;
+
+typedef struct RunContext
+{
+	KdaQuery   *query;
+	Tuplestorestate *rows;
+	void		(*refuse) (void *arg, int row, ErrorData *edata);
+	void	   *arg;
+	MemoryContext context;
+	ResourceOwner owner;
+	bool		halving;
+} RunContext;
+
+/* Errors that say nothing about a record: the whole transaction is tried again. */
+bool
+kda_error_is_transient(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
+			return true;
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
+			/* a query_timeout is the query's own */
+			return sqlstate != ERRCODE_QUERY_CANCELED;
+	}
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+void
+kda_become_owner(KdaQuery *query, KdaIdentity *save)
+{
+	GetUserIdAndSecContext(&save->userid, &save->sec_context);
+	SetUserIdAndSecContext(query->owner,
+						   save->sec_context | SECURITY_RESTRICTED_OPERATION |
+						   SECURITY_LOCAL_USERID_CHANGE);
+	kda_current_query = query;
+	kda_in_query = true;
+}
+
+void
+kda_become_self(const KdaIdentity *save)
+{
+	SetUserIdAndSecContext(save->userid, save->sec_context);
+	kda_in_query = false;
+}
+
+/* Runs rows [from, to); into is NULL for groups. */
+static void
+execute(RunContext *cxt, int from, int to, Tuplestorestate *into)
+{
+	KdaQuery   *query = cxt->query;
+	KdaBatch   *batch = query->stream->batch;
+	KdaIdentity save;
+	DestReceiver *dest;
+
+	batch->scan_from = from;
+	batch->scan_to = to;
+	kda_become_owner(query, &save);
+	if (into)
+	{
+		dest = CreateDestReceiver(DestTuplestore);
+		SetTuplestoreDestReceiverParams(dest, into, cxt->context, false, NULL, NULL);
+	}
+	else
+		dest = None_Receiver;
+	kda_plan_run(query->batch_plan, to - from, 0, dest);
+	if (into)
+		dest->rDestroy(dest);
+	kda_become_self(&save);
+	if (cxt->halving && query->groups)
+		kda_groups_write_back(query->groups);
+}
+
+/* NULL on success, else the error; the subtransaction is gone either way. */
+static ErrorData *
+attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
+{
+	ErrorData  *volatile edata = NULL;
+	KdaIdentity save;
+
+	GetUserIdAndSecContext(&save.userid, &save.sec_context);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt->context);
+	PG_TRY();
+	{
+		if (kda_query_timeout_ms > 0)
+			enable_timeout_after(STATEMENT_TIMEOUT, kda_query_timeout_ms);
+		execute(cxt, from, to, into);
+		if (kda_query_timeout_ms > 0)
+			disable_timeout(STATEMENT_TIMEOUT, false);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt->context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		if (kda_query_timeout_ms > 0)
+			disable_timeout(STATEMENT_TIMEOUT, false);
+		RollbackAndReleaseCurrentSubTransaction();
+		kda_in_query = false;
+		if (cxt->query->groups)
+			kda_groups_abort_query(cxt->query->groups);
+		SetUserIdAndSecContext(save.userid, save.sec_context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt->context);
+	CurrentResourceOwner = cxt->owner;
+	return edata;
+}
+
+static void
+append(Tuplestorestate *to, Tuplestorestate *from, TupleDesc desc)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+
+	while (tuplestore_gettupleslot(from, true, false, slot))
+		tuplestore_puttupleslot(to, slot);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+halve(RunContext *cxt, int from, int to)
+{
+	Tuplestorestate *part = NULL;
+	ErrorData  *edata;
+
+	CHECK_FOR_INTERRUPTS();
+	if (cxt->rows)
+		part = tuplestore_begin_heap(false, false, work_mem);
+	edata = attempt(cxt, from, to, part);
+	if (edata == NULL)
+	{
+		if (part)
+			append(cxt->rows, part, kda_plan_desc(cxt->query->batch_plan));
+	}
+	else if (kda_error_is_transient(edata->sqlerrcode))
+		ReThrowError(edata);
+	else if (to - from == 1)
+		cxt->refuse(cxt->arg, from, edata);
+	else
+	{
+		int			middle = from + (to - from) / 2;
+
+		FreeErrorData(edata);
+		halve(cxt, from, middle);
+		halve(cxt, middle, to);
+	}
+	if (part)
+		tuplestore_end(part);
+}
+
+void
+kda_query_fail(KdaQuery *query, const ErrorData *edata)
+{
+	query->failure = MemoryContextStrdup(query->context,
+										 edata->detail ?
+										 psprintf("%s (%s)", edata->message, edata->detail) :
+										 edata->message);
+	query->failed_now = true;
+}
+
+void
+kda_query_run(KdaQuery *query, Tuplestorestate *rows,
+			  void (*refuse) (void *arg, int row, ErrorData *edata), void *arg)
+{
+	KdaBatch   *batch = query->stream->batch;
+	RunContext	cxt = {query, rows, refuse, arg, CurrentMemoryContext, CurrentResourceOwner, false};
+	ErrorData  *edata;
+
+	kda_current_query = query;
+	if (query->batch_plan == NULL)
+	{
+		query->batch_plan = kda_plan_create(query->context, query->batch_rel, false);
+		if (query->shape != KDA_SHAPE_ROWS)
+			query->groups = kda_groups_create(query, (Size) kda_state_cache_kb * 1024);
+	}
+
+	edata = attempt(&cxt, 0, batch->nrows, rows);
+	if (edata)
+	{
+		ErrorData  *none;
+
+		if (kda_error_is_transient(edata->sqlerrcode))
+			ReThrowError(edata);
+		if (rows)
+			tuplestore_clear(rows);
+
+		/* Does it fail without any record?  Then no record is to blame. */
+		none = attempt(&cxt, 0, 0, rows);
+		if (none)
+		{
+			if (kda_error_is_transient(none->sqlerrcode))
+				ReThrowError(none);
+			kda_query_fail(query, none);
+		}
+		else
+		{
+			cxt.halving = true;
+			halve(&cxt, 0, batch->nrows);
+		}
+	}
+	batch->scan_from = 0;
+	batch->scan_to = batch->nrows;
+	kda_current_query = NULL;
+}
+
+void
+kda_query_write_back(KdaQuery *query)
+{
+	kda_current_query = query;
+	kda_groups_write_back(query->groups);
+	kda_current_query = NULL;
+}

@@ -1,0 +1,29 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.h
+ *	  Being the owner of a query, and what an error means: shared by run.c and
+ *	  emit.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_RUN_H
+#define KDA_RUN_H
+
+#include "query/query.h"
+
+typedef struct KdaIdentity
+{
+	Oid			userid;
+	int			sec_context;
+} KdaIdentity;
+
+/* Between the two, code of users may run: as owner, security restricted. */
+extern void kda_become_owner(KdaQuery *query, KdaIdentity *save);
+extern void kda_become_self(const KdaIdentity *save);
+
+extern bool kda_error_is_transient(int sqlstate);
+
+/* Marks the query as failed in memory; the worker stores it at the end of the transaction. */
+extern void kda_query_fail(KdaQuery *query, const ErrorData *edata);
+
+#endif							/* KDA_RUN_H */

@@ -1,0 +1,207 @@
+/*-------------------------------------------------------------------------
+ *
+ * waits.c
+ *	  The worker's side of kda.wait: everything that could be read when the
+ *	  call came has been processed and committed, through every query that
+ *	  depends on it.
+ *
+ * A request names a stream.  Its target is found when the worker takes it up:
+ * the end of each shard at the broker, or for database streams a snapshot.
+ * Once the stream has come so far, the streams that its pumps write must do
+ * the same, level by level: each of them must have been found empty in a
+ * transaction that began after the level before was done.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "miscadmin.h"
+#include "runtime/worker.h"
+#include "utils/memutils.h"
+
+typedef struct Wait
+{
+	uint64		id;
+	Oid			stream;
+	int64	   *ends;			/* source streams: by source shard */
+	int			nends;
+	bool		ends_known;
+	bool		begun;			/* ends_begin was called */
+	List	   *pending;		/* Oid of streams that are still to be found empty */
+	bool		armed;			/* a transaction has begun since the current level came up */
+} Wait;
+
+static List *waits = NIL;
+
+bool
+kda_waits_pending(void)
+{
+	return waits != NIL;
+}
+
+/* The stream and all that its pumps write, in the order of levels. */
+static List *
+with_dependants(KdaWorker *worker, Oid stream)
+{
+	List	   *found = list_make1_oid(stream);
+	ListCell   *lc,
+			   *lw;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		foreach(lw, feed->writers)
+		{
+			KdaQuery   *query = lfirst(lw);
+
+			if (list_member_oid(found, query->stream->relid) && !query->stopped && !query->failure)
+				found = list_append_unique_oid(found, feed->stream->relid);
+		}
+	}
+	return found;
+}
+
+void
+kda_waits_look(KdaWorker *worker)
+{
+	KdaWaitRequest requests[KDA_MAX_WAITS];
+	int			n = kda_wait_pending(requests, KDA_MAX_WAITS);
+	MemoryContext old;
+	ListCell   *lc;
+
+	/* those whose backend has given up */
+	foreach(lc, waits)
+	{
+		Wait	   *wait = lfirst(lc);
+		bool		alive = false;
+
+		for (int i = 0; i < n; i++)
+			alive |= requests[i].id == wait->id;
+		if (!alive)
+		{
+			waits = foreach_delete_current(waits, lc);
+			list_free(wait->pending);
+			pfree(wait);
+		}
+	}
+
+	old = MemoryContextSwitchTo(worker->context);
+	for (int i = 0; i < n; i++)
+	{
+		bool		known = false;
+		Wait	   *wait;
+
+		foreach(lc, waits)
+			known |= ((Wait *) lfirst(lc))->id == requests[i].id;
+		if (known || kda_feed_by_relid(requests[i].stream) == NULL)
+			continue;
+		wait = palloc0(sizeof(Wait));
+		wait->id = requests[i].id;
+		wait->stream = requests[i].stream;
+		wait->pending = with_dependants(worker, wait->stream);
+		waits = lappend(waits, wait);
+	}
+	MemoryContextSwitchTo(old);
+
+	foreach(lc, waits)
+	{
+		Wait	   *wait = lfirst(lc);
+		KdaFeed    *feed = kda_feed_by_relid(wait->stream);
+		KdaSource  *source = feed ? feed->stream->source : NULL;
+
+		if (wait->pending)
+		{
+			KdaFeed    *next = kda_feed_by_relid(linitial_oid(wait->pending));
+
+			/* from here on a transaction will begin that sees all of it */
+			if (next && !wait->armed)
+			{
+				next->more = true;
+				wait->armed = true;
+			}
+		}
+		if (source && source->known && !wait->ends_known)
+		{
+			if (!wait->begun)
+			{
+				source->ops->ends_begin(source);
+				wait->begun = true;
+				wait->nends = source->nshards;
+				wait->ends = MemoryContextAllocZero(worker->context,
+													sizeof(int64) * Max(source->nshards, 1));
+			}
+			wait->ends_known = source->ops->ends_poll(source, wait->ends, wait->nends);
+		}
+	}
+}
+
+/* Has this stream come so far that the wait may go on to the next one? */
+static bool
+reached(Wait *wait, KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	ListCell   *lc;
+	bool		live = false;
+
+	if (stream->paused)
+		return false;
+	foreach(lc, stream->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		live |= !query->stopped && query->failure == NULL;
+	}
+	if (stream->failure || !live)
+		return true;			/* nothing depends on it that could still come */
+	if (stream->options->server_type == NULL)
+		return wait->armed && !feed->more;
+	if (!wait->ends_known || stream->raw->n > 0)
+		return false;
+	for (int s = 0; s < stream->nshards; s++)
+	{
+		KdaShard   *shard = &feed->stream->shards[s];
+
+		if (shard->source_index < 0 || shard->source_index >= wait->nends)
+			continue;
+		if (stream->source == NULL)
+			return false;
+		if (shard->position < wait->ends[shard->source_index] &&
+			!(stream->source->shards[shard->source_index]->at_end &&
+			  stream->source->shards[shard->source_index]->next_position >= wait->ends[shard->source_index]))
+			return false;
+	}
+	return true;
+}
+
+void
+kda_waits_after_commit(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, waits)
+	{
+		Wait	   *wait = lfirst(lc);
+
+		while (wait->pending)
+		{
+			KdaFeed    *feed = kda_feed_by_relid(linitial_oid(wait->pending));
+
+			if (feed && !reached(wait, feed))
+				break;
+			wait->pending = list_delete_first(wait->pending);
+			wait->armed = false;
+			if (wait->pending && (feed = kda_feed_by_relid(linitial_oid(wait->pending))) != NULL &&
+				feed->stream->options->server_type == NULL)
+				break;			/* its rows are read by a transaction that begins now */
+		}
+		if (wait->pending == NIL)
+		{
+			kda_wait_mark_done(wait->id);
+			waits = foreach_delete_current(waits, lc);
+			if (wait->ends)
+				pfree(wait->ends);
+			pfree(wait);
+		}
+	}
+}

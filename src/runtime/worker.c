@@ -1,0 +1,480 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  A pipeline worker: polls its sources outside any transaction, then runs
+ *	  one transaction with all stages (transaction.c), then waits.
+ *
+ * The only file that knows when things happen.  An error inside a transaction
+ * ends here: abort, memory goes back to the last commit, and by its SQLSTATE
+ * it is tried again with back-off, or the query or stream at fault is marked
+ * as failed and the others go on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "jit/jit.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "runtime/worker.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#define BACKOFF_FIRST_MS	100
+#define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
+
+static int	retry_backoff_ms = 0;
+
+static void
+on_relcache(Datum arg, Oid relid)
+{
+	KdaWorker  *worker = kda_worker;
+	ListCell   *lc;
+	static Oid	query_catalog = InvalidOid;
+
+	if (worker == NULL || worker->reload)
+		return;
+	if (relid == InvalidOid || relid == query_catalog)
+	{
+		worker->reload = true;
+		return;
+	}
+	/* a stream that was altered, a view that got another owner */
+	foreach(lc, worker->feeds)
+		if (((KdaFeed *) lfirst(lc))->stream->relid == relid)
+			worker->reload = true;
+	foreach(lc, worker->queries)
+		if (((KdaQuery *) lfirst(lc))->relid == relid)
+			worker->reload = true;
+	if (!OidIsValid(query_catalog) && IsTransactionState() && !IsAbortedTransactionBlockState())
+		worker->reload = true;
+}
+
+static void
+make_pipe(KdaWorker *worker)
+{
+	int			fds[2];
+
+	if (pipe(fds) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	for (int i = 0; i < 2; i++)
+	{
+		fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+	}
+	worker->wake_read = fds[0];
+	worker->wake_write = fds[1];
+}
+
+static void
+drain_pipe(KdaWorker *worker)
+{
+	char		buffer[256];
+
+	while (read(worker->wake_read, buffer, sizeof(buffer)) > 0)
+		;
+}
+
+/* The settings that a worker runs under, whatever the server's defaults are. */
+static void
+own_settings(void)
+{
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* in a deadlock with a user's session, it is the worker that gives way */
+	SetConfigOption("deadlock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/*---- errors */
+
+static bool
+retriable(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case MAKE_SQLSTATE('0', '8', '0', '0', '0'):
+		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '3', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '7', '0', '0', '0'):
+		case MAKE_SQLSTATE('5', '8', '0', '0', '0'):
+			return true;
+	}
+	return sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+static void
+go_back(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+		kda_feed_go_back(lfirst(lc));
+	foreach(lc, worker->queries)
+	{
+		KdaQuery   *query = lfirst(lc);
+
+		if (query->groups)
+			kda_groups_at_abort(query->groups);
+		query->frontier = query->saved_frontier;
+		query->complete_from = query->saved_complete_from;
+		query->joined = query->saved_joined;
+		query->d_in = query->d_late = query->d_out = 0;
+		query->d_busy_ms = 0;
+	}
+}
+
+/* The one at fault stops; the transaction is tried again without it. */
+static void
+stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
+{
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (query)
+		kda_fail_query(query, message);
+	else
+		kda_fail_stream(feed, message);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	kda_worker->reload = true;
+}
+
+/* One transaction; true if more input waits.  Errors do not leave. */
+static bool
+try_transaction(KdaWorker *worker)
+{
+	bool		more = false;
+	MemoryContext context = CurrentMemoryContext;
+	volatile int64 started = GetCurrentTimestamp();
+	volatile bool failed = false;
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+
+	kda_current_query = NULL;
+	kda_current_feed = NULL;
+	PG_TRY();
+	{
+		more = kda_transaction(worker);
+		retry_backoff_ms = 0;
+		slot->commits++;
+		slot->last_commit = GetCurrentTimestamp();
+		slot->commit_ms += (slot->last_commit - started) / 1000.0;
+		slot->busy_ms += (slot->last_commit - started) / 1000.0;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+		KdaQuery   *query = kda_current_query;
+		KdaFeed    *feed = kda_current_feed;
+
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		FlushErrorState();
+		kda_in_query = false;
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		go_back(worker);
+		kda_current_query = NULL;
+		kda_current_feed = NULL;
+		RESUME_INTERRUPTS();
+		kda_worker_report_error(edata->message);
+		failed = true;
+
+		if (ProcDiePending || (edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
+			proc_exit(1);
+
+		if (!retriable(edata->sqlerrcode) && (query || feed))
+		{
+			char	   *why = edata->detail ?
+				psprintf("%s (%s)", edata->message, edata->detail) : edata->message;
+
+			stop_culprit(query, feed, why);
+			more = true;
+		}
+		else
+		{
+			retry_backoff_ms = retry_backoff_ms == 0 ? BACKOFF_FIRST_MS :
+				Min(retry_backoff_ms * 2, kda_retry_max_interval_ms);
+			if (feed)
+			{
+				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+				feed->stored_error[0] = '\0';
+			}
+		}
+		FreeErrorData(edata);
+	}
+	PG_END_TRY();
+	if (failed)
+		pgstat_report_activity(STATE_IDLE, NULL);
+	return more;
+}
+
+/*---- sources */
+
+/* Takes what the sources have; true when a transaction is called for at once. */
+static bool
+poll_sources(KdaWorker *worker, bool *any)
+{
+	bool		full = false;
+	ListCell   *lc;
+
+	*any = false;
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+		KdaStream  *stream = feed->stream;
+		KdaSource  *source = stream->source;
+		Size		limit = (Size) kda_batch_bytes_kb * 1024;
+		TimestampTz now;
+
+		if (source == NULL)
+			continue;
+		source->ops->service(source);
+		kda_sources_assign(feed);
+
+		/* while an aborted batch is waiting to be tried again, it stays as it is */
+		if (retry_backoff_ms == 0 && stream->raw->n < kda_batch_records && stream->raw->bytes < limit)
+			source->ops->fetch(source, stream->raw, kda_batch_records - stream->raw->n,
+							   limit - stream->raw->bytes);
+		if (stream->raw->n > 0)
+			*any = true;
+		if (stream->raw->n >= kda_batch_records || stream->raw->bytes >= limit)
+			full = true;
+
+		now = kda_clock_now();
+		strlcpy(feed->last_error, source->error, sizeof(feed->last_error));
+		for (int s = 0; s < stream->nshards; s++)
+		{
+			KdaShard   *shard = &stream->shards[s];
+			KdaSourceShard *from;
+
+			if (shard->source_index < 0)
+				continue;
+			from = source->shards[shard->source_index];
+			if (from->lost)
+			{
+				stop_culprit(NULL, feed,
+							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '…') and ALTER STREAM %s RESUME go on from there",
+									  from->error, stream->name, stream->name));
+				break;
+			}
+			if (!from->at_end)
+				shard->quiet_since = 0;
+			else if (shard->quiet_since == 0 && stream->raw->n == 0)
+			{
+				shard->quiet_since = now;
+				feed->tick_at = now;	/* how long until it is idle? */
+			}
+			if (shard->dirty)
+				*any = true;
+		}
+		if (source->failed && stream->failure == NULL)
+			stop_culprit(NULL, feed, source->error);
+		if (strcmp(feed->last_error, feed->stored_error) != 0)
+			*any = true;
+	}
+	return full;
+}
+
+static TimestampTz
+next_tick(KdaWorker *worker)
+{
+	TimestampTz at = KDA_END_TIME;
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+		at = Min(at, ((KdaFeed *) lfirst(lc))->tick_at);
+	return at;
+}
+
+static bool
+inbox_rows_waiting(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (feed->more || feed->reset_wanted)
+			return true;
+	}
+	return false;
+}
+
+/* Somebody has inserted, advanced or asked: every database stream may have rows. */
+static void
+look_into_inboxes(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (feed->stream->queries != NIL && !feed->stream->paused && !feed->stream->failure)
+			feed->more = true;
+	}
+}
+
+/*---- the loop */
+
+static void
+close_sources(int code, Datum arg)
+{
+	ListCell   *lc;
+
+	if (kda_worker == NULL)
+		return;
+	foreach(lc, kda_worker->feeds)
+	{
+		KdaStream  *stream = ((KdaFeed *) lfirst(lc))->stream;
+
+		if (stream->source)
+		{
+			stream->source->ops->close(stream->source, 1000);
+			stream->source = NULL;
+		}
+	}
+}
+
+static void
+loop(KdaWorker *worker)
+{
+	TimestampTz last_commit = 0;
+	bool		more = true;	/* look at once */
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+	MemoryContext scratch = AllocSetContextCreate(worker->context, "kda worker loop",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	look_into_inboxes(worker);
+	for (;;)
+	{
+		bool		full,
+					any;
+		TimestampTz now,
+					due,
+					tick;
+		long		timeout;
+		WaitEvent	event;
+		static WaitEventSet *set = NULL;
+
+		MemoryContextReset(scratch);
+		MemoryContextSwitchTo(scratch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			own_settings();
+		}
+		if (kda_worker_should_stop())
+			return;
+		if (!IsTransactionState())
+			AcceptInvalidationMessages();
+		if (worker->reload)
+		{
+			kda_load(worker);
+			look_into_inboxes(worker);
+			more = true;
+		}
+		kda_sources_update(worker);
+		kda_waits_look(worker);
+		full = poll_sources(worker, &any);
+
+		now = kda_clock_now();
+		tick = next_tick(worker);
+		due = last_commit + (int64) kda_commit_interval_ms * 1000;
+		if (retry_backoff_ms > 0)
+			due = last_commit + (int64) retry_backoff_ms * 1000;
+		any |= inbox_rows_waiting(worker) || tick <= now;
+		if ((any && now >= due) || (full && retry_backoff_ms == 0) ||
+			(more && retry_backoff_ms == 0) || (kda_waits_pending() && any && retry_backoff_ms == 0))
+		{
+			more = try_transaction(worker);
+			last_commit = kda_clock_now();
+			kda_waits_after_commit(worker);
+			if (retry_backoff_ms == 0 && more)
+				continue;
+			now = last_commit;
+			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : kda_commit_interval_ms) * 1000;
+			any = inbox_rows_waiting(worker);
+			tick = next_tick(worker);
+		}
+		else
+			kda_waits_after_commit(worker);
+
+		/* Until rows come, the next commit is due, or time itself moves something. */
+		timeout = MAX_WAIT_MS;
+		if (any)
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, due));
+		if (tick != KDA_END_TIME)
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, tick));
+		if (kda_waits_pending())
+			timeout = Min(timeout, 20);
+
+		if (set == NULL)
+		{
+			set = kda_create_wait_event_set(worker->context, 3);
+			AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+			AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+			AddWaitEventToSet(set, WL_SOCKET_READABLE, worker->wake_read, NULL, NULL);
+		}
+		if (WaitEventSetWait(set, Max(timeout, 0), &event, 1, kda_wait_event_main()) > 0)
+		{
+			if (event.events & WL_LATCH_SET)
+			{
+				ResetLatch(MyLatch);
+				look_into_inboxes(worker);
+			}
+			if (event.events & WL_SOCKET_READABLE)
+				drain_pipe(worker);
+		}
+		slot->idle_ms += (kda_clock_now() - now) / 1000.0;
+	}
+}
+
+void
+kda_worker_main(Datum arg)
+{
+	KdaWorker  *worker;
+
+	kda_worker_attach(DatumGetInt32(arg));
+	kda_in_worker = true;
+	own_settings();
+
+	worker = MemoryContextAllocZero(TopMemoryContext, sizeof(KdaWorker));
+	worker->context = AllocSetContextCreate(TopMemoryContext, "kda worker", ALLOCSET_DEFAULT_SIZES);
+	worker->name = MemoryContextStrdup(worker->context, NameStr(kda_shared->slots[kda_my_slot].worker));
+	worker->reload = true;
+	kda_worker = worker;
+	make_pipe(worker);
+	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
+	before_shmem_exit(close_sources, (Datum) 0);
+	kda_adopt_origin();
+
+	loop(worker);
+	proc_exit(0);
+}
