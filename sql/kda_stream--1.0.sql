@@ -17,8 +17,11 @@ COMMENT ON SEQUENCE kda_storage.id_seq IS 'numbers of streams and queries; stora
 CREATE TABLE kda_storage.stream (
 	stream_id	int PRIMARY KEY,
 	rel			regclass NOT NULL UNIQUE,
-	inbox		regclass,				-- rows of a database stream, logged or not
-	ring		regclass,				-- raw records of a source stream, UNLOGGED
+	inbox		regclass,				-- rows of a database stream: the segment that is written now
+	inbox2		regclass,				-- the other segment
+	ring		regclass,				-- raw records of a source stream, UNLOGGED: the segment that is written now
+	ring2		regclass,				-- the other segment
+	segment_since timestamptz NOT NULL DEFAULT clock_timestamp(),	-- when they last changed places
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
 	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
@@ -31,6 +34,7 @@ CREATE TABLE kda_storage.stream_progress (
 	watermark	timestamptz,
 	advanced	timestamptz,			-- the greatest kda.advance
 	derived_sent timestamptz,			-- the greatest watermark that its pumps have put into its inbox
+	derived		timestamptz,			-- the greatest of these that has been read from it
 	start		text,					-- where reading began or will begin; NULL: no query yet
 	-- position of a database stream: rows in progress in snapshot 1, or below snapshot 2's xmax and visible to it;
 	-- within the commit being read, after (last_xid, last_seq)
@@ -89,7 +93,8 @@ CREATE TABLE kda_storage.query (
 	open		regclass,				-- partial states
 	closed		regclass,				-- final rows (views only)
 	target		regclass,				-- pumps: stream or table
-	insert_text	text					-- pumps into tables: the INSERT over kda.emitted()
+	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
+	target_columns text[]				-- pumps: INSERT INTO target (…); NULL: in the order of the target
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -129,9 +134,16 @@ CREATE TABLE kda_storage.error (
 );
 COMMENT ON TABLE kda_storage.error IS 'records that were refused; users read kda.error_stream';
 
+CREATE TABLE kda_storage.advance (
+	stream_id	int NOT NULL,
+	watermark	timestamptz NOT NULL
+);
+COMMENT ON TABLE kda_storage.advance IS 'kda.advance of source streams that a worker has still to apply';
+
 CREATE TABLE kda_storage.origin (
 	system_identifier	text NOT NULL,
-	database_oid		oid NOT NULL
+	database_oid		oid NOT NULL,
+	errors_forgotten	bigint NOT NULL DEFAULT 0	-- rows that have left kda.error_stream
 );
 COMMENT ON TABLE kda_storage.origin IS 'where these rows were written: tells a restored or copied database from the original';
 

@@ -19,4 +19,68 @@
 #define WaitEventExtensionNew(name)	((uint32) PG_WAIT_EXTENSION)
 #endif
 
+/* One slot into all indexes of a relation, without uniqueness deferral. */
+#if PG_VERSION_NUM >= 160000
+#define kda_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples((info), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define kda_insert_index_tuples(info, slot, estate) \
+	ExecInsertIndexTuples((info), (slot), (estate), false, false, NULL, NIL)
+#endif
+
+/* 18 counts index searches for EXPLAIN. */
+#if PG_VERSION_NUM >= 180000
+#define kda_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), NULL, (nkeys), 0)
+#else
+#define kda_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan((heap), (index), (snapshot), (nkeys), 0)
+#endif
+
+/* 17 ties a set to a resource owner. */
+#if PG_VERSION_NUM >= 170000
+#define kda_create_wait_event_set(context, n)	CreateWaitEventSet(NULL, (n))
+#else
+#define kda_create_wait_event_set(context, n)	CreateWaitEventSet((context), (n))
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0)
+#else
+#define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0, true)
+#endif
+
+/* 17 and 18 take more arguments; written in 18's order. */
+#if PG_VERSION_NUM >= 180000
+#define kda_create_foreignscan_path(root, rel, target, rows, startup, total, keys, outer, fdw_outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), 0, (startup), (total), (keys), (outer), (fdw_outer), NIL, (private))
+#elif PG_VERSION_NUM >= 170000
+#define kda_create_foreignscan_path(root, rel, target, rows, startup, total, keys, outer, fdw_outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), (startup), (total), (keys), (outer), (fdw_outer), NIL, (private))
+#else
+#define kda_create_foreignscan_path(root, rel, target, rows, startup, total, keys, outer, fdw_outer, private) \
+	create_foreignscan_path((root), (rel), (target), (rows), (startup), (total), (keys), (outer), (fdw_outer), (private))
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define kda_table_tuple_update(rel, tid, slot, snapshot) \
+	do { TU_UpdateIndexes which_; simple_table_tuple_update((rel), (tid), (slot), (snapshot), &which_); } while (0)
+#else
+#define kda_table_tuple_update(rel, tid, slot, snapshot) \
+	do { bool which_; simple_table_tuple_update((rel), (tid), (slot), (snapshot), &which_); } while (0)
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define kda_flatten_join_alias_vars(query, node)	flatten_join_alias_vars(NULL, (query), (node))
+#else
+#define kda_flatten_join_alias_vars(query, node)	flatten_join_alias_vars((query), (node))
+#endif
+
+/* Where a relation's file is: changes when it is rewritten or truncated. */
+#if PG_VERSION_NUM >= 160000
+#define kda_relation_file(rel)	((rel)->rd_locator.relNumber)
+#else
+#define kda_relation_file(rel)	((rel)->rd_node.relNode)
+#endif
+
 #endif							/* KDA_COMPAT_H */

@@ -31,8 +31,10 @@ extern void kda_alter_query(KdaStmt *stmt);
 typedef struct KdaStreamIds
 {
 	int32		id;				/* 0: no row yet */
-	Oid			inbox;
-	Oid			ring;
+	Oid			inbox,
+				inbox2;
+	Oid			ring,
+				ring2;
 } KdaStreamIds;
 
 typedef struct KdaQueryIds
@@ -49,6 +51,7 @@ typedef struct KdaQueryIds
 
 extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);
 extern bool kda_query_ids(Oid relid, KdaQueryIds *ids);
+extern bool kda_stream_has_query(Oid relid);
 extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
 extern Oid	kda_extension_owner(void);
 extern bool kda_extension_exists(void);
@@ -57,6 +60,10 @@ extern bool kda_extension_exists(void);
 extern void kda_run_as_owner(const char *sql);
 /* The catalog has changed: tells the database's workers at commit. */
 extern void kda_catalog_changed(void);
+
+extern bool kda_is_relation_owner(Oid relid);
+/* Names (String) as an array literal for SQL; "NULL" for an empty list. */
+extern char *kda_name_array(List *names);
 
 /* compat of permission checks and group RTEs, split.c's helpers */
 extern void kda_check_query_permissions(Query *query);

@@ -89,4 +89,7 @@ extern KdaShardStart kda_parse_start(const char *value);
 /* Is this foreign table one of ours? */
 extern bool kda_is_stream(Oid relid);
 
+/* A value of the time column, timestamp or timestamptz, as a time. */
+extern KdaTime kda_rowtime_of(const KdaStreamOptions *options, Oid type, Datum value);
+
 #endif							/* KDA_OPTIONS_H */

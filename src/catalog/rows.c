@@ -25,6 +25,9 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_relation.h"
 #include "runtime/runtime.h"
+#include "catalog/pg_class.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -136,16 +139,53 @@ oid_or_invalid(Datum value, bool isnull)
 bool
 kda_stream_ids(Oid relid, KdaStreamIds *ids)
 {
-	Datum		values[4];
-	bool		nulls[4];
+	Datum		values[6];
+	bool		nulls[6];
 
 	memset(ids, 0, sizeof(*ids));
-	if (!find_row("stream", 2, relid, 4, values, nulls))
+	if (!find_row("stream", 2, relid, 6, values, nulls))
 		return false;
 	ids->id = DatumGetInt32(values[0]);
 	ids->inbox = oid_or_invalid(values[2], nulls[2]);
-	ids->ring = oid_or_invalid(values[3], nulls[3]);
+	ids->inbox2 = oid_or_invalid(values[3], nulls[3]);
+	ids->ring = oid_or_invalid(values[4], nulls[4]);
+	ids->ring2 = oid_or_invalid(values[5], nulls[5]);
 	return true;
+}
+
+bool
+kda_stream_has_query(Oid relid)
+{
+	Datum		values[5];
+	bool		nulls[5];
+
+	return find_row("query", 5, relid, 5, values, nulls);
+}
+
+bool
+kda_is_relation_owner(Oid relid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, GetUserId());
+#else
+	return pg_class_ownercheck(relid, GetUserId());
+#endif
+}
+
+char *
+kda_name_array(List *names)
+{
+	StringInfoData s;
+	ListCell   *lc;
+
+	if (names == NIL)
+		return "NULL";
+	initStringInfo(&s);
+	appendStringInfoString(&s, "ARRAY[");
+	foreach(lc, names)
+		appendStringInfo(&s, "%s%s", lc == list_head(names) ? "" : ", ", quote_literal_cstr(strVal(lfirst(lc))));
+	appendStringInfoString(&s, "]::text[]");
+	return s.data;
 }
 
 /* Columns of kda_storage.query: see sql/. */
@@ -153,7 +193,7 @@ enum
 {
 	QUERY_ID = 1, QUERY_REL, QUERY_KIND, QUERY_DEFINITION, QUERY_STREAM, QUERY_SHAPE,
 	QUERY_WINDOW_SIZE, QUERY_WINDOW_OFFSET, QUERY_TIME_ZONE, QUERY_EMIT, QUERY_START,
-	QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
+	QUERY_START_SNAPSHOT, QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
 	QUERY_CLOSED, QUERY_TARGET, QUERY_NCOLS = QUERY_TARGET
 };
 
@@ -174,7 +214,7 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	ids->open = OIDCOL(QUERY_OPEN);
 	ids->closed = OIDCOL(QUERY_CLOSED);
 	ids->target = OIDCOL(QUERY_TARGET);
-	ids->is_pump = nulls[QUERY_CLOSED - 1] && !nulls[QUERY_TARGET - 1];
+	ids->is_pump = !nulls[QUERY_TARGET - 1];
 	return true;
 }
 

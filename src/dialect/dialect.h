@@ -119,7 +119,8 @@ typedef struct KdaScriptPart
 {
 	int			start;
 	int			len;			/* without the semicolon */
-	bool		is_kda;
+	bool		is_kda;			/* a statement of ours */
+	bool		is_windowed;	/* core's, with a window clause in it */
 } KdaScriptPart;
 
 /* Splits a script at top-level semicolons; List of KdaScriptPart *. */
@@ -128,8 +129,15 @@ extern List *kda_split_script(const char *source);
 /* Might there be a KDA word in it at all?  Costs a few nanoseconds. */
 extern bool kda_text_is_suspicious(const char *source);
 
-/*---- door.c, utility.c */
+/*---- door.c: the detour of core's raw_parser */
 extern void kda_dialect_init(void);
+
+/*---- rawparse.c */
+
+/* Core's raw_parser, extended by our statements and window clauses. */
+extern List *kda_raw_parse(const char *source, int mode);
+/* Core's own, past the detour. */
+extern List *(*kda_core_raw_parser) (const char *source, int mode);
 
 /*
  * Is this the node that stands for a KDA statement?  Then gives its text and

@@ -59,7 +59,8 @@ typedef struct KdaQuery
 	KdaStream  *stream;
 	KdaGroups  *groups;			/* shapes groups and windows */
 	KdaPlan    *batch_plan;
-	KdaPlan    *final_plan;		/* parameter $1: frontier; windows that end at or before it */
+	KdaPlan    *final_plan;
+	struct _SPI_plan *insert_plan;	/* pumps into tables */
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
@@ -79,25 +80,37 @@ extern bool kda_in_query;
 
 /*---- plan.c: plans from views' rules, cached, rebuilt on invalidation */
 
+/* Which of the final part's rows are wanted: those of some tuples of the open table, else of old windows. */
+typedef struct KdaPlanBounds
+{
+	KdaTime		before;			/* first column < before */
+	ItemPointer tids;			/* not NULL: these tuples */
+	int			ntids;
+} KdaPlanBounds;
+
 /*
- * view: whose rule is the query.  row_count: of the batch, the planner's
- * estimate (kept per size class).  frontier_param: adds the qual
- * "first column < $1" for final parts of windows.  Runs and plans as the
- * caller's current user.
+ * view: whose rule is the query.  Runs and plans as the caller's current user,
+ * in the active snapshot.
  */
-extern KdaPlan *kda_plan_create(MemoryContext context, Oid view, bool close_param);
-extern PlannedStmt *kda_plan_get(KdaPlan *plan, double row_count);
+extern KdaPlan *kda_plan_create(MemoryContext context, Oid view, bool final);
 extern void kda_plan_free(KdaPlan *plan);
 /* The columns that the plan gives. */
 extern TupleDesc kda_plan_desc(KdaPlan *plan);
-/* Runs it into dest; param used when the plan has one. */
-extern uint64 kda_plan_run(KdaPlan *plan, double row_count, KdaTime param, DestReceiver *dest);
+/* Runs a per-batch part over row_count rows (the planner's estimate; plans are kept per size class). */
+extern uint64 kda_plan_run(KdaPlan *plan, double row_count, DestReceiver *dest);
+/* Runs a final part. */
+extern uint64 kda_plan_run_bounded(KdaPlan *plan, const KdaPlanBounds *bounds, DestReceiver *dest);
 /* Attribute numbers of stream that the view's query reads (for decoding only those). */
 extern Bitmapset *kda_plan_columns_of(Oid view, Oid stream);
-extern void kda_plan_explain(KdaPlan *plan, struct ExplainState *es);
+/* The query of a view's rule, ready to be rewritten; a copy. */
+extern Query *kda_view_query(Relation view);
+/* All relations that the view's query names, for locking; list of Oid. */
+extern List *kda_plan_relations(Oid view);
 
 /*---- hook.c: create_upper_paths_hook, KdaWindowAgg's planner side */
 extern void kda_query_init(void);
+/* The groups that the plan being made is for; NULL: core's own Agg. */
+extern KdaGroups *kda_planning_groups;
 
 /*---- groups.c / windowagg.c / writeback.c: groups kept between batches */
 
@@ -113,6 +126,8 @@ extern void kda_groups_write_back(KdaGroups *groups);
 extern void kda_groups_close(KdaGroups *groups, KdaTime frontier);
 /* After the query's subtransaction was rolled back: forgets every group that it dirtied. */
 extern void kda_groups_abort_query(KdaGroups *groups);
+/* Addresses of the tuples that this transaction has written, each group once; palloc'd. */
+extern ItemPointer kda_groups_written(KdaGroups *groups, int *n);
 /* After a top-level commit: dirty marks become permanent, new tuple addresses valid. */
 extern void kda_groups_at_commit(KdaGroups *groups);
 /* After a top-level abort: forgets everything that this transaction touched. */
@@ -139,6 +154,8 @@ extern void kda_query_write_back(KdaQuery *query);
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
+/* Endless groups that this transaction has changed. */
+extern void kda_query_emit_changed(KdaQuery *query);
 /* Plain rows of one batch to where they go. */
 extern void kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows);
 

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "query/groups.h"
 #include "query/query.h"
 #include "query/run.h"
 #include "runtime/runtime.h"
@@ -94,7 +95,7 @@ execute(RunContext *cxt, int from, int to, Tuplestorestate *into)
 	}
 	else
 		dest = None_Receiver;
-	kda_plan_run(query->batch_plan, to - from, 0, dest);
+	kda_plan_run(query->batch_plan, to - from, dest);
 	if (into)
 		dest->rDestroy(dest);
 	kda_become_self(&save);
@@ -110,6 +111,8 @@ attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
 	KdaIdentity save;
 
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
+	if (cxt->query->groups)
+		kda_groups_begin_attempt(cxt->query->groups);
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt->context);
 	PG_TRY();
@@ -130,13 +133,13 @@ attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
 			disable_timeout(STATEMENT_TIMEOUT, false);
 		RollbackAndReleaseCurrentSubTransaction();
 		kda_in_query = false;
-		if (cxt->query->groups)
-			kda_groups_abort_query(cxt->query->groups);
 		SetUserIdAndSecContext(save.userid, save.sec_context);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt->context);
 	CurrentResourceOwner = cxt->owner;
+	if (edata && cxt->query->groups)
+		kda_groups_abort_query(cxt->query->groups);
 	return edata;
 }
 

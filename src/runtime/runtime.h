@@ -40,31 +40,23 @@ extern void kda_guc_init(void);
 extern TimestampTz kda_clock_now(void);
 
 /*---- shmem.c */
-#define KDA_WORKER_NAME_LEN		64
-
-typedef enum KdaSlotState
-{
-	KDA_SLOT_FREE,
-	KDA_SLOT_WANTED,			/* the launcher should start it */
-	KDA_SLOT_STARTING,
-	KDA_SLOT_RUNNING,
-	KDA_SLOT_BACKOFF,
-	KDA_SLOT_STOPPED
-} KdaSlotState;
+#define KDA_MAX_WAITS		64
+#define KDA_MAX_PARKED		16
 
 /*
  * A slot for a pipeline worker: slot number + generation identify a run.
- * Protected by KdaShared.lock but for what is marked otherwise.
+ * All of it is protected by KdaShared.lock but for what is marked otherwise.
  */
 typedef struct KdaSlot
 {
-	KdaSlotState state;
-	uint64		generation;		/* counts runs; raised by the launcher at each start */
-	Oid			database;
+	bool		wanted;			/* a database has streams for it */
+	Oid			database;		/* InvalidOid: the slot is free */
 	NameData	worker;			/* option worker: 'main' */
-	pid_t		pid;
+	uint64		generation;		/* counts runs; raised by the launcher at each start */
+	pid_t		pid;			/* 0: not running */
 	Latch	   *latch;			/* of the running process, NULL otherwise */
 	int			restarts;
+	TimestampTz started;
 	TimestampTz next_start;		/* back-off */
 	char		last_error[256];
 	/* written by the worker alone, read without lock for kda.workers */
@@ -74,26 +66,24 @@ typedef struct KdaSlot
 	double		idle_ms;
 	double		backpressured_ms;
 	TimestampTz last_commit;
-	char		doing[128];		/* what it waits for, "" if nothing */
-	/* kda.wait: tickets taken and served; waiters sleep on served_cv */
-	uint64		wait_taken;
-	uint64		wait_served;	/* every wait with ticket <= this is answered */
-	ConditionVariable served_cv;
 } KdaSlot;
 
-/*
- * A request of kda.wait: the worker sees it, finds targets, and answers.
- */
-#define KDA_MAX_WAITS	64
+/* A request of kda.wait: a worker takes it up and answers. */
 typedef struct KdaWaitRequest
 {
 	uint64		id;				/* 0: free */
 	Oid			database;
 	Oid			stream;
-	bool		seen;			/* the worker has taken it up */
 	bool		done;
-	pid_t		pid;			/* of the waiting backend; it frees the entry */
+	pid_t		pid;			/* of the waiting backend, which frees the entry */
 } KdaWaitRequest;
+
+/* A database that somebody drops, renames or copies: no worker may be in it. */
+typedef struct KdaParked
+{
+	Oid			database;		/* InvalidOid: free */
+	pid_t		pid;			/* of the session that does it */
+} KdaParked;
 
 typedef struct KdaShared
 {
@@ -103,6 +93,7 @@ typedef struct KdaShared
 	uint64		next_wait_id;
 	ConditionVariable wait_cv;	/* broadcast whenever a request is done */
 	KdaWaitRequest waits[KDA_MAX_WAITS];
+	KdaParked	parked[KDA_MAX_PARKED];
 	int			nslots;			/* kda_stream.max_workers */
 	KdaSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } KdaShared;
@@ -111,19 +102,50 @@ extern KdaShared *kda_shared;
 
 extern void kda_shmem_init(void);
 
-/*---- launcher.c */
-extern void kda_launcher_init(void);	/* registers the static background worker and hooks for DROP DATABASE etc. */
 /*
- * Tells at commit of the current transaction (never on abort): this
- * database's set of streams, queries or workers has changed.  Wakes the
+ * Says which workers a database needs (names of option worker); slots that it
+ * had and does not name any more are given up.  Returns the number of names
+ * for which there was no free slot.
+ */
+extern int	kda_slots_want(Oid database, int n, char **names);
+extern void kda_slots_wake(Oid database);	/* sets the latches of its workers */
+extern void kda_launcher_wake(void);
+
+/*---- launcher.c, probe.c */
+extern void kda_launcher_init(void);	/* registers the static background worker */
+/* Names of the workers that this database's streams ask for; in a transaction. */
+extern int	kda_worker_names(char ***names);
+
+/*---- notify.c: what other processes hear of a transaction, at its commit */
+
+/*
+ * This database's set of streams, queries or workers has changed: wakes the
  * launcher and the database's workers.
  */
 extern void kda_notify_change(void);
-/* Only wakes this database's workers at commit (rows were inserted). */
+/* Only wakes this database's workers (rows were inserted). */
 extern void kda_notify_rows(void);
-/* ProcessUtility part: parks workers of a database for DROP/RENAME/… DATABASE, CREATE DATABASE TEMPLATE. Called by catalog/utility_hook.c around the statement. */
-extern void kda_park_database(const char *dbname);
+
+/*---- park.c: no workers in a database while it is dropped, renamed, copied */
+extern void kda_park_database(Oid database);
 extern void kda_unpark_databases(void);
+extern bool kda_is_parked(Oid database);
+
+/*---- wait.c: kda.wait, and the worker's view of the requests */
+extern int	kda_wait_pending(KdaWaitRequest *into, int max);
+extern void kda_wait_mark_done(uint64 id);
+
+/*---- process.c: what a worker's process is made of */
+extern void kda_worker_attach(int slot);
+extern bool kda_worker_should_stop(void);
+extern void kda_worker_report_error(const char *message);
+extern uint32 kda_wait_event_main(void);
+/* Is the database one that this server was told to run? */
+extern bool kda_database_allowed(const char *name);
+
+/*---- origin.c */
+/* Notices a restored or copied database, and pauses what reads from outside. */
+extern void kda_adopt_origin(void);
 
 /*---- worker.c: the order of the stages */
 extern PGDLLEXPORT void kda_worker_main(Datum arg);

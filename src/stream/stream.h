@@ -44,8 +44,11 @@ typedef struct KdaStream
 	TupleDesc	desc;			/* copy */
 	bool		paused;
 	char	   *failure;		/* NULL: runs */
-	Oid			inbox;			/* InvalidOid: source stream */
-	Oid			ring;
+	Oid			inbox,			/* segments of a database stream, the one that is written first */
+				inbox2;
+	Oid			ring,			/* segments of a source stream's buffer; InvalidOid: retention '0' */
+				ring2;
+	TimestampTz segment_since;
 
 	KdaSource  *source;			/* NULL: database stream, or not reading */
 	KdaDecoder *decoder;
@@ -56,6 +59,10 @@ typedef struct KdaStream
 	KdaShard   *shards;
 	KdaTime		watermark;		/* smallest over live shards; never goes back */
 	KdaTime		advanced;		/* by kda.advance: shards and stream are at least this */
+	KdaTime		derived;		/* from the pumps that write it: their rows do not fall below */
+	bool		has_writers;
+	TimestampTz idle_since;		/* all shards are idle since; 0: no */
+	TransactionId retired_by;	/* transaction after which nobody needs the other segment's rows */
 	List	   *queries;		/* of KdaQuery, in the order of their creation */
 	Bitmapset  *needed;			/* attnums that some query reads */
 	/* counters of this transaction, added to kda_storage.stream_progress at commit */
@@ -64,11 +71,6 @@ typedef struct KdaStream
 } KdaStream;
 
 /*---- watermark.c: pure functions over arrays, no catalog, no clock of its own */
-
-typedef struct KdaWatermarkResult
-{
-	int64		ahead;			/* rows refused because further ahead than max_ahead */
-} KdaWatermarkResult;
 
 /*
  * For rows [from, batch->nrows): fills rowtime where it is KDA_NO_TIME from
@@ -94,56 +96,35 @@ extern bool kda_watermark_update(KdaStream *stream);
  */
 extern TimestampTz kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved);
 
-/*---- ring.c: UNLOGGED table of compressed blocks of raw records */
+/*---- ring.c: raw records in compressed blocks, for looking at */
 
-extern Oid	kda_ring_create(int32 stream_id, Oid owner);
-extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, TimestampTz now);
-/* Forgets blocks older than retention or beyond kda_stream.buffer_size; never waits for a lock. */
-extern void kda_ring_trim(KdaStream *stream, TimestampTz now);
+extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names,
+							TimestampTz now);
 
-/*---- inbox.c: table of typed rows of a database stream */
-
-/* Columns: those of the stream, then kda_xid xid8, kda_seq bigint, kda_arrival timestamptz, kda_shard_wm timestamptz, kda_derived bool, kda_control text */
-extern Oid	kda_inbox_create(int32 stream_id, Oid stream_relid, Oid owner, bool durable);
-
-typedef struct KdaInboxWriter KdaInboxWriter;
-
-/* Appends rows of the current transaction; any process. */
-extern KdaInboxWriter *kda_inbox_begin(Oid stream_relid);
-extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot,
-						  KdaTime shard_wm, bool derived);
-/* In a worker: the writing query's watermark for the stream, ordered after the rows put so far (a control row). */
-extern void kda_inbox_put_watermark(KdaInboxWriter *writer, KdaTime watermark);
-extern void kda_inbox_end(KdaInboxWriter *writer);
-
-/* Position of a reader: see architecture 10.4 in docs/development. */
-typedef struct KdaInboxPosition
-{
-	char	   *snapshot1;		/* pg_snapshot text; NULL: from the first row */
-	char	   *snapshot2;
-	uint64		last_xid;		/* within snapshot2's rows: read up to here */
-	int64		last_seq;
-} KdaInboxPosition;
-
-/*
- * Reads the next piece into the batch (at most max_rows rows, max_bytes) and
- * moves *position on.  Returns the number of rows; *more when further rows
- * are already waiting.  Control rows move stream->advanced and the derived
- * watermark instead of becoming rows.
- */
-extern int	kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, KdaBatch *batch,
-						   int max_rows, Size max_bytes, bool *more, MemoryContext context);
-extern void kda_inbox_trim(KdaStream *stream, const KdaInboxPosition *position, TimestampTz now);
-
-/*---- fdw.c */
-
-/*
- * In a worker: the stream whose batch a scan of that relation gives.  NULL
- * when the relation is none of this transaction's (then the scan is empty).
- */
-extern KdaStream *(*kda_current_stream) (Oid relid);
+/*---- storage.c: storage tables, in two segments that take turns */
 
 /* Creates storage and the row of kda_storage.stream if missing (CREATE FOREIGN TABLE by hand, first use); returns the id. */
 extern int32 kda_stream_ensure_storage(Oid relid);
+/* After ALTER FOREIGN TABLE: the segments follow the columns and options. */
+extern void kda_stream_sync_storage(Oid relid);
+/*
+ * Lets the segments change places and empties the old one when nobody needs
+ * its rows any more; never waits for a lock.  consumed: all rows of the other
+ * segment have been read (database streams).
+ */
+extern void kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed);
+
+/*---- fdw.c: see fdw.h */
+
+/* A NOTICE when a session looks at a source stream that no query reads. */
+extern void kda_note_unread_stream(Oid relid);
+
+/* The batch of the query that runs now; NULL outside.  Set by query/run.c. */
+extern KdaBatch *(*kda_running_batch) (void);
+
+/*---- functions.c */
+
+/* Takes what kda.advance has left for a source stream; KDA_NO_TIME: nothing. */
+extern KdaTime kda_take_advances(KdaStream *stream);
 
 #endif							/* KDA_STREAM_STREAM_H */

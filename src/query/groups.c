@@ -1,0 +1,1074 @@
+/*-------------------------------------------------------------------------
+ *
+ * groups.c
+ *	  Groups of open windows in memory: finding, reading back, evicting,
+ *	  forgetting.  See groups.h for the rules.
+ *
+ * In a pipeline worker only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_agg.h"
+#include "query/agg_signature.h"
+#include "query/groups.h"
+#include "rewrite/rewriteSupport.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/expandeddatum.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#define NPARTITIONS		64
+
+/*---- hash tables */
+
+typedef struct KdaGroupEntry
+{
+	KdaGroup   *group;			/* key */
+	uint32		hash;
+	char		status;
+} KdaGroupEntry;
+
+static bool probe_equal(KdaGroups *groups, KdaGroup *g);
+
+/* A NULL key is the probe. */
+static inline bool
+entry_equal(KdaGroups *groups, KdaGroup *have, KdaGroup *want)
+{
+	return want == NULL ? probe_equal(groups, have) : have == want;
+}
+
+#define SH_PREFIX kda_group_table
+#define SH_ELEMENT_TYPE KdaGroupEntry
+#define SH_KEY_TYPE KdaGroup *
+#define SH_KEY group
+#define SH_HASH_KEY(tb, key) ((uint32) (key)->hash)
+#define SH_EQUAL(tb, a, b) entry_equal((KdaGroups *) (tb)->private_data, (a), (b))
+#define SH_SCOPE static inline
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+typedef struct KdaEvicted
+{
+	uint64		hash;			/* key */
+	ItemPointerData tid;
+	KdaBucket  *bucket;
+	struct KdaEvicted *more;	/* others of the same hash */
+	char		status;
+} KdaEvicted;
+
+#define SH_PREFIX kda_evicted
+#define SH_ELEMENT_TYPE KdaEvicted
+#define SH_KEY_TYPE uint64
+#define SH_KEY hash
+#define SH_HASH_KEY(tb, key) ((uint32) ((key) >> 32) ^ (uint32) (key))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/*---- keys */
+
+static inline uint64
+mix(uint64 x)
+{
+	x ^= x >> 33;
+	x *= UINT64CONST(0xff51afd7ed558ccd);
+	x ^= x >> 33;
+	x *= UINT64CONST(0xc4ceb9fe1a85ec53);
+	x ^= x >> 33;
+	return x;
+}
+
+static uint64
+hash_keys(KdaGroups *groups)
+{
+	uint64		h = 0;
+
+	for (int i = 0; i < groups->nkeys; i++)
+	{
+		KdaKeySpec *key = &groups->keys[i];
+		uint64		k;
+
+		if (groups->probe_nulls[i])
+			k = 0x9e3779b9;
+		else if (key->kind == KDA_KEY_BITS)
+			k = mix((uint64) groups->probe_values[i] + i);
+		else if (key->kind == KDA_KEY_BYTES)
+		{
+			struct varlena *v = (struct varlena *) DatumGetPointer(groups->probe_values[i]);
+
+			k = hash_bytes_extended((unsigned char *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v), 0);
+		}
+		else
+		{
+			key->hash->args[0].value = groups->probe_values[i];
+			key->hash->args[0].isnull = false;
+			key->hash->isnull = false;
+			k = DatumGetUInt64(FunctionCallInvoke(key->hash));
+		}
+		h = mix((h << 7 | h >> 57) ^ k);
+	}
+	return h;
+}
+
+static inline bool
+key_equal(KdaKeySpec *key, Datum a, Datum b)
+{
+	if (key->kind == KDA_KEY_BITS)
+		return a == b;
+	if (key->kind == KDA_KEY_BYTES)
+	{
+		struct varlena *va = (struct varlena *) DatumGetPointer(a);
+		struct varlena *vb = (struct varlena *) DatumGetPointer(b);
+		Size		len = VARSIZE_ANY_EXHDR(va);
+
+		return len == VARSIZE_ANY_EXHDR(vb) && memcmp(VARDATA_ANY(va), VARDATA_ANY(vb), len) == 0;
+	}
+	key->eq->args[0].value = a;
+	key->eq->args[1].value = b;
+	key->eq->args[0].isnull = key->eq->args[1].isnull = false;
+	key->eq->isnull = false;
+	return DatumGetBool(FunctionCallInvoke(key->eq));
+}
+
+static bool
+probe_equal(KdaGroups *groups, KdaGroup *g)
+{
+	bool	   *nulls = kda_group_nulls(groups, g);
+
+	for (int i = groups->nkeys - 1; i >= 0; i--)
+	{
+		if (nulls[i] != groups->probe_nulls[i])
+			return false;
+		if (!nulls[i] && !key_equal(&groups->keys[i], g->values[i], groups->probe_values[i]))
+			return false;
+	}
+	return true;
+}
+
+static FunctionCallInfo
+make_call(MemoryContext context, Oid function, int nargs, Oid collation, Node *call_context, Node *expr)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	FmgrInfo   *flinfo = palloc0(sizeof(FmgrInfo));
+	FunctionCallInfo fcinfo = palloc0(SizeForFunctionCallInfo(nargs));
+
+	fmgr_info_cxt(function, flinfo, context);
+	if (expr)
+		fmgr_info_set_expr(expr, flinfo);
+	InitFunctionCallInfoData(*fcinfo, flinfo, nargs, collation, call_context, NULL);
+	MemoryContextSwitchTo(old);
+	return fcinfo;
+}
+
+static void
+make_key(KdaGroups *groups, KdaKeySpec *key, Node *expr)
+{
+	TypeCacheEntry *entry;
+
+	key->type = exprType(expr);
+	key->collation = exprCollation(expr);
+	get_typlenbyval(key->type, &key->len, &key->byval);
+	entry = lookup_type_cache(key->type, TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC |
+							  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+	if (!OidIsValid(entry->eq_opr_finfo.fn_oid))
+		elog(ERROR, "type %s has no equality", format_type_be(key->type));
+	switch (entry->eq_opr_finfo.fn_oid)
+	{
+		case F_BOOLEQ:
+		case F_CHAREQ:
+		case F_INT2EQ:
+		case F_INT4EQ:
+		case F_INT8EQ:
+		case F_OIDEQ:
+		case F_DATE_EQ:
+		case F_TIME_EQ:
+		case F_TIMESTAMP_EQ:
+		case F_TIMESTAMPTZ_EQ:
+		case F_ENUM_EQ:
+			key->kind = KDA_KEY_BITS;
+			return;
+		case F_TEXTEQ:
+		case F_BYTEAEQ:
+			if (!OidIsValid(key->collation) || get_collation_isdeterministic(key->collation))
+			{
+				key->kind = KDA_KEY_BYTES;
+				return;
+			}
+			break;
+	}
+	key->kind = KDA_KEY_FUNCTION;
+	key->eq = make_call(groups->context, entry->eq_opr_finfo.fn_oid, 2, key->collation, NULL, NULL);
+	if (OidIsValid(entry->hash_extended_proc_finfo.fn_oid))
+	{
+		key->hash = make_call(groups->context, entry->hash_extended_proc_finfo.fn_oid, 2, key->collation, NULL, NULL);
+		key->hash->args[1].value = Int64GetDatum(0);
+	}
+	else
+		key->hash = make_call(groups->context, entry->hash_proc, 1, key->collation, NULL, NULL);
+}
+
+/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
+static Datum
+copy_value(Datum d, bool byval, int16 len)
+{
+	if (!byval && len == -1 &&
+		(VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)) || VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(d)) ||
+		 VARATT_IS_COMPRESSED(DatumGetPointer(d))))
+		return PointerGetDatum(detoast_attr((struct varlena *) DatumGetPointer(d)));
+	return datumCopy(d, byval, len);
+}
+
+/*---- aggregates */
+
+AggState *
+kda_fake_aggstate(MemoryContext context, ExprContext **aggcontext)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	AggState   *state = makeNode(AggState);
+	ExprContext *tmp = makeNode(ExprContext);
+
+	*aggcontext = makeNode(ExprContext);
+	(*aggcontext)->ecxt_per_query_memory = context;
+	(*aggcontext)->ecxt_per_tuple_memory = context;
+	tmp->ecxt_per_query_memory = context;
+	tmp->ecxt_per_tuple_memory = AllocSetContextCreate(context, "kda aggregate temp",
+													   ALLOCSET_DEFAULT_SIZES);
+	state->curaggcontext = *aggcontext;
+	state->tmpcontext = tmp;
+	MemoryContextSwitchTo(old);
+	return state;
+}
+
+static void
+make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
+{
+	HeapTuple	tuple;
+	Form_pg_aggregate form;
+	Oid			argtypes[FUNC_MAX_ARGS];
+	int			nargs = get_aggregate_argtypes(aggref, argtypes);
+	Oid			transtype = kda_agg_transtype(aggref->aggfnoid, argtypes, nargs);
+	Expr	   *expr,
+			   *inv;
+	Datum		text;
+	MemoryContext old = MemoryContextSwitchTo(groups->context);
+
+	spec->aggref = copyObject(aggref);
+	spec->signature = kda_agg_signature(aggref);
+	spec->crc = kda_agg_signature_crc(spec->signature);
+	spec->nargs = list_length(aggref->args);
+	get_typlenbyval(transtype, &spec->len, &spec->byval);
+	spec->internal = transtype == INTERNALOID;
+	groups->any_internal |= spec->internal;
+
+	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
+	form = (Form_pg_aggregate) GETSTRUCT(tuple);
+	switch (form->aggtransfn)
+	{
+		case F_INT8INC:
+		case F_INT8INC_ANY:
+			spec->fast = KDA_FAST_COUNT;
+			break;
+		case F_INT4_SUM:
+			spec->fast = KDA_FAST_SUM_INT4;
+			break;
+		case F_INT2_SUM:
+			spec->fast = KDA_FAST_SUM_INT2;
+			break;
+		default:
+			spec->fast = KDA_FAST_NONE;
+	}
+	build_aggregate_transfn_expr(argtypes, nargs, 0, aggref->aggvariadic, transtype,
+								 aggref->inputcollid, form->aggtransfn, InvalidOid, &expr, &inv);
+	spec->trans = make_call(groups->context, form->aggtransfn, nargs + 1, aggref->inputcollid,
+							(Node *) groups->aggstate, (Node *) expr);
+	spec->strict = spec->trans->flinfo->fn_strict;
+	if (spec->internal)
+	{
+		build_aggregate_serialfn_expr(form->aggserialfn, &expr);
+		spec->serial = make_call(groups->context, form->aggserialfn, 1, InvalidOid,
+								 (Node *) groups->aggstate, (Node *) expr);
+		build_aggregate_deserialfn_expr(form->aggdeserialfn, &expr);
+		spec->deserial = make_call(groups->context, form->aggdeserialfn, 2, InvalidOid,
+								   (Node *) groups->aggstate, (Node *) expr);
+	}
+	text = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->init_null);
+	if (!spec->init_null)
+	{
+		Oid			input,
+					param;
+
+		getTypeInputInfo(transtype, &input, &param);
+		spec->init = OidInputFunctionCall(input, TextDatumGetCString(text), param, -1);
+	}
+	ReleaseSysCache(tuple);
+	MemoryContextSwitchTo(old);
+}
+
+/* As core's advance_transition_function, with the state in the group's bucket. */
+static void
+call_transition(KdaGroups *groups, KdaGroup *g, KdaAggSpec *spec, Datum *value, bool *isnull,
+				const Datum *args, const bool *nulls)
+{
+	FunctionCallInfo fcinfo = spec->trans;
+	MemoryContext bucket = g->bucket->context;
+	MemoryContext old;
+	Datum		result;
+
+	if (spec->strict)
+	{
+		for (int i = 0; i < spec->nargs; i++)
+			if (nulls[i])
+				return;
+		if (*isnull)
+		{
+			/* the first value becomes the state: binary compatible, as core requires */
+			if (!spec->init_null)
+				return;			/* the state has become NULL for good */
+			old = MemoryContextSwitchTo(bucket);
+			*value = copy_value(args[0], spec->byval, spec->len);
+			*isnull = false;
+			MemoryContextSwitchTo(old);
+			return;
+		}
+	}
+	groups->aggcontext->ecxt_per_tuple_memory = bucket;
+	old = MemoryContextSwitchTo(groups->aggstate->tmpcontext->ecxt_per_tuple_memory);
+	fcinfo->args[0].value = *value;
+	fcinfo->args[0].isnull = *isnull;
+	for (int i = 0; i < spec->nargs; i++)
+	{
+		fcinfo->args[i + 1].value = args[i];
+		fcinfo->args[i + 1].isnull = nulls[i];
+	}
+	fcinfo->isnull = false;
+	result = FunctionCallInvoke(fcinfo);
+	if (!spec->byval && DatumGetPointer(result) != DatumGetPointer(*value))
+	{
+		Datum		was = *value;
+		bool		was_null = *isnull;
+
+		if (!fcinfo->isnull)
+		{
+			MemoryContextSwitchTo(bucket);
+			if (!(DatumIsReadWriteExpandedObject(result, false, spec->len) &&
+				  MemoryContextGetParent(DatumGetEOHP(result)->eoh_context) == bucket))
+				result = copy_value(result, spec->byval, spec->len);
+		}
+		else
+			result = (Datum) 0;
+		if (!was_null)
+		{
+			if (DatumIsReadWriteExpandedObject(was, false, spec->len))
+				DeleteExpandedObject(was);
+			else
+				pfree(DatumGetPointer(was));
+		}
+	}
+	*value = result;
+	*isnull = fcinfo->isnull;
+	MemoryContextSwitchTo(old);
+}
+
+void
+kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg, const Datum *args, const bool *nulls)
+{
+	KdaAggSpec *spec = &groups->aggs[agg];
+	Datum	   *value = &g->values[groups->nkeys + agg];
+	bool	   *isnull = &kda_group_nulls(groups, g)[groups->nkeys + agg];
+
+	switch (spec->fast)
+	{
+		case KDA_FAST_COUNT:
+			for (int i = 0; i < spec->nargs; i++)
+				if (nulls[i])
+					return;
+			*value = Int64GetDatum(DatumGetInt64(*value) + 1);
+			return;
+		case KDA_FAST_SUM_INT4:
+		case KDA_FAST_SUM_INT2:
+			{
+				int64		add;
+
+				if (nulls[0])
+					return;
+				add = spec->fast == KDA_FAST_SUM_INT4 ? DatumGetInt32(args[0]) : DatumGetInt16(args[0]);
+				/* core's int4_sum does not check for overflow either: 2^32 rows are needed */
+				*value = Int64GetDatum(*isnull ? add : DatumGetInt64(*value) + add);
+				*isnull = false;
+				return;
+			}
+		case KDA_FAST_NONE:
+			call_transition(groups, g, spec, value, isnull, args, nulls);
+	}
+}
+
+/*---- states on disk */
+
+Datum
+kda_agg_store(KdaGroups *groups, KdaAggSpec *spec, Datum value, bool isnull, bool *stored_null)
+{
+	FunctionCallInfo fcinfo = spec->serial;
+	Datum		bytes;
+
+	*stored_null = isnull;
+	if (isnull || !spec->internal)
+		return value;
+	fcinfo->args[0].value = value;
+	fcinfo->args[0].isnull = false;
+	fcinfo->isnull = false;
+	groups->aggcontext->ecxt_per_tuple_memory = CurrentMemoryContext;
+	bytes = FunctionCallInvoke(fcinfo);
+	if (fcinfo->isnull)
+	{
+		*stored_null = true;
+		return (Datum) 0;
+	}
+	return kda_state_make(spec->crc, DatumGetByteaPP(bytes));
+}
+
+Datum
+kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull, MemoryContext context,
+				bool *value_null)
+{
+	FunctionCallInfo fcinfo = spec->deserial;
+	MemoryContext old;
+	Datum		value;
+
+	*value_null = isnull;
+	if (isnull)
+		return (Datum) 0;
+	if (!spec->internal)
+	{
+		old = MemoryContextSwitchTo(context);
+		if (spec->len == -1 && VARATT_IS_EXTENDED(DatumGetPointer(stored)))
+			value = PointerGetDatum(detoast_attr((struct varlena *) DatumGetPointer(stored)));
+		else
+			value = datumCopy(stored, spec->byval, spec->len);
+		MemoryContextSwitchTo(old);
+		return value;
+	}
+	groups->aggcontext->ecxt_per_tuple_memory = context;
+	old = MemoryContextSwitchTo(context);
+	fcinfo->args[0].value = PointerGetDatum(kda_state_open(stored, spec->crc, spec->signature));
+	fcinfo->args[0].isnull = false;
+	fcinfo->args[1].value = (Datum) 0;
+	fcinfo->args[1].isnull = true;
+	fcinfo->isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	*value_null = fcinfo->isnull;
+	MemoryContextSwitchTo(old);
+	return value;
+}
+
+/*---- buckets */
+
+static KdaBucket *
+find_bucket(KdaGroups *groups, int64 key)
+{
+	KdaBucket  *b = groups->last_bucket;
+	int			slot;
+
+	if (likely(b != NULL && b->key == key))
+		return b;
+	if (groups->nbuckets >= groups->nbucket_slots)
+	{
+		int			n = Max(64, groups->nbucket_slots * 2);
+		KdaBucket **fresh = MemoryContextAllocZero(groups->state, sizeof(KdaBucket *) * n);
+
+		for (int i = 0; i < groups->nbucket_slots; i++)
+			while ((b = groups->buckets[i]) != NULL)
+			{
+				groups->buckets[i] = b->hash_next;
+				slot = mix(b->key) & (n - 1);
+				b->hash_next = fresh[slot];
+				fresh[slot] = b;
+			}
+		groups->buckets = fresh;
+		groups->nbucket_slots = n;
+	}
+	slot = mix(key) & (groups->nbucket_slots - 1);
+	for (b = groups->buckets[slot]; b; b = b->hash_next)
+		if (b->key == key)
+			break;
+	if (b == NULL)
+	{
+		b = MemoryContextAllocZero(groups->state, sizeof(KdaBucket));
+		b->key = key;
+		b->context = AllocSetContextCreate(groups->state, "kda groups", ALLOCSET_SMALL_SIZES);
+		dlist_init(&b->groups);
+		b->hash_next = groups->buckets[slot];
+		groups->buckets[slot] = b;
+		groups->nbuckets++;
+	}
+	groups->last_bucket = b;
+	return b;
+}
+
+static int64
+bucket_key(KdaGroups *groups, const Datum *values, const bool *nulls, uint64 hash)
+{
+	if (groups->query->shape != KDA_SHAPE_WINDOWS)
+		return hash % NPARTITIONS;
+	return nulls[0] ? PG_INT64_MIN : DatumGetTimestampTz(values[0]);
+}
+
+#define FOREACH_BUCKET(groups, b) \
+	for (int i_ = 0; i_ < (groups)->nbucket_slots; i_++) \
+		for (KdaBucket *b = (groups)->buckets[i_], *next_ = b ? b->hash_next : NULL; b; \
+			 b = next_, next_ = b ? b->hash_next : NULL)
+
+/*---- groups */
+
+static KdaGroup *
+new_group(KdaGroups *groups, uint64 hash)
+{
+	int			n = groups->nkeys + groups->naggs;
+	KdaBucket  *bucket = find_bucket(groups, bucket_key(groups, groups->probe_values, groups->probe_nulls, hash));
+	MemoryContext old = MemoryContextSwitchTo(bucket->context);
+	KdaGroup   *g = palloc(offsetof(KdaGroup, values) + n * (sizeof(Datum) + sizeof(bool)));
+	bool	   *nulls = kda_group_nulls(groups, g);
+	KdaGroupEntry *entry;
+	bool		found;
+
+	g->hash = hash;
+	g->bucket = bucket;
+	g->dirty = g->reread = false;
+	ItemPointerSetInvalid(&g->tid);
+	for (int i = 0; i < groups->nkeys; i++)
+	{
+		KdaKeySpec *key = &groups->keys[i];
+
+		nulls[i] = groups->probe_nulls[i];
+		if (nulls[i])
+			g->values[i] = (Datum) 0;
+		else if (key->byval)
+			g->values[i] = groups->probe_values[i];
+		else
+			g->values[i] = copy_value(groups->probe_values[i], false, key->len);
+	}
+	for (int i = 0; i < groups->naggs; i++)
+	{
+		KdaAggSpec *spec = &groups->aggs[i];
+
+		nulls[groups->nkeys + i] = spec->init_null;
+		g->values[groups->nkeys + i] = spec->init_null ? (Datum) 0 :
+			datumCopy(spec->init, spec->byval, spec->len);
+	}
+	MemoryContextSwitchTo(old);
+	entry = kda_group_table_insert_hash(groups->table, NULL, (uint32) hash, &found);
+	Assert(!found);
+	entry->group = g;
+	dlist_push_tail(&bucket->groups, &g->node);
+	bucket->nresident++;
+	groups->nresident++;
+	return g;
+}
+
+void
+kda_groups_remove(KdaGroups *groups, KdaGroup *g)
+{
+	KdaGroupEntry *entry = kda_group_table_lookup_hash(groups->table, g, (uint32) g->hash);
+
+	if (entry)
+		kda_group_table_delete_item(groups->table, entry);
+	dlist_delete(&g->node);
+	g->bucket->nresident--;
+	groups->nresident--;
+}
+
+static void
+set_states(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot)
+{
+	bool	   *nulls = kda_group_nulls(groups, g);
+
+	for (int i = 0; i < groups->naggs; i++)
+	{
+		int			att = KDA_OPEN_FIRST_KEY - 1 + groups->nkeys + i;
+
+		g->values[groups->nkeys + i] = kda_agg_restore(groups, &groups->aggs[i], slot->tts_values[att],
+													   slot->tts_isnull[att], g->bucket->context,
+													   &nulls[groups->nkeys + i]);
+	}
+}
+
+static void
+set_probe(KdaGroups *groups, TupleTableSlot *slot)
+{
+	for (int i = 0; i < groups->nkeys; i++)
+	{
+		groups->probe_values[i] = slot->tts_values[KDA_OPEN_FIRST_KEY - 1 + i];
+		groups->probe_nulls[i] = slot->tts_isnull[KDA_OPEN_FIRST_KEY - 1 + i];
+		if (!groups->probe_nulls[i] && groups->keys[i].len == -1 &&
+			VARATT_IS_EXTENDED(DatumGetPointer(groups->probe_values[i])))
+			groups->probe_values[i] = PointerGetDatum(detoast_attr((struct varlena *) DatumGetPointer(groups->probe_values[i])));
+	}
+}
+
+static void
+add_evicted(KdaGroups *groups, uint64 hash, ItemPointer tid, KdaBucket *bucket)
+{
+	bool		found;
+	KdaEvicted *e = kda_evicted_insert(groups->evicted, hash, &found);
+
+	if (found)
+	{
+		KdaEvicted *more = MemoryContextAlloc(groups->state, sizeof(KdaEvicted));
+
+		*more = *e;
+		e->more = more;
+	}
+	else
+		e->more = NULL;
+	e->hash = hash;
+	e->tid = *tid;
+	e->bucket = bucket;
+	bucket->nevicted++;
+	groups->nevicted++;
+}
+
+/* Removes the entry with that address; there is one. */
+static void
+remove_evicted(KdaGroups *groups, KdaEvicted *head, ItemPointer tid)
+{
+	KdaEvicted *e = head;
+
+	while (!ItemPointerEquals(&e->tid, tid))
+		e = e->more;
+	e->bucket->nevicted--;
+	groups->nevicted--;
+	if (head->more)
+	{
+		/* the head takes the place of the one that goes */
+		KdaEvicted *second = head->more;
+
+		e->tid = head->tid;
+		e->bucket = head->bucket;
+		head->tid = second->tid;
+		head->bucket = second->bucket;
+		head->more = second->more;
+		pfree(second);
+	}
+	else
+		kda_evicted_delete_item(groups->evicted, head);
+}
+
+/* Is the probe's group among the evicted ones?  Then it is read back. */
+static KdaGroup *
+read_back(KdaGroups *groups, uint64 hash)
+{
+	KdaEvicted *head = kda_evicted_lookup(groups->evicted, hash);
+	Relation	rel;
+	TupleTableSlot *slot;
+	KdaGroup   *g = NULL;
+
+	if (head == NULL)
+		return NULL;
+	rel = table_open(groups->query->open_rel, RowExclusiveLock);
+	slot = table_slot_create(rel, NULL);
+	for (KdaEvicted *e = head; e && g == NULL; e = e->more)
+	{
+		bool		same = true;
+
+		if (!table_tuple_fetch_row_version(rel, &e->tid, SnapshotAny, slot))
+			elog(ERROR, "a group of %s has vanished from its table", groups->query->name);
+		slot_getallattrs(slot);
+		for (int i = 0; i < groups->nkeys && same; i++)
+		{
+			int			att = KDA_OPEN_FIRST_KEY - 1 + i;
+
+			same = slot->tts_isnull[att] == groups->probe_nulls[i] &&
+				(slot->tts_isnull[att] ||
+				 key_equal(&groups->keys[i], groups->keys[i].len == -1 ?
+						   PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[att])) :
+						   slot->tts_values[att], groups->probe_values[i]));
+		}
+		if (!same)
+			continue;
+		g = new_group(groups, hash);
+		g->tid = e->tid;
+		set_states(groups, g, slot);
+		remove_evicted(groups, head, &g->tid);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return g;
+}
+
+KdaGroup *
+kda_groups_touch(KdaGroups *groups)
+{
+	uint64		hash = hash_keys(groups);
+	KdaGroupEntry *entry = kda_group_table_lookup_hash(groups->table, NULL, (uint32) hash);
+	KdaGroup   *g;
+
+	if (likely(entry != NULL))
+		g = entry->group;
+	else
+	{
+		g = groups->nevicted > 0 ? read_back(groups, hash) : NULL;
+		if (g == NULL)
+			g = new_group(groups, hash);
+	}
+	if (!g->dirty)
+	{
+		if (groups->ndirty == groups->dirty_room)
+		{
+			groups->dirty_room = Max(1024, groups->dirty_room * 2);
+			groups->dirty = groups->dirty ?
+				repalloc_huge(groups->dirty, sizeof(KdaGroup *) * groups->dirty_room) :
+				MemoryContextAllocHuge(groups->context, sizeof(KdaGroup *) * groups->dirty_room);
+		}
+		groups->dirty[groups->ndirty++] = g;
+		g->dirty = true;
+		g->bucket->last_used = groups->transaction;
+	}
+	return g;
+}
+
+/*---- binding to the table */
+
+static Size
+memory_used(KdaGroups *groups)
+{
+	return MemoryContextMemAllocated(groups->state, true);
+}
+
+static void
+load(KdaGroups *groups, Relation rel)
+{
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	MemoryContext old;
+
+	kda_groups_forget(groups);
+	slot = table_slot_create(rel, NULL);
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	old = MemoryContextSwitchTo(groups->temp);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		uint64		hash;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(groups->temp);
+		slot_getallattrs(slot);
+		set_probe(groups, slot);
+		hash = hash_keys(groups);
+		if (groups->nresident % 256 != 0 || memory_used(groups) < groups->budget / 2)
+		{
+			KdaGroup   *g = new_group(groups, hash);
+
+			g->tid = slot->tts_tid;
+			set_states(groups, g, slot);
+		}
+		else
+			add_evicted(groups, hash, &slot->tts_tid,
+						find_bucket(groups, bucket_key(groups, groups->probe_values, groups->probe_nulls, hash)));
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(groups->temp);
+	table_endscan(scan);
+	PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+	groups->bound = true;
+	groups->file = kda_relation_file(rel);
+}
+
+void
+kda_groups_prepare(KdaGroups *groups)
+{
+	Relation	rel = table_open(groups->query->open_rel, RowExclusiveLock);
+
+	/* VACUUM FULL and its like have moved every tuple */
+	if (!groups->bound || groups->file != kda_relation_file(rel))
+		load(groups, rel);
+	table_close(rel, NoLock);
+}
+
+KdaGroups *
+kda_groups_create(KdaQuery *query, Size budget)
+{
+	MemoryContext context = AllocSetContextCreate(query->context, "kda groups of a query",
+												  ALLOCSET_DEFAULT_SIZES);
+	KdaGroups  *groups = MemoryContextAllocZero(context, sizeof(KdaGroups));
+	Relation	view = relation_open(query->batch_rel, AccessShareLock);
+	Query	   *batch = kda_view_query(view);
+	ListCell   *lc;
+	int			i = 0;
+
+	groups->query = query;
+	groups->context = context;
+	groups->state = AllocSetContextCreate(context, "kda group states", ALLOCSET_DEFAULT_SIZES);
+	groups->temp = AllocSetContextCreate(context, "kda group temp", ALLOCSET_DEFAULT_SIZES);
+	groups->budget = budget;
+	groups->aggstate = kda_fake_aggstate(context, &groups->aggcontext);
+	groups->nkeys = query->nkeys;
+	groups->naggs = list_length(batch->targetList) - query->nkeys;
+	groups->keys = MemoryContextAllocZero(context, sizeof(KdaKeySpec) * (groups->nkeys + 1));
+	groups->aggs = MemoryContextAllocZero(context, sizeof(KdaAggSpec) * (groups->naggs + 1));
+	groups->probe_values = MemoryContextAllocZero(context, sizeof(Datum) * (groups->nkeys + 1));
+	groups->probe_nulls = MemoryContextAllocZero(context, sizeof(bool) * (groups->nkeys + 1));
+	foreach(lc, batch->targetList)
+	{
+		Node	   *expr = (Node *) lfirst_node(TargetEntry, lc)->expr;
+
+		if (i < groups->nkeys)
+			make_key(groups, &groups->keys[i], expr);
+		else
+			make_agg(groups, &groups->aggs[i - groups->nkeys], castNode(Aggref, expr));
+		i++;
+	}
+	relation_close(view, NoLock);
+	return groups;
+}
+
+void
+kda_groups_free(KdaGroups *groups)
+{
+	MemoryContextDelete(groups->context);
+}
+
+void
+kda_groups_forget(KdaGroups *groups)
+{
+	MemoryContextReset(groups->state);
+	groups->table = kda_group_table_create(groups->state, 256, groups);
+	groups->evicted = kda_evicted_create(groups->state, 16, NULL);
+	groups->nevicted = 0;
+	groups->buckets = NULL;
+	groups->nbucket_slots = groups->nbuckets = 0;
+	groups->last_bucket = NULL;
+	groups->nresident = 0;
+	groups->ndirty = 0;
+	groups->nundo = groups->undo_mark = 0;
+	groups->bound = false;
+}
+
+/*---- transactions */
+
+void
+kda_groups_begin_attempt(KdaGroups *groups)
+{
+	groups->undo_mark = groups->nundo;
+}
+
+/* The state as the table has it: the tuple that the group's address says. */
+static void
+reread(KdaGroups *groups, KdaGroup *g, Relation rel, TupleTableSlot *slot)
+{
+	if (!g->reread)
+		return;
+	g->reread = false;
+	g->dirty = false;
+	if (!ItemPointerIsValid(&g->tid))
+	{
+		kda_groups_remove(groups, g);
+		return;
+	}
+	if (!table_tuple_fetch_row_version(rel, &g->tid, SnapshotAny, slot))
+		elog(ERROR, "a group of %s has vanished from its table", groups->query->name);
+	slot_getallattrs(slot);
+	set_states(groups, g, slot);
+}
+
+void
+kda_groups_abort_query(KdaGroups *groups)
+{
+	Relation	rel;
+	TupleTableSlot *slot;
+	int			nundo = groups->nundo;
+
+	if (!groups->bound)
+		return;
+	for (int i = groups->nundo - 1; i >= groups->undo_mark; i--)
+	{
+		groups->undo[i].group->tid = groups->undo[i].old;
+		groups->undo[i].group->reread = true;
+	}
+	for (int i = 0; i < groups->ndirty; i++)
+		groups->dirty[i]->reread = true;
+
+	rel = table_open(groups->query->open_rel, RowExclusiveLock);
+	slot = table_slot_create(rel, NULL);
+	/* a removed group's memory stays until its bucket goes, so both lists can be walked */
+	for (int i = groups->undo_mark; i < nundo; i++)
+		reread(groups, groups->undo[i].group, rel, slot);
+	for (int i = 0; i < groups->ndirty; i++)
+		reread(groups, groups->dirty[i], rel, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	groups->nundo = groups->undo_mark;
+	groups->ndirty = 0;
+}
+
+static void
+evict(KdaGroups *groups, KdaBucket *b)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &b->groups)
+	{
+		KdaGroup   *g = dlist_container(KdaGroup, node, iter.cur);
+
+		add_evicted(groups, g->hash, &g->tid, b);
+		kda_groups_remove(groups, g);
+	}
+	dlist_init(&b->groups);
+	MemoryContextReset(b->context);
+}
+
+/* All groups are clean here: buckets that have not been used for longest go first. */
+void
+kda_groups_at_commit(KdaGroups *groups)
+{
+	groups->nundo = groups->undo_mark = 0;
+	groups->transaction++;
+	if (groups->ndirty > 0)
+		kda_groups_forget(groups);	/* its query has failed */
+	if (!groups->bound)
+		return;
+	while (memory_used(groups) > groups->budget)
+	{
+		KdaBucket  *oldest = NULL;
+
+		FOREACH_BUCKET(groups, b)
+			if (b->nresident > 0 && (oldest == NULL || b->last_used < oldest->last_used))
+				oldest = b;
+		if (oldest == NULL)
+			break;
+		evict(groups, oldest);
+	}
+}
+
+void
+kda_groups_at_abort(KdaGroups *groups)
+{
+	kda_groups_forget(groups);
+}
+
+void
+kda_groups_stats(KdaGroups *groups, int64 *ngroups, int64 *nwindows, int64 *bytes)
+{
+	*ngroups = groups->nresident + groups->nevicted;
+	*nwindows = groups->query->shape == KDA_SHAPE_WINDOWS ? groups->nbuckets : 0;
+	*bytes = memory_used(groups);
+}
+
+KdaTime
+kda_groups_min_window_end(KdaGroups *groups)
+{
+	KdaTime		least = KDA_END_TIME;
+
+	FOREACH_BUCKET(groups, b)
+		if (b->nresident + b->nevicted > 0)
+			least = Min(least, TIMESTAMP_NOT_FINITE(b->key) ? b->key : b->key + groups->query->window_size_us);
+	return least;
+}
+
+/*---- closing */
+
+static int
+by_tid(const void *a, const void *b)
+{
+	return ItemPointerCompare((ItemPointer) a, (ItemPointer) b);
+}
+
+void
+kda_groups_close(KdaGroups *groups, KdaTime frontier)
+{
+	int64		room = groups->nresident + groups->nevicted;
+	ItemPointerData *tids = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(ItemPointerData) * (room + 1));
+	int64		n = 0;
+	Relation	rel;
+	Snapshot	snapshot;
+
+	FOREACH_BUCKET(groups, b)
+	{
+		KdaTime		end = TIMESTAMP_NOT_FINITE(b->key) ? b->key : b->key + groups->query->window_size_us;
+		dlist_mutable_iter iter;
+		KdaBucket **link;
+
+		if (end > frontier)
+			continue;
+		dlist_foreach_modify(iter, &b->groups)
+		{
+			KdaGroup   *g = dlist_container(KdaGroup, node, iter.cur);
+
+			if (ItemPointerIsValid(&g->tid))
+				tids[n++] = g->tid;
+			kda_groups_remove(groups, g);
+		}
+		if (b->nevicted > 0)
+		{
+			kda_evicted_iterator it;
+			KdaEvicted *e;
+			uint64	   *hashes = palloc_extended(sizeof(uint64) * b->nevicted, MCXT_ALLOC_HUGE);
+			int64		nhashes = 0;
+
+			kda_evicted_start_iterate(groups->evicted, &it);
+			while ((e = kda_evicted_iterate(groups->evicted, &it)) != NULL)
+				for (KdaEvicted *m = e; m; m = m->more)
+					if (m->bucket == b)
+					{
+						tids[n++] = m->tid;
+						hashes[nhashes++] = e->hash;
+					}
+			for (int64 i = 0; i < nhashes; i++)
+				remove_evicted(groups, kda_evicted_lookup(groups->evicted, hashes[i]), &tids[n - nhashes + i]);
+			pfree(hashes);
+		}
+		for (link = &groups->buckets[i_]; *link != b; link = &(*link)->hash_next)
+			;
+		*link = b->hash_next;
+		MemoryContextDelete(b->context);
+		if (groups->last_bucket == b)
+			groups->last_bucket = NULL;
+		pfree(b);
+		groups->nbuckets--;
+	}
+	if (n > 0)
+	{
+		qsort(tids, n, sizeof(ItemPointerData), by_tid);
+		rel = table_open(groups->query->open_rel, RowExclusiveLock);
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		for (int64 i = 0; i < n; i++)
+		{
+			if (i % 1024 == 0)
+				CHECK_FOR_INTERRUPTS();
+			simple_table_tuple_delete(rel, &tids[i], snapshot);
+		}
+		UnregisterSnapshot(snapshot);
+		table_close(rel, NoLock);
+	}
+	pfree(tids);
+	/* the undo log speaks of groups that are gone; a later abort forgets everything */
+	groups->nundo = groups->undo_mark = 0;
+}

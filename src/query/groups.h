@@ -1,0 +1,187 @@
+/*-------------------------------------------------------------------------
+ *
+ * groups.h
+ *	  The groups of one query's open windows, in memory between batches.
+ *	  Private to query/: windowagg.c advances them, writeback.c stores them,
+ *	  groups.c finds, reads back and forgets them.
+ *
+ * Truth is the open table as of the last commit plus, for dirty groups, the
+ * memory.  Groups live in buckets: a window's, or for endless groups one of
+ * NPARTITIONS by hash.  A bucket owns the memory of its groups and is evicted
+ * as a whole; what remains of an evicted group is its hash and tuple address.
+ *
+ * Errors: write-back keeps a log of the tuple addresses that it replaced, so
+ * that a rolled back subtransaction can be undone (kda_groups_abort_query):
+ * its groups are read again.  After a top-level abort everything is forgotten
+ * and the table scanned anew at the next use.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_GROUPS_H
+#define KDA_GROUPS_H
+
+#include "kda_stream.h"
+#include "fmgr.h"
+#include "lib/ilist.h"
+#include "nodes/execnodes.h"
+#include "query/query.h"
+#include "storage/itemptr.h"
+
+/* Transitions that need no function call. */
+typedef enum KdaFastAgg
+{
+	KDA_FAST_NONE,
+	KDA_FAST_COUNT,				/* count(*), count(x): arguments that are not NULL */
+	KDA_FAST_SUM_INT4,			/* sum(int4) and sum(int2): bigint state, NULL at first */
+	KDA_FAST_SUM_INT2
+} KdaFastAgg;
+
+/* One state column. */
+typedef struct KdaAggSpec
+{
+	Aggref	   *aggref;			/* of the stored view */
+	char	   *signature;
+	uint32		crc;
+	int			nargs;
+	KdaFastAgg	fast;
+	bool		strict;
+	bool		internal;		/* state is a pointer; serialize functions */
+	bool		byval;
+	int16		len;
+	Datum		init;
+	bool		init_null;
+	FunctionCallInfo trans;		/* state, arguments */
+	FunctionCallInfo serial;
+	FunctionCallInfo deserial;
+} KdaAggSpec;
+
+typedef enum KdaKeyKind
+{
+	KDA_KEY_BITS,				/* by value, equal if the bits are */
+	KDA_KEY_BYTES,				/* varlena, equal if the bytes are */
+	KDA_KEY_FUNCTION			/* ask the type */
+} KdaKeyKind;
+
+typedef struct KdaKeySpec
+{
+	KdaKeyKind	kind;
+	Oid			type;
+	bool		byval;
+	int16		len;
+	Oid			collation;
+	FunctionCallInfo eq;
+	FunctionCallInfo hash;		/* extended: 64 bits */
+} KdaKeySpec;
+
+typedef struct KdaBucket
+{
+	int64		key;			/* window_start, or partition */
+	MemoryContext context;
+	dlist_head	groups;			/* resident ones */
+	int64		nresident;
+	int64		nevicted;
+	uint64		last_used;		/* number of the transaction */
+	struct KdaBucket *hash_next;
+} KdaBucket;
+
+typedef struct KdaGroup
+{
+	dlist_node	node;			/* in its bucket */
+	uint64		hash;
+	KdaBucket  *bucket;
+	ItemPointerData tid;		/* in the open table; invalid: not stored yet */
+	bool		dirty;			/* memory is ahead of the table */
+	bool		reread;			/* kda_groups_abort_query: has to be read again */
+	Datum		values[FLEXIBLE_ARRAY_MEMBER];	/* keys, states; then the null flags */
+} KdaGroup;
+
+typedef struct KdaUndo
+{
+	KdaGroup   *group;
+	ItemPointerData old;
+} KdaUndo;
+
+struct kda_group_table_hash;
+struct kda_evicted_hash;
+
+struct KdaGroups
+{
+	KdaQuery   *query;
+	MemoryContext context;		/* specs, for the life of the query */
+	MemoryContext state;		/* groups; emptied when everything is forgotten */
+	Size		budget;
+
+	int			nkeys;
+	int			naggs;
+	KdaKeySpec *keys;
+	KdaAggSpec *aggs;
+	bool		any_internal;
+
+	bool		bound;			/* memory reflects the table */
+	Oid			file;			/* of the table that it reflects */
+	struct kda_group_table_hash *table;
+	struct kda_evicted_hash *evicted;
+	int64		nevicted;
+	KdaBucket **buckets;		/* hash by key */
+	int			nbucket_slots;
+	int			nbuckets;
+	KdaBucket  *last_bucket;
+	int64		nresident;
+
+	/* since the last write-back */
+	KdaGroup  **dirty;
+	int			ndirty;
+	int			dirty_room;
+	/* since the transaction began */
+	KdaUndo    *undo;
+	int			nundo;
+	int			undo_room;
+	int			undo_mark;		/* where the running attempt began */
+	uint64		transaction;	/* counts commits */
+
+	/* key of the row that is looked up */
+	Datum	   *probe_values;
+	bool	   *probe_nulls;
+
+	/* what transition functions see */
+	AggState   *aggstate;
+	ExprContext *aggcontext;	/* its memory is the bucket's */
+	MemoryContext temp;			/* reset per row (transition results) or chunk */
+};
+
+static inline bool *
+kda_group_nulls(const KdaGroups *groups, KdaGroup *g)
+{
+	return (bool *) (g->values + groups->nkeys + groups->naggs);
+}
+
+/* Memory reflects the table from here on; in a transaction, before any group is asked for. */
+extern void kda_groups_prepare(KdaGroups *groups);
+
+/* The group of probe_values/probe_nulls; made if there is none.  Marks it dirty. */
+extern KdaGroup *kda_groups_touch(KdaGroups *groups);
+
+/* Adds one input row to a state. */
+extern void kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg,
+							  const Datum *args, const bool *nulls);
+
+/* What is stored for a state, and the other way; in the current context. */
+extern Datum kda_agg_store(KdaGroups *groups, KdaAggSpec *spec, Datum value, bool isnull, bool *stored_null);
+extern Datum kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull,
+							 MemoryContext context, bool *value_null);
+
+/* A tuple's keys and states, read back. */
+extern void kda_groups_remove(KdaGroups *groups, KdaGroup *g);
+extern void kda_groups_forget(KdaGroups *groups);
+
+/* Marks where an attempt (a subtransaction) begins. */
+extern void kda_groups_begin_attempt(KdaGroups *groups);
+
+/*---- final.c: states of internal type on disk */
+extern Datum kda_state_make(uint32 crc, bytea *serialized);
+extern bytea *kda_state_open(Datum state, uint32 crc, const char *signature);
+
+/* A context for functions that ask AggCheckCallContext. */
+extern AggState *kda_fake_aggstate(MemoryContext context, ExprContext **aggcontext);
+
+#endif							/* KDA_GROUPS_H */

@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * error_stream.c
+ *	  Writes kda_storage.error, and keeps it within its bounds.
+ *
+ * In the worker, inside its transaction: an error row and the position behind
+ * its record are committed together, so that each is there exactly once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "mb/pg_wchar.h"
+#include "runtime/error_stream.h"
+#include "runtime/runtime.h"
+#include "utils/builtins.h"
+
+#define MAX_DATA_BYTES	(64 * 1024)
+#define TRIM_EVERY_MS	60000
+
+void
+kda_error_add(const char *error_name, const char *message, Oid stream, const char *shard,
+			  const char *position, KdaTime rowtime, const char *data, Size len, Oid query)
+{
+	static SPIPlanPtr plan = NULL;
+	Datum		values[9];
+	char		nulls[9];
+	int			rc;
+
+	memset(nulls, ' ', sizeof(nulls));
+	SPI_connect();
+	if (plan == NULL)
+	{
+		Oid			types[9] = {TEXTOID, TEXTOID, REGCLASSOID, TEXTOID, TEXTOID, TIMESTAMPTZOID,
+		BYTEAOID, TEXTOID, REGCLASSOID};
+
+		plan = SPI_prepare("INSERT INTO kda_storage.error (error_name, message, stream, shard, position, "
+						   "data_rowtime, data_row, data_text, query) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+						   9, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare the insert into kda_storage.error");
+	}
+	values[0] = CStringGetTextDatum(error_name);
+	values[1] = CStringGetTextDatum(message);
+	values[2] = ObjectIdGetDatum(stream);
+	values[3] = shard ? CStringGetTextDatum(shard) : (Datum) 0;
+	nulls[3] = shard ? ' ' : 'n';
+	values[4] = position ? CStringGetTextDatum(position) : (Datum) 0;
+	nulls[4] = position ? ' ' : 'n';
+	values[5] = TimestampTzGetDatum(rowtime);
+	nulls[5] = rowtime == KDA_NO_TIME ? 'n' : ' ';
+	if (data)
+	{
+		bytea	   *bytes;
+
+		len = Min(len, MAX_DATA_BYTES);
+		bytes = palloc(VARHDRSZ + len);
+		SET_VARSIZE(bytes, VARHDRSZ + len);
+		memcpy(VARDATA(bytes), data, len);
+		values[6] = PointerGetDatum(bytes);
+		/* the same as text, where it is text */
+		if (pg_verify_mbstr(GetDatabaseEncoding(), data, len, true))
+			values[7] = PointerGetDatum(cstring_to_text_with_len(data, len));
+		else
+			nulls[7] = 'n';
+	}
+	else
+		nulls[6] = nulls[7] = 'n';
+	values[8] = ObjectIdGetDatum(query);
+	nulls[8] = OidIsValid(query) ? ' ' : 'n';
+	rc = SPI_execute_plan(plan, values, nulls, false, 0);
+	if (rc != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into kda_storage.error: %s", SPI_result_code_string(rc));
+	SPI_finish();
+	if (kda_log_payloads && data)
+		ereport(LOG,
+				(errmsg("refused record: %s", message), errdetail("%.*s", (int) len, data)));
+}
+
+void
+kda_error_stream_trim(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (last != 0 && !TimestampDifferenceExceeds(last, now, TRIM_EVERY_MS))
+		return;
+	last = now;
+	SPI_connect();
+	/* error_id grows with time: the oldest tenth goes when there are too many bytes */
+	SPI_execute(psprintf("WITH gone AS (DELETE FROM kda_storage.error WHERE "
+						 "error_time OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(mins => %d) "
+						 "OR (pg_catalog.pg_total_relation_size('kda_storage.error') OPERATOR(pg_catalog.>) %d::bigint OPERATOR(pg_catalog.*) 1024 "
+						 "AND error_id OPERATOR(pg_catalog.<) (SELECT pg_catalog.min(error_id) OPERATOR(pg_catalog.+) "
+						 "(pg_catalog.max(error_id) OPERATOR(pg_catalog.-) pg_catalog.min(error_id)) OPERATOR(pg_catalog./) 10 "
+						 "FROM kda_storage.error)) RETURNING 1), "
+						 "n AS (SELECT pg_catalog.count(*) AS n FROM gone) "
+						 "UPDATE kda_storage.origin SET errors_forgotten = errors_forgotten OPERATOR(pg_catalog.+) n.n FROM n "
+						 "WHERE n.n OPERATOR(pg_catalog.>) 0",
+						 kda_error_retention_min, kda_error_stream_size_kb), false, 0);
+	SPI_finish();
+}

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * error_stream.h
+ *	  kda.error_stream: records that were refused.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_ERROR_STREAM_H
+#define KDA_ERROR_STREAM_H
+
+#include "kda_stream.h"
+
+/*
+ * Adds a row in the current transaction.  rowtime may be KDA_NO_TIME, shard,
+ * position and data NULL, query InvalidOid.  data is cut at 64 kB.
+ */
+extern void kda_error_add(const char *error_name, const char *message, Oid stream,
+						  const char *shard, const char *position, KdaTime rowtime,
+						  const char *data, Size len, Oid query);
+
+/* Now and then forgets the oldest rows; in the worker's transaction. */
+extern void kda_error_stream_trim(void);
+
+#endif							/* KDA_ERROR_STREAM_H */

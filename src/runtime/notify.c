@@ -1,0 +1,97 @@
+/*-------------------------------------------------------------------------
+ *
+ * notify.c
+ *	  What the launcher and the workers hear of a session's transaction: once,
+ *	  at its commit, never after an abort.
+ *
+ * Which workers the database needs is read before the commit (the catalog
+ * cannot be read after it) and told after it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "runtime/runtime.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+static bool registered = false;
+static bool changed = false;
+static bool inserted = false;
+static int	nnames = 0;
+static char **names = NULL;
+
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (changed)
+			{
+				MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+				PushActiveSnapshot(GetTransactionSnapshot());
+				nnames = kda_worker_names(&names);
+				PopActiveSnapshot();
+				MemoryContextSwitchTo(old);
+			}
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (changed)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed streams or continuous queries")));
+			break;
+		case XACT_EVENT_COMMIT:
+			if (changed)
+			{
+				int			missing = kda_slots_want(MyDatabaseId, nnames, names);
+
+				if (missing > 0)
+					ereport(WARNING,
+							(errmsg("%d of this database's workers cannot be started: all %d slots are in use",
+									missing, kda_max_workers),
+							 errhint("Raise kda_stream.max_workers and restart the server.")));
+				kda_launcher_wake();
+			}
+			if (changed || inserted)
+				kda_slots_wake(MyDatabaseId);
+			changed = inserted = false;
+			names = NULL;
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			changed = inserted = false;
+			names = NULL;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+ensure_registered(void)
+{
+	if (!registered)
+		RegisterXactCallback(at_xact_event, NULL);
+	registered = true;
+}
+
+void
+kda_notify_change(void)
+{
+	ensure_registered();
+	changed = true;
+}
+
+void
+kda_notify_rows(void)
+{
+	if (kda_in_worker)
+		return;
+	ensure_registered();
+	inserted = true;
+}

@@ -1,0 +1,74 @@
+/*-------------------------------------------------------------------------
+ *
+ * probe.c
+ *	  A short-lived process that looks into one database: does it have the
+ *	  extension, and which workers do its streams ask for?
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "catalog/options.h"
+#include "executor/spi.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "runtime/runtime.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+int
+kda_worker_names(char ***names)
+{
+	MemoryContext context = CurrentMemoryContext;
+	int			n = 0;
+
+	*names = NULL;
+	if (!kda_extension_exists() || !OidIsValid(kda_storage_relation("query_progress")))
+		return 0;
+	SPI_connect();
+	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_class c "
+				"ON c.oid OPERATOR(pg_catalog.=) s.rel ORDER BY s.stream_id", true, 0);
+	*names = MemoryContextAlloc(context, sizeof(char *) * (SPI_processed + 1));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Oid			rel = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		char	   *name = kda_stream_options_get(rel)->worker;
+		bool		have = false;
+
+		for (int j = 0; j < n; j++)
+			have |= strcmp((*names)[j], name) == 0;
+		if (!have)
+			(*names)[n++] = MemoryContextStrdup(context, name);
+	}
+	SPI_finish();
+	return n;
+}
+
+void
+kda_probe_main(Datum arg)
+{
+	Oid			database = DatumGetObjectId(arg);
+	char	  **names;
+	int			n;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	n = kda_worker_names(&names);
+	if (kda_slots_want(database, n, names) > 0)
+		ereport(WARNING,
+				(errmsg("some workers of kda_stream cannot be started: all %d slots are in use", kda_max_workers),
+				 errhint("Raise kda_stream.max_workers and restart the server.")));
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	proc_exit(0);
+}

@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * process.c
+ *	  What a pipeline worker's process is made of: its slot, its connection to
+ *	  the database, when it has to stop, what it says of itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "commands/dbcommands.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "runtime/runtime.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+int			kda_my_slot = -1;
+static uint64 my_generation = 0;
+
+static void
+detach(int code, Datum arg)
+{
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	if (slot->generation == my_generation)
+	{
+		slot->latch = NULL;
+		slot->pid = 0;
+	}
+	if (kda_shared->launcher_latch)
+		SetLatch(kda_shared->launcher_latch);
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_worker_attach(int number)
+{
+	KdaSlot    *slot = &kda_shared->slots[number];
+	Oid			database;
+	char		name[NAMEDATALEN];
+
+	kda_my_slot = number;
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	if (slot->pid != 0 || !slot->wanted)
+	{
+		/* given up since, or somebody else is there already */
+		LWLockRelease(kda_shared->lock);
+		proc_exit(0);
+	}
+	slot->pid = MyProcPid;
+	slot->latch = &MyProc->procLatch;
+	slot->started = GetCurrentTimestamp();
+	my_generation = slot->generation;
+	database = slot->database;
+	strlcpy(name, NameStr(slot->worker), sizeof(name));
+	LWLockRelease(kda_shared->lock);
+	before_shmem_exit(detach, (Datum) 0);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	SetConfigOption("application_name", psprintf("kda_stream %s", name), PGC_USERSET, PGC_S_SESSION);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+bool
+kda_worker_should_stop(void)
+{
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+	bool		stop;
+
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	stop = !slot->wanted || slot->generation != my_generation || kda_is_parked(slot->database);
+	LWLockRelease(kda_shared->lock);
+	return stop || !kda_enabled;
+}
+
+void
+kda_worker_report_error(const char *message)
+{
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	strlcpy(slot->last_error, message, sizeof(slot->last_error));
+	LWLockRelease(kda_shared->lock);
+}
+
+uint32
+kda_wait_event_main(void)
+{
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("KdaStreamMain");
+	return event;
+}
+
+bool
+kda_database_allowed(const char *name)
+{
+	List	   *allowed;
+	ListCell   *lc;
+
+	if (!kda_enabled)
+		return false;
+	if (kda_databases == NULL || kda_databases[0] == '\0')
+		return true;
+	if (!SplitIdentifierString(pstrdup(kda_databases), ',', &allowed))
+		return false;
+	foreach(lc, allowed)
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	return false;
+}

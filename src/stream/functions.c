@@ -1,0 +1,118 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *	  SQL functions about a stream's time: bounds of windows, kda.advance.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/ddl.h"
+#include "catalog/options.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "runtime/runtime.h"
+#include "stream/inbox.h"
+#include "stream/stream.h"
+#include "stream/window_math.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+/* Length of a size, in µs; months have none. */
+static int64
+size_us(const Interval *iv, const char *what)
+{
+	if (iv->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a %s of months or years is not supported", what)));
+	return iv->time + (int64) iv->day * USECS_PER_DAY;
+}
+
+PG_FUNCTION_INFO_V1(kda_tumble_start_sql);
+
+/* kda.tumble_start(timestamptz, size, offset): start of the window that the time falls into */
+Datum
+kda_tumble_start_sql(PG_FUNCTION_ARGS)
+{
+	TimestampTz t = PG_GETARG_TIMESTAMPTZ(0);
+	int64		size = size_us(PG_GETARG_INTERVAL_P(1), "size");
+	int64		offset = PG_NARGS() > 2 ? size_us(PG_GETARG_INTERVAL_P(2), "offset") : 0;
+
+	if (size <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of a window must be greater than zero")));
+	if (TIMESTAMP_NOT_FINITE(t))
+		PG_RETURN_TIMESTAMPTZ(t);
+	PG_RETURN_TIMESTAMPTZ(kda_tumble_start(t, size, offset));
+}
+
+PG_FUNCTION_INFO_V1(kda_tumble_end_sql);
+
+/* kda.tumble_end(window_start, size): its end */
+Datum
+kda_tumble_end_sql(PG_FUNCTION_ARGS)
+{
+	TimestampTz t = PG_GETARG_TIMESTAMPTZ(0);
+
+	if (TIMESTAMP_NOT_FINITE(t))
+		PG_RETURN_TIMESTAMPTZ(t);
+	PG_RETURN_TIMESTAMPTZ(t + size_us(PG_GETARG_INTERVAL_P(1), "size"));
+}
+
+PG_FUNCTION_INFO_V1(kda_advance);
+
+/* kda.advance(stream regclass, watermark timestamptz): nothing earlier will come */
+Datum
+kda_advance(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	TimestampTz t = PG_GETARG_TIMESTAMPTZ(1);
+
+	if (!kda_is_stream(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a stream", get_rel_name(relid) ? get_rel_name(relid) : "?")));
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	if (TIMESTAMP_NOT_FINITE(t))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("a watermark must be finite")));
+	if (kda_stream_options_get(relid)->server_type == NULL)
+	{
+		KdaInboxWriter *writer = kda_inbox_begin(relid);
+
+		kda_inbox_put_control(writer, KDA_CONTROL_ADVANCE, t);
+		kda_inbox_end(writer);
+	}
+	else
+	{
+		int32		id = kda_stream_ensure_storage(relid);
+
+		kda_run_as_owner(psprintf("INSERT INTO kda_storage.advance VALUES (%d, %s)", id,
+								  quote_literal_cstr(timestamptz_to_str(t))));
+		kda_notify_rows();
+	}
+	PG_RETURN_VOID();
+}
+
+KdaTime
+kda_take_advances(KdaStream *stream)
+{
+	KdaTime		t = KDA_NO_TIME;
+	bool		isnull;
+	Datum		d;
+
+	SPI_connect();
+	SPI_execute(psprintf("WITH gone AS (DELETE FROM kda_storage.advance WHERE stream_id = %d RETURNING watermark) "
+						 "SELECT pg_catalog.max(watermark) FROM gone", stream->id), false, 0);
+	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		t = DatumGetTimestampTz(d);
+	SPI_finish();
+	return t;
+}

@@ -1,0 +1,735 @@
+/*-------------------------------------------------------------------------
+ *
+ * inbox.c
+ *	  The inbox of a database stream: rows that sessions and pumps have
+ *	  inserted, until the worker has read them and for looking at.
+ *
+ * A row carries the full transaction number of its top transaction: heap xmin
+ * would be the subtransaction's, and is 32 bits.  The reader goes from snapshot
+ * to snapshot, so a slow transaction's rows are read when it commits, and those
+ * of an aborted one never.  A commit of a million rows is read in pieces; only
+ * at its end does snapshot 2 take the place of snapshot 1.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "catalog/index.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "runtime/runtime.h"
+#include "storage/bufmgr.h"
+#include "stream/inbox.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#define WRITE_ROWS	1000
+
+/*---- tables */
+
+static char *
+column_type(Form_pg_attribute att)
+{
+	char	   *type = format_type_extended(att->atttypid, att->atttypmod,
+											FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+
+	if (OidIsValid(att->attcollation) && att->attcollation != get_typcollation(att->atttypid))
+		return psprintf("%s COLLATE %s", type,
+						quote_qualified_identifier(get_namespace_name(get_collation_namespace(att->attcollation)),
+												   get_collation_name(att->attcollation)));
+	return type;
+}
+
+char *
+kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
+{
+	Relation	stream = table_open(stream_relid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(stream);
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
+					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
+					 "kda_derived boolean NOT NULL, kda_control \"char\"",
+					 durable ? "" : "UNLOGGED ", name);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (!att->attisdropped)
+			appendStringInfo(&s, ", c%d %s", i + 1, column_type(att));
+	}
+	appendStringInfo(&s, "); CREATE INDEX ON %s (kda_xid, kda_seq)", name);
+	table_close(stream, NoLock);
+	return s.data;
+}
+
+char *
+kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
+{
+	Relation	stream = table_open(stream_relid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(stream);
+	StringInfoData s;
+	const char *separator = "";
+
+	initStringInfo(&s);
+	appendStringInfo(&s, "ALTER TABLE " KDA_STORAGE_SCHEMA ".%s ", quote_identifier(get_rel_name(inbox)));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		char	   *name = psprintf("c%d", i + 1);
+		AttrNumber	attno = get_attnum(inbox, name);
+		Oid			type,
+					collation;
+		int32		typmod;
+
+		if (att->attisdropped)
+			continue;
+		if (attno == InvalidAttrNumber)
+		{
+			appendStringInfo(&s, "%sADD COLUMN %s %s", separator, name, column_type(att));
+			separator = ", ";
+			continue;
+		}
+		get_atttypetypmodcoll(inbox, attno, &type, &typmod, &collation);
+		if (type != att->atttypid || typmod != att->atttypmod || collation != att->attcollation)
+		{
+			appendStringInfo(&s, "%sALTER COLUMN %s TYPE %s USING %s::%s", separator, name,
+							 column_type(att), name,
+							 format_type_extended(att->atttypid, att->atttypmod,
+												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+			separator = ", ";
+		}
+	}
+	table_close(stream, NoLock);
+	return separator[0] ? s.data : NULL;
+}
+
+/* For each column of the stream its attribute number in a segment, 0: none. */
+static AttrNumber *
+map_columns(TupleDesc stream, Relation inbox)
+{
+	AttrNumber *map = palloc0(sizeof(AttrNumber) * Max(stream->natts, 1));
+
+	for (int i = 0; i < stream->natts; i++)
+		if (!TupleDescAttr(stream, i)->attisdropped)
+			map[i] = get_attnum(RelationGetRelid(inbox), psprintf("c%d", i + 1));
+	return map;
+}
+
+/*---- writing */
+
+struct KdaInboxWriter
+{
+	Oid			stream_relid;
+	Relation	rel;
+	EState	   *estate;
+	ResultRelInfo *info;
+	BulkInsertState bistate;
+	TupleTableSlot *slots[WRITE_ROWS];
+	int			n;
+	int			nslots;
+	int			natts;			/* of the stream */
+	AttrNumber *map;
+	AttrNumber	rowtime;		/* timestamptz column that gets the arrival when left out; 0: none */
+	bool		rowtime_is_tz;
+	CommandId	cid;
+	MemoryContext context;
+};
+
+static int64 next_seq = 1;
+
+/* Which streams this session has written in which transaction: for kda.wait. */
+#define REMEMBERED	16
+static struct
+{
+	Oid			relid;
+	FullTransactionId xid;
+}			written[REMEMBERED];
+static int	nwritten = 0;
+
+bool
+kda_inbox_written_in_transaction(Oid stream_relid)
+{
+	FullTransactionId me = GetTopFullTransactionIdIfAny();
+
+	if (!FullTransactionIdIsValid(me))
+		return false;
+	for (int i = 0; i < Min(nwritten, REMEMBERED); i++)
+		if (written[i].relid == stream_relid && FullTransactionIdEquals(written[i].xid, me))
+			return true;
+	return false;
+}
+
+KdaInboxWriter *
+kda_inbox_begin(Oid stream_relid)
+{
+	KdaInboxWriter *w;
+	KdaStreamIds ids;
+	Relation	stream;
+	KdaStreamOptions *options;
+
+	if (!kda_stream_ids(stream_relid, &ids))
+	{
+		kda_stream_ensure_storage(stream_relid);
+		CommandCounterIncrement();
+		if (!kda_stream_ids(stream_relid, &ids))
+			elog(ERROR, "stream %u has no storage", stream_relid);
+	}
+	w = palloc0(sizeof(KdaInboxWriter));
+	w->context = CurrentMemoryContext;
+	w->stream_relid = stream_relid;
+	w->rel = table_open(ids.inbox, RowExclusiveLock);
+	options = kda_stream_options_get(stream_relid);
+	stream = table_open(stream_relid, AccessShareLock);
+	w->natts = RelationGetDescr(stream)->natts;
+	w->map = map_columns(RelationGetDescr(stream), w->rel);
+	w->rowtime = options->rowtime_attno;
+	if (w->rowtime > 0)
+		w->rowtime_is_tz = TupleDescAttr(RelationGetDescr(stream), w->rowtime - 1)->atttypid == TIMESTAMPTZOID;
+	table_close(stream, NoLock);
+
+	/*
+	 * Rows that nobody has read yet hold both segments: then it is the sessions
+	 * that have to wait.
+	 */
+	if (!kda_in_worker &&
+		(RelationGetNumberOfBlocks(w->rel) * (int64) BLCKSZ > (int64) kda_buffer_size_kb * 1024))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("stream \"%s\" is full: its queries have not read its rows yet", get_rel_name(stream_relid)),
+				 errdetail("Its buffer holds more than kda_stream.buffer_size (%d kB).", kda_buffer_size_kb),
+				 errhint("See kda.workers and kda.queries for what holds them back, or raise kda_stream.buffer_size.")));
+
+	w->estate = CreateExecutorState();
+	w->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(w->info, w->rel, 1, NULL, 0);
+	ExecOpenIndices(w->info, false);
+	w->bistate = GetBulkInsertState();
+	w->cid = GetCurrentCommandId(true);
+	written[nwritten % REMEMBERED].relid = stream_relid;
+	written[nwritten % REMEMBERED].xid = GetTopFullTransactionId();
+	nwritten++;
+	if (nwritten >= REMEMBERED * 2)
+		nwritten -= REMEMBERED;
+	return w;
+}
+
+static void
+flush(KdaInboxWriter *w)
+{
+	if (w->n == 0)
+		return;
+	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->bistate);
+	for (int i = 0; i < w->n; i++)
+	{
+		if (w->info->ri_NumIndices > 0)
+			list_free(kda_insert_index_tuples(w->info, w->slots[i], w->estate));
+		ExecClearTuple(w->slots[i]);
+	}
+	ResetPerTupleExprContext(w->estate);
+	w->n = 0;
+}
+
+static TupleTableSlot *
+next_slot(KdaInboxWriter *w)
+{
+	TupleTableSlot *slot;
+
+	if (w->n == WRITE_ROWS)
+		flush(w);
+	if (w->n == w->nslots)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->context);
+
+		w->slots[w->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(w->rel), &TTSOpsVirtual);
+		w->slots[w->nslots - 1]->tts_tableOid = RelationGetRelid(w->rel);
+		MemoryContextSwitchTo(old);
+	}
+	slot = w->slots[w->n++];
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
+	slot->tts_values[KDA_INBOX_XID - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	slot->tts_values[KDA_INBOX_SEQ - 1] = Int64GetDatum(next_seq++);
+	slot->tts_isnull[KDA_INBOX_XID - 1] = slot->tts_isnull[KDA_INBOX_SEQ - 1] = false;
+	slot->tts_isnull[KDA_INBOX_ARRIVAL - 1] = slot->tts_isnull[KDA_INBOX_DERIVED - 1] = false;
+	return slot;
+}
+
+void
+kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
+{
+	TupleTableSlot *slot = next_slot(w);
+	KdaTime		arrival = time == KDA_NO_TIME ? GetCurrentTransactionStartTimestamp() : time;
+
+	slot_getallattrs(from);
+	for (int i = 0; i < w->natts; i++)
+		if (w->map[i] > 0)
+		{
+			slot->tts_values[w->map[i] - 1] = from->tts_values[i];
+			slot->tts_isnull[w->map[i] - 1] = from->tts_isnull[i];
+		}
+	if (w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
+	{
+		slot->tts_values[w->map[w->rowtime - 1] - 1] = w->rowtime_is_tz ?
+			TimestampTzGetDatum(arrival) : TimestampGetDatum(arrival);
+		slot->tts_isnull[w->map[w->rowtime - 1] - 1] = false;
+	}
+	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(arrival);
+	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(derived);
+	if (derived && shard_wm != KDA_NO_TIME)
+	{
+		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(shard_wm);
+		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
+	}
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
+{
+	TupleTableSlot *slot = next_slot(w);
+
+	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(time);
+	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
+	slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
+	slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+kda_inbox_end(KdaInboxWriter *w)
+{
+	flush(w);
+	FreeBulkInsertState(w->bistate);
+	table_finish_bulk_insert(w->rel, 0);
+	ExecCloseIndices(w->info);
+	for (int i = 0; i < w->nslots; i++)
+		ExecDropSingleTupleTableSlot(w->slots[i]);
+	FreeExecutorState(w->estate);
+	table_close(w->rel, NoLock);
+	pfree(w);
+	kda_notify_rows();
+}
+
+/*---- snapshots */
+
+typedef struct Snap
+{
+	uint64		xmin,
+				xmax;
+	int			n;
+	uint64	   *xip;			/* ascending */
+} Snap;
+
+static Snap *
+parse_snapshot(const char *text)
+{
+	Snap	   *snap = palloc0(sizeof(Snap));
+	char	   *p;
+	int			room = 16;
+
+	snap->xip = palloc(sizeof(uint64) * room);
+	snap->xmin = strtou64(text, &p, 10);
+	snap->xmax = strtou64(p + 1, &p, 10);
+	while (*p && p[1])
+	{
+		if (snap->n == room)
+			snap->xip = repalloc(snap->xip, sizeof(uint64) * (room *= 2));
+		snap->xip[snap->n++] = strtou64(p + 1, &p, 10);
+	}
+	return snap;
+}
+
+static bool
+visible_in(const Snap *snap, uint64 xid)
+{
+	int			low = 0,
+				high;
+
+	if (snap == NULL || xid >= snap->xmax)
+		return false;
+	if (xid < snap->xmin)
+		return true;
+	high = snap->n;
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (snap->xip[middle] == xid)
+			return false;
+		if (snap->xip[middle] < xid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return true;
+}
+
+bool
+kda_inbox_xid_visible(const char *snapshot, uint64 xid)
+{
+	/* the same snapshot is asked for row after row */
+	static char *last = NULL;
+	static Snap *parsed = NULL;
+
+	if (last == NULL || strcmp(last, snapshot) != 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		if (last)
+		{
+			pfree(last);
+			pfree(parsed->xip);
+			pfree(parsed);
+			last = NULL;
+		}
+		parsed = parse_snapshot(snapshot);
+		last = pstrdup(snapshot);
+		MemoryContextSwitchTo(old);
+	}
+	return visible_in(parsed, xid);
+}
+
+char *
+kda_inbox_snapshot(void)
+{
+	char	   *text = DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
+														   OidFunctionCall0(F_PG_CURRENT_SNAPSHOT)));
+	FullTransactionId me = GetTopFullTransactionIdIfAny();
+	Snap	   *snap;
+	uint64		mine;
+	StringInfoData s;
+	bool		done = false;
+
+	if (!FullTransactionIdIsValid(me))
+		return text;
+	mine = U64FromFullTransactionId(me);
+	snap = parse_snapshot(text);
+	if (mine >= snap->xmax)
+		return text;
+	initStringInfo(&s);
+	appendStringInfo(&s, UINT64_FORMAT ":" UINT64_FORMAT ":", Min(snap->xmin, mine), snap->xmax);
+	for (int i = 0; i < snap->n; i++)
+	{
+		if (!done && snap->xip[i] > mine)
+		{
+			appendStringInfo(&s, UINT64_FORMAT ",", mine);
+			done = true;
+		}
+		appendStringInfo(&s, UINT64_FORMAT ",", snap->xip[i]);
+	}
+	if (!done)
+		appendStringInfo(&s, UINT64_FORMAT ",", mine);
+	s.data[--s.len] = '\0';
+	return s.data;
+}
+
+/*---- reading */
+
+/* The rows of one segment from a place on, in the order of (xid, seq). */
+typedef struct Cursor
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	AttrNumber *map;
+	bool		within;			/* first the rest of the transaction that we stopped in */
+	uint64		from_xid;
+	bool		valid;
+	uint64		xid;
+	int64		seq;
+} Cursor;
+
+static void
+start_scan(Cursor *c, uint64 xid, int64 seq, bool within)
+{
+	ScanKeyData keys[2];
+
+	c->within = within;
+	c->from_xid = xid;
+	if (within)
+	{
+		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_XID8EQ, UInt64GetDatum(xid));
+		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(seq));
+	}
+	else
+		ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_XID8GE, UInt64GetDatum(xid));
+	c->scan = kda_index_beginscan(c->rel, c->index, GetActiveSnapshot(), within ? 2 : 1);
+	index_rescan(c->scan, keys, within ? 2 : 1, NULL, 0);
+}
+
+static void
+advance(Cursor *c)
+{
+	for (;;)
+	{
+		bool		isnull;
+
+		c->valid = index_getnext_slot(c->scan, ForwardScanDirection, c->slot);
+		if (!c->valid && c->within)
+		{
+			index_endscan(c->scan);
+			start_scan(c, c->from_xid + 1, 0, false);
+			continue;
+		}
+		if (!c->valid)
+			return;
+		c->xid = DatumGetUInt64(slot_getattr(c->slot, KDA_INBOX_XID, &isnull));
+		c->seq = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_SEQ, &isnull));
+		return;
+	}
+}
+
+static bool
+open_cursor(Cursor *c, KdaStream *stream, Oid segment, uint64 xid, int64 seq, bool within)
+{
+	List	   *indexes;
+
+	memset(c, 0, sizeof(*c));
+	if (!OidIsValid(segment))
+		return false;
+	c->rel = table_open(segment, AccessShareLock);
+	if (RelationGetNumberOfBlocks(c->rel) == 0)
+	{
+		table_close(c->rel, NoLock);
+		c->rel = NULL;
+		return false;
+	}
+	indexes = RelationGetIndexList(c->rel);
+	if (indexes == NIL)
+		elog(ERROR, "the index of %s is missing", RelationGetRelationName(c->rel));
+	c->index = index_open(linitial_oid(indexes), AccessShareLock);
+	c->slot = table_slot_create(c->rel, NULL);
+	c->map = map_columns(stream->desc, c->rel);
+	start_scan(c, xid, seq, within);
+	advance(c);
+	return true;
+}
+
+static void
+close_cursor(Cursor *c)
+{
+	if (c->rel == NULL)
+		return;
+	index_endscan(c->scan);
+	ExecDropSingleTupleTableSlot(c->slot);
+	index_close(c->index, NoLock);
+	table_close(c->rel, NoLock);
+}
+
+static void
+take_row(KdaStream *stream, Cursor *c)
+{
+	KdaBatch   *batch = stream->batch;
+	int			row = kda_batch_add_row(batch);
+	TupleDesc	desc = stream->desc;
+	bool		isnull;
+	AttrNumber	rowtime = stream->options->rowtime_attno;
+	bool		derived;
+	Datum		mark;
+
+	slot_getallattrs(c->slot);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		AttrNumber	from = c->map[i];
+		Datum		value;
+
+		if (batch->values[i] == NULL || from <= 0 || from > c->slot->tts_tupleDescriptor->natts ||
+			c->slot->tts_isnull[from - 1])
+			continue;
+		value = c->slot->tts_values[from - 1];
+		if (!att->attbyval)
+		{
+			Size		size;
+			void	   *copy;
+			struct varlena *detoasted = NULL;
+
+			if (att->attlen == -1 && VARATT_IS_EXTENDED(DatumGetPointer(value)))
+				value = PointerGetDatum(detoasted = detoast_attr((struct varlena *) DatumGetPointer(value)));
+			size = datumGetSize(value, false, att->attlen);
+			copy = kda_batch_alloc(batch, size);
+			memcpy(copy, DatumGetPointer(value), size);
+			value = PointerGetDatum(copy);
+			if (detoasted)
+				pfree(detoasted);
+		}
+		batch->values[i][row] = value;
+		batch->nulls[i][row] = false;
+	}
+	derived = DatumGetBool(c->slot->tts_values[KDA_INBOX_DERIVED - 1]);
+	batch->shard[row] = 0;
+	batch->record[row] = row;
+	batch->position[row] = (int64) c->xid;
+	batch->arrival[row] = DatumGetTimestampTz(c->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
+	mark = slot_getattr(c->slot, KDA_INBOX_SHARD_WM, &isnull);
+	/* "came before any watermark" is still not "no pump's row" */
+	batch->shard_wm[row] = !derived ? KDA_NO_TIME : isnull ? KDA_NO_TIME + 1 : DatumGetTimestampTz(mark);
+	batch->rowtime[row] = KDA_NO_TIME;
+	if (rowtime > 0 && batch->values[rowtime - 1] && !batch->nulls[rowtime - 1][row])
+		batch->rowtime[row] = kda_rowtime_of(stream->options, TupleDescAttr(desc, rowtime - 1)->atttypid,
+											 batch->values[rowtime - 1][row]);
+}
+
+int
+kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size max_bytes,
+			   bool *more, MemoryContext context)
+{
+	KdaBatch   *batch = stream->batch;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda inbox read",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	Snap	   *snap1 = position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
+	Snap	   *snap2;
+	char	   *text2 = position->snapshot2;
+	Cursor		cursors[2];
+	int			n = 0;
+	bool		any = false;
+	bool		within = text2 != NULL && position->last_xid > 0;
+	uint64		from = within ? position->last_xid : snap1 ? snap1->xmin : 0;
+
+	if (text2 == NULL)
+		text2 = kda_inbox_snapshot();
+	snap2 = parse_snapshot(text2);
+	*more = false;
+	open_cursor(&cursors[0], stream, stream->inbox, from, position->last_seq, within);
+	open_cursor(&cursors[1], stream, stream->inbox2, from, position->last_seq, within);
+	for (;;)
+	{
+		Cursor	   *c = &cursors[0];
+		bool		isnull;
+		Datum		control;
+
+		if (!c->valid || (cursors[1].valid &&
+						  (cursors[1].xid < c->xid || (cursors[1].xid == c->xid && cursors[1].seq < c->seq))))
+			c = &cursors[1];
+		if (!c->valid || c->xid >= snap2->xmax)
+			break;
+		if (!visible_in(snap2, c->xid) || visible_in(snap1, c->xid))
+		{
+			advance(c);
+			continue;
+		}
+		if (n >= max_rows || batch->bytes >= max_bytes)
+		{
+			*more = true;
+			break;
+		}
+		control = slot_getattr(c->slot, KDA_INBOX_CONTROL, &isnull);
+		if (!isnull && DatumGetChar(control) == KDA_CONTROL_ADVANCE && n > 0)
+		{
+			/* the rows before it are judged without it */
+			*more = true;
+			break;
+		}
+		any = true;
+		position->last_xid = c->xid;
+		position->last_seq = c->seq;
+		if (!isnull)
+		{
+			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));
+
+			if (DatumGetChar(control) == KDA_CONTROL_ADVANCE)
+				stream->advanced = Max(stream->advanced, time);
+			else
+				stream->derived = Max(stream->derived, time);
+		}
+		else
+		{
+			take_row(stream, c);
+			n++;
+		}
+		if (n % 64 == 0)
+			CHECK_FOR_INTERRUPTS();
+		advance(c);
+	}
+	close_cursor(&cursors[0]);
+	close_cursor(&cursors[1]);
+	MemoryContextSwitchTo(context);
+	if (any || *more)
+	{
+		if (*more)
+			position->snapshot2 = pstrdup(text2);
+		else
+		{
+			position->snapshot1 = pstrdup(text2);
+			position->snapshot2 = NULL;
+			position->last_xid = 0;
+			position->last_seq = 0;
+		}
+	}
+	else if (position->snapshot2 != NULL)
+	{
+		position->snapshot1 = pstrdup(position->snapshot2);
+		position->snapshot2 = NULL;
+		position->last_xid = 0;
+		position->last_seq = 0;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
+	return n;
+}
+
+bool
+kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position)
+{
+	Snap	   *snap = position && position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
+	Cursor		c;
+	bool		consumed = true;
+
+	if (position && position->snapshot2)
+		return false;
+	if (!open_cursor(&c, stream, segment, snap ? snap->xmin : 0, 0, false))
+		return true;
+	while (consumed && c.valid)
+	{
+		consumed = visible_in(snap, c.xid);
+		advance(&c);
+	}
+	close_cursor(&c);
+	return consumed;
+}
+
+void
+kda_inbox_restamp(int32 stream_id, Oid stream_relid)
+{
+	KdaStreamIds ids;
+
+	if (!kda_stream_ids(stream_relid, &ids) || !OidIsValid(ids.inbox))
+		return;
+	/* Numbers of another system mean nothing here: read rows become ancient, the others this transaction's. */
+	for (int i = 0; i < 2; i++)
+		SPI_execute(psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_xid = CASE WHEN "
+							 "pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot1::pg_catalog.pg_snapshot) OR "
+							 "(p.snapshot2 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot2::pg_catalog.pg_snapshot) "
+							 "AND (r.kda_xid OPERATOR(pg_catalog.<) p.last_xid OR (r.kda_xid OPERATOR(pg_catalog.=) p.last_xid "
+							 "AND r.kda_seq OPERATOR(pg_catalog.<=) p.last_seq))) THEN '3'::pg_catalog.xid8 "
+							 "ELSE pg_catalog.pg_current_xact_id() END "
+							 "FROM kda_storage.stream_progress p WHERE p.stream_id = %d",
+							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id), false, 0);
+	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NULL THEN NULL ELSE "
+						 "pg_catalog.pg_current_xact_id()::text OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) "
+						 "pg_catalog.pg_current_xact_id()::text OPERATOR(pg_catalog.||) ':' END, "
+						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d", stream_id), false, 0);
+	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = NULL WHERE stream = %u::pg_catalog.regclass",
+						 stream_relid), false, 0);
+}

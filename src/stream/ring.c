@@ -1,0 +1,262 @@
+/*-------------------------------------------------------------------------
+ *
+ * ring.c
+ *	  The buffer of a source stream: raw records as they came, in LZ4 blocks of
+ *	  about a thousand, one row a block, in UNLOGGED tables.
+ *
+ * Only for looking at: empty after a crash, and nothing depends on it.  A block
+ * is a header and a compressed body:
+ *
+ *		int32 magic, int32 size of the body before compression
+ *		body: int32 number of shards, names (int32 length, bytes);
+ *			  int32 number of records, each: int32 shard, int64 position,
+ *			  int64 arrival, int32 length or -1 of key, headers, data, and their bytes
+ *
+ * Numbers are in the machine's own byte order: blocks never leave the server.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include <lz4.h>
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "stream/ring.h"
+#include "stream/stream.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#define BLOCK_MAGIC		0x4b444131	/* KDA1 */
+#define BLOCK_RECORDS	1000
+#define BLOCK_BYTES		(512 * 1024)
+
+static void
+put32(StringInfo s, int32 v)
+{
+	appendBinaryStringInfo(s, (char *) &v, sizeof(v));
+}
+
+static void
+put64(StringInfo s, int64 v)
+{
+	appendBinaryStringInfo(s, (char *) &v, sizeof(v));
+}
+
+static void
+put_bytes(StringInfo s, const char *data, Size len)
+{
+	put32(s, data ? (int32) len : -1);
+	if (data && len > 0)
+		appendBinaryStringInfo(s, data, len);
+}
+
+static void
+store_block(Relation rel, TupleTableSlot *slot, StringInfo body, KdaTime time, CommandId cid,
+			BulkInsertState bistate)
+{
+	int			bound = LZ4_compressBound(body->len);
+	bytea	   *block = palloc(VARHDRSZ + 2 * sizeof(int32) + bound);
+	int32		header[2] = {BLOCK_MAGIC, body->len};
+	int			size = LZ4_compress_default(body->data, VARDATA(block) + sizeof(header), body->len, bound);
+
+	if (size <= 0)
+		elog(ERROR, "could not compress a block of the buffer");
+	memcpy(VARDATA(block), header, sizeof(header));
+	SET_VARSIZE(block, VARHDRSZ + sizeof(header) + size);
+	ExecClearTuple(slot);
+	slot->tts_values[0] = TimestampTzGetDatum(time);
+	slot->tts_values[1] = PointerGetDatum(block);
+	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+	ExecStoreVirtualTuple(slot);
+	table_tuple_insert(rel, slot, cid, 0, bistate);
+	ExecClearTuple(slot);
+	pfree(block);
+}
+
+static void
+begin_body(StringInfo s, char *const *names, int nnames)
+{
+	resetStringInfo(s);
+	put32(s, nnames);
+	for (int i = 0; i < nnames; i++)
+		put_bytes(s, names[i], strlen(names[i]));
+	put32(s, 0);				/* number of records, filled in at the end */
+}
+
+void
+kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names, TimestampTz now)
+{
+	Relation	rel;
+	TupleTableSlot *slot;
+	StringInfoData body;
+	int			from = 0;
+	int			nnames = stream->source->nshards;
+	BulkInsertState bistate;
+	bool		headers = false;
+	CommandId	cid = GetCurrentCommandId(true);
+	int			count_at;
+
+	for (int i = 0; i < stream->desc->natts; i++)
+		headers |= stream->options->columns[i].meta == KDA_META_HEADERS;
+
+	rel = table_open(stream->ring, RowExclusiveLock);
+	slot = table_slot_create(rel, NULL);
+	bistate = GetBulkInsertState();
+	initStringInfo(&body);
+	while (from < raw->n)
+	{
+		int32		n = 0;
+
+		begin_body(&body, shard_names, nnames);
+		count_at = body.len - sizeof(int32);
+		for (; from < raw->n && n < BLOCK_RECORDS && (n == 0 || body.len < BLOCK_BYTES); from++, n++)
+		{
+			KdaRawRecord *rec = &raw->records[from];
+			char	   *json = headers ? stream->source->ops->headers_json(rec) : NULL;
+
+			put32(&body, rec->shard);
+			put64(&body, rec->position);
+			put64(&body, rec->arrival);
+			put_bytes(&body, rec->key, rec->key_len);
+			put_bytes(&body, json, json ? strlen(json) : 0);
+			put_bytes(&body, rec->data, rec->len);
+		}
+		memcpy(body.data + count_at, &n, sizeof(n));
+		store_block(rel, slot, &body, now, cid, bistate);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(body.data);
+	FreeBulkInsertState(bistate);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/*---- reading */
+
+typedef struct Reader
+{
+	const char *p;
+	const char *end;
+	bool		bad;
+} Reader;
+
+static int32
+get32(Reader *r)
+{
+	int32		v = 0;
+
+	if (r->end - r->p < (ptrdiff_t) sizeof(v))
+		r->bad = true;
+	else
+	{
+		memcpy(&v, r->p, sizeof(v));
+		r->p += sizeof(v);
+	}
+	return v;
+}
+
+static int64
+get64(Reader *r)
+{
+	int64		v = 0;
+
+	if (r->end - r->p < (ptrdiff_t) sizeof(v))
+		r->bad = true;
+	else
+	{
+		memcpy(&v, r->p, sizeof(v));
+		r->p += sizeof(v);
+	}
+	return v;
+}
+
+static const char *
+get_bytes(Reader *r, Size *len)
+{
+	int32		n = get32(r);
+	const char *p = r->p;
+
+	*len = 0;
+	if (n < 0 || r->bad)
+		return NULL;
+	if (r->end - r->p < n)
+	{
+		r->bad = true;
+		return NULL;
+	}
+	*len = n;
+	r->p += n;
+	return p;
+}
+
+bool
+kda_ring_unpack(const char *data, Size len, KdaRawBatch *raw, char ***shard_names, int *nshards)
+{
+	int32		header[2];
+	char	   *body;
+	Reader		r;
+	int32		n;
+
+	raw->n = 0;
+	raw->bytes = 0;
+	if (len < sizeof(header))
+		return false;
+	memcpy(header, data, sizeof(header));
+	if (header[0] != BLOCK_MAGIC || header[1] < 0)
+		return false;
+	body = MemoryContextAllocHuge(CurrentMemoryContext, header[1] + 1);
+	if (LZ4_decompress_safe(data + sizeof(header), body, (int) (len - sizeof(header)), header[1]) != header[1])
+		return false;
+	r.p = body;
+	r.end = body + header[1];
+	r.bad = false;
+	n = get32(&r);
+	if (r.bad || n < 0 || n > header[1])
+		return false;
+	*shard_names = palloc(sizeof(char *) * Max(n, 1));
+	*nshards = n;
+	for (int i = 0; i < n; i++)
+	{
+		Size		l;
+		const char *name = get_bytes(&r, &l);
+
+		if (name == NULL)
+			return false;
+		(*shard_names)[i] = pnstrdup(name, l);
+	}
+	n = get32(&r);
+	for (int i = 0; i < n && !r.bad; i++)
+	{
+		KdaRawRecord *rec = kda_raw_batch_add(raw, NULL);
+		Size		l;
+
+		rec->shard = get32(&r);
+		rec->position = get64(&r);
+		rec->arrival = get64(&r);
+		rec->key = get_bytes(&r, &rec->key_len);
+		rec->headers = (void *) get_bytes(&r, &l);
+		if (rec->headers)
+			rec->headers = pnstrdup(rec->headers, l);
+		rec->data = get_bytes(&r, &rec->len);
+		if (rec->shard < 0 || rec->shard >= *nshards)
+			return false;
+	}
+	return !r.bad;
+}
+
+static char *
+ring_headers(const KdaRawRecord *record)
+{
+	return record->headers;
+}
+
+const KdaSourceOps kda_ring_ops = {
+	.type = "ring",
+	.headers_json = ring_headers
+};

@@ -1,0 +1,230 @@
+/*-------------------------------------------------------------------------
+ *
+ * storage.c
+ *	  Storage tables of a stream.  Each kind has two segments: one is written,
+ *	  the other waits until nobody needs its rows and is then truncated, so
+ *	  that nothing is deleted row by row.
+ *
+ * Made by CREATE STREAM, or on first use when somebody wrote CREATE FOREIGN
+ * TABLE (so that a restored dump finds its own).  They belong to the
+ * extension's owner and go with the stream.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/ddl.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "runtime/runtime.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "stream/inbox.h"
+#include "stream/stream.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#define MIN_ROTATE_US	(10 * USECS_PER_SEC)
+
+static Oid
+make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *suffix)
+{
+	bool		database = options->server_type == NULL;
+	char	   *name = psprintf("%s_%d%s", database ? "inbox" : "ring", id, suffix);
+	char	   *qualified = psprintf(KDA_STORAGE_SCHEMA ".%s", name);
+	ObjectAddress self,
+				parent;
+	Oid			oid;
+
+	if (database)
+		kda_run_as_owner(kda_inbox_ddl(relid, qualified, options->durable));
+	else
+		kda_run_as_owner(psprintf("CREATE UNLOGGED TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, data bytea NOT NULL); "
+								  "ALTER TABLE %s ALTER data SET STORAGE EXTERNAL", qualified, qualified));
+	CommandCounterIncrement();
+	oid = kda_storage_relation(name);
+	ObjectAddressSet(self, RelationRelationId, oid);
+	ObjectAddressSet(parent, RelationRelationId, relid);
+	recordDependencyOn(&self, &parent, DEPENDENCY_INTERNAL);
+	return oid;
+}
+
+int32
+kda_stream_ensure_storage(Oid relid)
+{
+	KdaStreamIds ids;
+	KdaStreamOptions *options;
+	Oid			a = InvalidOid,
+				b = InvalidOid;
+	const char *kind;
+	char	   *text;
+
+	if (kda_stream_ids(relid, &ids))
+		return ids.id;
+	/* two sessions may use it for the first time at once */
+	LockRelationOid(kda_storage_relation("stream"), ShareRowExclusiveLock);
+	CommandCounterIncrement();
+	if (kda_stream_ids(relid, &ids))
+		return ids.id;
+
+	options = kda_stream_options_get(relid);
+	SPI_connect();
+	SPI_execute("SELECT pg_catalog.nextval('kda_storage.id_seq')::int", false, 1);
+	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	ids.id = pg_strtoint32(text);
+	SPI_finish();
+	if (options->server_type == NULL || options->retention_us > 0)
+	{
+		a = make_segment(relid, options, ids.id, "a");
+		b = make_segment(relid, options, ids.id, "b");
+	}
+	kind = options->server_type == NULL ? "inbox" : "ring";
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s); "
+							  "INSERT INTO kda_storage.stream_progress (stream_id) VALUES (%d)",
+							  kind, kind, ids.id, relid,
+							  OidIsValid(a) ? psprintf("%u::pg_catalog.regclass", a) : "NULL",
+							  OidIsValid(b) ? psprintf("%u::pg_catalog.regclass", b) : "NULL", ids.id));
+	CommandCounterIncrement();
+	kda_catalog_changed();
+	return ids.id;
+}
+
+void
+kda_stream_sync_storage(Oid relid)
+{
+	KdaStreamIds ids;
+	KdaStreamOptions *options = kda_stream_options_get(relid);
+
+	if (!kda_stream_ids(relid, &ids))
+		return;
+	if (OidIsValid(ids.inbox))
+	{
+		Oid			segments[2] = {ids.inbox, ids.inbox2};
+
+		for (int i = 0; i < 2; i++)
+		{
+			char	   *sql = kda_inbox_sync_ddl(relid, segments[i]);
+
+			if (sql)
+				kda_run_as_owner(sql);
+		}
+	}
+	else if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
+	{
+		Oid			a = make_segment(relid, options, ids.id, "a");
+		Oid			b = make_segment(relid, options, ids.id, "b");
+
+		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET ring = %u::pg_catalog.regclass, ring2 = %u::pg_catalog.regclass "
+								  "WHERE stream_id OPERATOR(pg_catalog.=) %d", a, b, ids.id));
+	}
+	kda_catalog_changed();
+}
+
+/*---- taking turns */
+
+static int64
+bytes_of(Oid segment)
+{
+	Relation	rel = table_open(segment, AccessShareLock);
+	int64		n = (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
+
+	if (OidIsValid(rel->rd_rel->reltoastrelid))
+	{
+		Relation	toast = table_open(rel->rd_rel->reltoastrelid, AccessShareLock);
+
+		n += (int64) RelationGetNumberOfBlocks(toast) * BLCKSZ;
+		table_close(toast, NoLock);
+	}
+	table_close(rel, NoLock);
+	return n;
+}
+
+static void
+run(const char *sql)
+{
+	SPI_connect();
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not run: %s", sql);
+	SPI_finish();
+}
+
+void
+kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
+{
+	bool		database = stream->options->server_type == NULL;
+	Oid			current = database ? stream->inbox : stream->ring;
+	Oid			other = database ? stream->inbox2 : stream->ring2;
+	int64		retention = stream->options->retention_us;
+	const char *kind = database ? "inbox" : "ring";
+
+	if (!OidIsValid(current) || !OidIsValid(other))
+		return;
+
+	if (bytes_of(other) > 0)
+	{
+		Relation	rel;
+
+		/* Its rows are younger than when they changed places. */
+		if (!consumed || now < stream->segment_since + retention)
+		{
+			stream->retired_by = InvalidTransactionId;
+			if (database || bytes_of(current) < (int64) kda_buffer_size_kb * 512)
+				return;
+		}
+		if (database)
+		{
+			/*
+			 * TRUNCATE is not MVCC-safe: whoever still has an older snapshot
+			 * would find the rows gone.
+			 */
+			if (!TransactionIdIsValid(stream->retired_by))
+			{
+				stream->retired_by = GetTopTransactionId();
+				return;
+			}
+			rel = table_open(other, AccessShareLock);
+			if (!TransactionIdPrecedes(stream->retired_by, GetOldestNonRemovableTransactionId(rel)))
+			{
+				table_close(rel, AccessShareLock);
+				return;
+			}
+			table_close(rel, AccessShareLock);
+		}
+		if (!ConditionalLockRelationOid(other, AccessExclusiveLock))
+			return;
+		run(psprintf("TRUNCATE " KDA_STORAGE_SCHEMA ".%s", quote_identifier(get_rel_name(other))));
+		stream->retired_by = InvalidTransactionId;
+		return;
+	}
+
+	/* The other one is empty: is it time to change places? */
+	if (bytes_of(current) == 0)
+		return;
+	if (now < stream->segment_since + Max(retention, MIN_ROTATE_US) &&
+		bytes_of(current) < (int64) kda_buffer_size_kb * 512)
+		return;
+	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass, "
+				 "segment_since = pg_catalog.clock_timestamp() WHERE stream_id = %d",
+				 kind, other, kind, current, stream->id));
+	if (database)
+	{
+		stream->inbox = other;
+		stream->inbox2 = current;
+	}
+	else
+	{
+		stream->ring = other;
+		stream->ring2 = current;
+	}
+	stream->segment_since = now;
+	stream->retired_by = InvalidTransactionId;
+}
