@@ -76,6 +76,14 @@
 #define kda_flatten_join_alias_vars(query, node)	flatten_join_alias_vars((query), (node))
 #endif
 
+/* Type name to type; soft errors came with 16. */
+#include "parser/parse_type.h"
+#if PG_VERSION_NUM >= 160000
+#define kda_parse_type(text, type, typmod)	((void) parseTypeString((text), (type), (typmod), NULL))
+#else
+#define kda_parse_type(text, type, typmod)	parseTypeString((text), (type), (typmod), false)
+#endif
+
 /* Where a relation's file is: changes when it is rewritten or truncated. */
 #if PG_VERSION_NUM >= 160000
 #define kda_relation_file(rel)	((rel)->rd_locator.relNumber)

@@ -19,6 +19,8 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "mb/pg_wchar.h"
 #include "catalog/split.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
@@ -26,6 +28,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "query/agg_signature.h"
+#include "stream/inbox.h"
 #include "stream/stream.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -125,22 +128,14 @@ column_list(KdaSplit *split)
 
 /* … with their types, for CREATE TABLE and for AS e(…) */
 static char *
-typed_columns(KdaSplit *split, bool collations)
+typed_columns(KdaSplit *split)
 {
 	StringInfoData s;
 
 	initStringInfo(&s);
 	for (int i = 0; i < split->ncolumns; i++)
-	{
 		appendStringInfo(&s, "%s%s %s", i ? ", " : "", quote_identifier(split->names[i]),
-						 format_type_extended(split->types[i], split->typmods[i],
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-		if (collations && OidIsValid(split->collations[i]) &&
-			split->collations[i] != get_typcollation(split->types[i]))
-			appendStringInfo(&s, " COLLATE %s",
-							 quote_qualified_identifier(get_namespace_name(get_collation_namespace(split->collations[i])),
-														get_collation_name(split->collations[i])));
-	}
+						 kda_column_type_sql(split->types[i], split->typmods[i], split->collations[i]));
 	return s.data;
 }
 
@@ -189,23 +184,6 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 
 /*---- where it begins */
 
-/* pg_snapshot text of now; transactions that are not yet committed, this one included, are in progress in it. */
-static char *
-snapshot_text(void)
-{
-	char	   *text;
-	FullTransactionId me = GetTopFullTransactionId();
-
-	SPI_connect();
-	if (SPI_execute("SELECT pg_catalog.pg_current_snapshot()::text", true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not take a snapshot");
-	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	text = SPI_palloc(0) ? NULL : text;
-	SPI_finish();
-	(void) me;
-	return text;
-}
-
 static bool
 one_row(const char *sql, char **first, char **second)
 {
@@ -250,7 +228,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	if (strcmp(queries, "0") == 0)
 	{
 		/* First query: the stream begins where this one does. */
-		char	   *snapshot = database && want.kind == KDA_START_LATEST ? snapshot_text() : NULL;
+		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id OPERATOR(pg_catalog.=) %d", stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
@@ -265,7 +243,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		return NULL;
 	}
 	if (strcmp(records, "0") == 0 && begun && strcmp(begun, start) == 0)
-		return database && want.kind == KDA_START_LATEST ? snapshot_text() : NULL;
+		return database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 	if (want.kind != KDA_START_LATEST)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -273,7 +251,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 						stream_name, start),
 				 errdetail("Catching up with a running stream is not part of this release."),
 				 errhint("Use WITH (start = 'latest'), or create the queries of a stream in one transaction.")));
-	return database ? snapshot_text() : NULL;
+	return database ? kda_inbox_snapshot() : NULL;
 }
 
 /*---- the statement */
@@ -367,7 +345,7 @@ check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
 	}
 	/* columns by position: the names of the select list need not be the target's */
 	appendStringInfo(&sql, "SELECT %s FROM %s.emitted() AS e(%s)", column_list(split), KDA_SCHEMA,
-					 typed_columns(split, true));
+					 typed_columns(split));
 	if (stmt->on_conflict)
 		appendStringInfo(&sql, " %s", stmt->on_conflict);
 
@@ -515,7 +493,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
 	start = options.start ? options.start :
-		kda_start_text(kda_stream_options_get(split->stream));
+		kda_stream_options_get(split->stream)->start_text;
 	snapshot = begin_reading(split, start, stream_id,
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(split->stream)),
 														get_rel_name(split->stream)));
@@ -540,7 +518,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 		kda_run_as_owner(psprintf("CREATE TABLE %s (kda_time pg_catalog.timestamptz%s%s); "
 								  "CREATE INDEX ON %s (kda_time)",
 								  storage_name("closed", id), split->ncolumns ? ", " : "",
-								  typed_columns(split, true), storage_name("closed", id)));
+								  typed_columns(split), storage_name("closed", id)));
 		CommandCounterIncrement();
 		closed = storage_oid("closed", id);
 	}

@@ -24,8 +24,14 @@ extern void kda_execute_statement(KdaStmt *stmt, const char *source_text,
 extern void kda_create_query(KdaStmt *stmt, const char *source_text);
 
 /* alter.c */
+typedef void (*KdaRunCore) (Node *stmt, void *arg);	/* runs a statement of core's */
+
 extern void kda_alter_stream_state(KdaStmt *stmt);
 extern void kda_alter_query(KdaStmt *stmt);
+extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg);
+extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run, void *arg);
+/* Option start was set: a failed stream begins there when it is resumed. */
+extern void kda_stream_start_changed(Oid relid);
 
 /*---- rows.c: the catalog tables, by number and by relation */
 typedef struct KdaStreamIds
@@ -62,8 +68,14 @@ extern void kda_run_as_owner(const char *sql);
 extern void kda_catalog_changed(void);
 
 extern bool kda_is_relation_owner(Oid relid);
+extern bool kda_owns(Oid userid, Oid relid);
+/* "type(mod) COLLATE x" for DDL of ours. */
+extern char *kda_column_type_sql(Oid type, int32 typmod, Oid collation);
 /* Names (String) as an array literal for SQL; "NULL" for an empty list. */
 extern char *kda_name_array(List *names);
+
+/* Columns of a pump's target that it fills, in the order of its select list; attribute numbers. */
+extern List *kda_query_target_columns(int32 query_id, Oid target, int n);
 
 /* compat of permission checks and group RTEs, split.c's helpers */
 extern void kda_check_query_permissions(Query *query);

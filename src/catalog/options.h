@@ -60,11 +60,13 @@ typedef struct KdaStreamOptions
 	char	   *null_text;
 	AttrNumber	rowtime_attno;	/* 0: no declared time attribute */
 	char	   *time_zone;		/* "UTC" */
+	bool		time_zone_is_utc;
 	int64		watermark_us;	/* delay >= 0 */
 	int64		max_ahead_us;	/* or KDA_NEVER_US */
 	int64		allowed_lateness_us;
 	int64		idle_timeout_us;	/* or KDA_NEVER_US */
 	KdaShardStart start;
+	char	   *start_text;		/* as given */
 	int64		retention_us;
 	bool		on_error_stop;
 	bool		writable;
@@ -91,5 +93,15 @@ extern bool kda_is_stream(Oid relid);
 
 /* A value of the time column, timestamp or timestamptz, as a time. */
 extern KdaTime kda_rowtime_of(const KdaStreamOptions *options, Oid type, Datum value);
+
+/* The other way. */
+extern Datum kda_rowtime_value(const KdaStreamOptions *options, Oid type, KdaTime time);
+
+/*---- checks after a statement is done; ereport */
+extern bool kda_is_our_server(Oid serverid);
+extern void kda_check_server(Oid serverid);
+extern void kda_check_user_mapping(Oid serverid, List *options);
+/* Do the options of a stream and its columns fit together and the server? */
+extern void kda_check_stream(Oid relid);
 
 #endif							/* KDA_OPTIONS_H */

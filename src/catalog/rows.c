@@ -16,6 +16,7 @@
 #include "access/table.h"
 #include "catalog/ddl.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "executor/executor.h"
@@ -163,13 +164,39 @@ kda_stream_has_query(Oid relid)
 }
 
 bool
-kda_is_relation_owner(Oid relid)
+kda_owns(Oid userid, Oid relid)
 {
 #if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, GetUserId());
+	return object_ownercheck(RelationRelationId, relid, userid);
 #else
-	return pg_class_ownercheck(relid, GetUserId());
+	return pg_class_ownercheck(relid, userid);
 #endif
+}
+
+bool
+kda_is_relation_owner(Oid relid)
+{
+	return kda_owns(GetUserId(), relid);
+}
+
+char *
+kda_column_type_sql(Oid type, int32 typmod, Oid collation)
+{
+	char	   *name = format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	HeapTuple	tuple;
+	Form_pg_collation form;
+
+	if (!OidIsValid(collation) || collation == get_typcollation(type))
+		return name;
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", collation);
+	form = (Form_pg_collation) GETSTRUCT(tuple);
+	name = psprintf("%s COLLATE %s", name,
+					quote_qualified_identifier(get_namespace_name(form->collnamespace),
+											   NameStr(form->collname)));
+	ReleaseSysCache(tuple);
+	return name;
 }
 
 char *
@@ -216,6 +243,41 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	ids->target = OIDCOL(QUERY_TARGET);
 	ids->is_pump = !nulls[QUERY_TARGET - 1];
 	return true;
+}
+
+List *
+kda_query_target_columns(int32 query_id, Oid target, int n)
+{
+	List	   *columns = NIL;
+	MemoryContext old = CurrentMemoryContext;
+	uint64		found;
+
+	SPI_connect();
+	SPI_execute(psprintf("SELECT a.attnum FROM kda_storage.query q, "
+						 "pg_catalog.unnest(q.target_columns) WITH ORDINALITY AS c(name, n) "
+						 "JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) %u "
+						 "AND a.attname::text OPERATOR(pg_catalog.=) c.name "
+						 "WHERE query_id OPERATOR(pg_catalog.=) %d ORDER BY c.n", target, query_id), true, 0);
+	if (SPI_processed == 0)
+		SPI_execute(psprintf("SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) %u "
+							 "AND attnum OPERATOR(pg_catalog.>) 0::smallint AND NOT attisdropped ORDER BY attnum LIMIT %d",
+							 target, n), true, 0);
+	found = SPI_processed;
+	for (uint64 i = 0; i < found; i++)
+	{
+		bool		isnull;
+		int			attnum = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		MemoryContext spi = MemoryContextSwitchTo(old);
+
+		columns = lappend_int(columns, attnum);
+		MemoryContextSwitchTo(spi);
+	}
+	SPI_finish();
+	if (list_length(columns) != n)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("the columns of \"%s\" do not fit the pump any more", get_rel_name(target))));
+	return columns;
 }
 
 void

@@ -49,8 +49,8 @@ PG_FUNCTION_INFO_V1(kda_execute);
 Datum
 kda_execute(PG_FUNCTION_ARGS)
 {
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Script		script = {text};
+	char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Script		script = {source};
 	ErrorContextCallback callback;
 	List	   *raws;
 	ListCell   *lc;
@@ -60,7 +60,7 @@ kda_execute(PG_FUNCTION_ARGS)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	raws = kda_raw_parse(text, RAW_PARSE_DEFAULT);
+	raws = kda_raw_parse(source, RAW_PARSE_DEFAULT);
 	foreach(lc, raws)
 	{
 		RawStmt    *raw = lfirst_node(RawStmt, lc);
@@ -74,22 +74,22 @@ kda_execute(PG_FUNCTION_ARGS)
 					 errmsg("transaction commands cannot be used in kda.execute()")));
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		queries = pg_analyze_and_rewrite_fixedparams(raw, text, NULL, 0, NULL);
-		queries = pg_plan_queries(queries, text, 0, NULL);
+		queries = pg_analyze_and_rewrite_fixedparams(raw, source, NULL, 0, NULL);
+		queries = pg_plan_queries(queries, source, 0, NULL);
 		foreach(lq, queries)
 		{
 			PlannedStmt *stmt = lfirst_node(PlannedStmt, lq);
 
 			CommandCounterIncrement();
 			if (stmt->commandType == CMD_UTILITY)
-				ProcessUtility(stmt, text, false, PROCESS_UTILITY_QUERY_NONATOMIC, NULL, NULL,
+				ProcessUtility(stmt, source, false, PROCESS_UTILITY_QUERY_NONATOMIC, NULL, NULL,
 							   None_Receiver, NULL);
 			else
 			{
 				QueryDesc  *qd;
 
 				UpdateActiveSnapshotCommandId();
-				qd = CreateQueryDesc(stmt, text, GetActiveSnapshot(), InvalidSnapshot, None_Receiver,
+				qd = CreateQueryDesc(stmt, source, GetActiveSnapshot(), InvalidSnapshot, None_Receiver,
 									 NULL, NULL, 0);
 				ExecutorStart(qd, 0);
 				kda_executor_run(qd);
@@ -111,9 +111,9 @@ PG_FUNCTION_INFO_V1(kda_query);
 Datum
 kda_query(PG_FUNCTION_ARGS)
 {
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Script		script = {text};
+	Script		script = {source};
 	ErrorContextCallback callback;
 	List	   *raws;
 	List	   *queries;
@@ -127,15 +127,15 @@ kda_query(PG_FUNCTION_ARGS)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	raws = kda_raw_parse(text, RAW_PARSE_DEFAULT);
+	raws = kda_raw_parse(source, RAW_PARSE_DEFAULT);
 	if (list_length(raws) != 1 || !IsA(linitial_node(RawStmt, raws)->stmt, SelectStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("kda.query() takes one SELECT"),
 				 errhint("kda.execute() runs other statements.")));
 	PushActiveSnapshot(GetTransactionSnapshot());
-	queries = pg_analyze_and_rewrite_fixedparams(linitial(raws), text, NULL, 0, NULL);
-	queries = pg_plan_queries(queries, text, CURSOR_OPT_PARALLEL_OK, NULL);
+	queries = pg_analyze_and_rewrite_fixedparams(linitial(raws), source, NULL, 0, NULL);
+	queries = pg_plan_queries(queries, source, CURSOR_OPT_PARALLEL_OK, NULL);
 	stmt = linitial_node(PlannedStmt, queries);
 	if (stmt->commandType != CMD_SELECT)
 		ereport(ERROR,
@@ -145,7 +145,7 @@ kda_query(PG_FUNCTION_ARGS)
 	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
 									false, rsinfo->setDesc,
 									"the columns of AS t(…) do not fit those of the SELECT in kda.query()");
-	qd = CreateQueryDesc(stmt, text, GetActiveSnapshot(), InvalidSnapshot, dest, NULL, NULL, 0);
+	qd = CreateQueryDesc(stmt, source, GetActiveSnapshot(), InvalidSnapshot, dest, NULL, NULL, 0);
 	ExecutorStart(qd, 0);
 	kda_executor_run(qd);
 	ExecutorFinish(qd);

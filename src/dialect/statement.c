@@ -12,6 +12,7 @@
  */
 #include "kda_stream.h"
 
+#include "dialect/adhoc.h"
 #include "dialect/dialect.h"
 #include "dialect/scan.h"
 #include "lib/stringinfo.h"

@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/ddl.h"
 #include "catalog/pg_aggregate.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -209,18 +210,11 @@ kda_groups_table_ddl(Query *batch, int nkeys, const char *name)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 		Node	   *expr = (Node *) tle->expr;
-		Oid			collation;
 
 		if (i++ < nkeys)
 		{
 			appendStringInfo(&s, ", %s %s", quote_identifier(tle->resname),
-							 format_type_extended(exprType(expr), exprTypmod(expr),
-												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-			collation = exprCollation(expr);
-			if (OidIsValid(collation) && collation != get_typcollation(exprType(expr)))
-				appendStringInfo(&s, " COLLATE %s",
-								 quote_qualified_identifier(get_namespace_name(get_collation_namespace(collation)),
-															get_collation_name(collation)));
+							 kda_column_type_sql(exprType(expr), exprTypmod(expr), exprCollation(expr)));
 		}
 		else
 		{
@@ -230,12 +224,10 @@ kda_groups_table_ddl(Query *batch, int nkeys, const char *name)
 			Oid			transtype = kda_agg_transtype(agg->aggfnoid, argtypes, nargs);
 
 			appendStringInfo(&s, ", %s %s", quote_identifier(tle->resname),
-							 transtype == INTERNALOID ? KDA_SCHEMA ".state" : qualified_type(transtype));
-			if (transtype != INTERNALOID && OidIsValid(agg->inputcollid) &&
-				OidIsValid(get_typcollation(transtype)) && agg->inputcollid != get_typcollation(transtype))
-				appendStringInfo(&s, " COLLATE %s",
-								 quote_qualified_identifier(get_namespace_name(get_collation_namespace(agg->inputcollid)),
-															get_collation_name(agg->inputcollid)));
+							 transtype == INTERNALOID ? KDA_SCHEMA ".state" :
+							 kda_column_type_sql(transtype, -1,
+												 OidIsValid(get_typcollation(transtype)) ? agg->inputcollid :
+												 InvalidOid));
 		}
 	}
 	appendStringInfoString(&s, ") WITH (fillfactor = 50)");

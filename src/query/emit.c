@@ -13,9 +13,12 @@
  */
 #include "kda_stream.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/ddl.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
@@ -23,13 +26,16 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
+#include "query/groups.h"
 #include "query/query.h"
 #include "query/run.h"
 #include "rewrite/rewriteHandler.h"
 #include "runtime/error_stream.h"
 #include "runtime/runtime.h"
 #include "stream/fdw.h"
+#include "stream/inbox.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -172,9 +178,10 @@ emit_to_stream(Emission *em)
 {
 	KdaQuery   *query = em->query;
 	Relation	target = table_open(query->target_rel, RowExclusiveLock);
-	AttrNumber	rowtime = kda_stream_options_get(query->target_rel)->rowtime_attno;
-	bool		rowtime_is_tz = rowtime > 0 &&
-		TupleDescAttr(RelationGetDescr(target), rowtime - 1)->atttypid == TIMESTAMPTZOID;
+	KdaStreamOptions *options = kda_stream_options_get(query->target_rel);
+	AttrNumber	rowtime = options->rowtime_attno;
+	Oid			rowtime_type = rowtime > 0 ?
+		TupleDescAttr(RelationGetDescr(target), rowtime - 1)->atttypid : InvalidOid;
 	bool		fill_rowtime;
 	List	   *exprs = target_expressions(em, target, rowtime, &fill_rowtime);
 	EState	   *estate = CreateExecutorState();
@@ -201,8 +208,7 @@ emit_to_stream(Emission *em)
 		row = ExecProject(project);
 		if (fill_rowtime)
 		{
-			row->tts_values[rowtime - 1] = rowtime_is_tz ? TimestampTzGetDatum(time) :
-				TimestampGetDatum(time);
+			row->tts_values[rowtime - 1] = kda_rowtime_value(options, rowtime_type, time);
 			row->tts_isnull[rowtime - 1] = false;
 		}
 		kda_inbox_put(writer, row, time, wm, true);
@@ -288,6 +294,22 @@ insert_range(Emission *em, int from, int to)
 	em->query->d_out += to - from;
 }
 
+/* A row as JSON, but for its first columns. */
+static char *
+slot_json(TupleTableSlot *slot, int skip)
+{
+	TupleDesc	from = slot->tts_tupleDescriptor;
+	TupleDesc	desc = CreateTemplateTupleDesc(from->natts - skip);
+	HeapTuple	tuple;
+
+	slot_getallattrs(slot);
+	for (int i = skip; i < from->natts; i++)
+		TupleDescCopyEntry(desc, i - skip + 1, from, i + 1);
+	BlessTupleDesc(desc);
+	tuple = heap_form_tuple(desc, slot->tts_values + skip, slot->tts_isnull + skip);
+	return TextDatumGetCString(DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc)));
+}
+
 /* A row that the table refuses goes to the error stream; the others are inserted. */
 static void
 insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
@@ -339,7 +361,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 			if (n++ == from)
 			{
 				time = emitted_time(em, slot, &wm);
-				json = kda_slot_json(slot, 1);
+				json = slot_json(slot, 1);
 				break;
 			}
 		ExecDropSingleTupleTableSlot(slot);

@@ -10,6 +10,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -275,7 +276,7 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	Oid			transtype = kda_agg_transtype(aggref->aggfnoid, argtypes, nargs);
 	Expr	   *expr,
 			   *inv;
-	Datum		text;
+	Datum		init_text;
 	MemoryContext old = MemoryContextSwitchTo(groups->context);
 
 	spec->aggref = copyObject(aggref);
@@ -319,14 +320,14 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 		spec->deserial = make_call(groups->context, form->aggdeserialfn, 2, InvalidOid,
 								   (Node *) groups->aggstate, (Node *) expr);
 	}
-	text = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->init_null);
+	init_text = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->init_null);
 	if (!spec->init_null)
 	{
 		Oid			input,
 					param;
 
 		getTypeInputInfo(transtype, &input, &param);
-		spec->init = OidInputFunctionCall(input, TextDatumGetCString(text), param, -1);
+		spec->init = OidInputFunctionCall(input, TextDatumGetCString(init_text), param, -1);
 	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);

@@ -197,6 +197,16 @@ columns_walker(Node *node, ColumnsContext *cxt)
 	return expression_tree_walker(node, columns_walker, cxt);
 }
 
+static int
+stream_natts(Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	int			n = RelationGetNumberOfAttributes(rel);
+
+	relation_close(rel, AccessShareLock);
+	return n;
+}
+
 Bitmapset *
 kda_plan_columns_of(Oid view, Oid stream)
 {
@@ -213,7 +223,7 @@ kda_plan_columns_of(Oid view, Oid stream)
 			lfirst_node(RangeTblEntry, lc)->relid == stream)
 			cxt.rtindex = i;
 	}
-	cxt.natts = get_relnatts(stream);
+	cxt.natts = stream_natts(stream);
 	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
 	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);

@@ -16,6 +16,7 @@
 #include "kda_stream.h"
 #include "nodes/plannodes.h"
 #include "stream/stream.h"
+#include "tcop/dest.h"
 #include "utils/tuplestore.h"
 
 typedef enum KdaShape

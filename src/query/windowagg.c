@@ -39,7 +39,7 @@ typedef struct AggInput
 	ExprState  *filter;
 } AggInput;
 
-typedef struct WindowAggState
+typedef struct KdaWindowAggState
 {
 	CustomScanState css;
 	KdaGroups  *groups;
@@ -48,7 +48,7 @@ typedef struct WindowAggState
 	Input	   *keys;
 	AggInput   *aggs;
 	bool		done;
-} WindowAggState;
+} KdaWindowAggState;
 
 static Node *create_state(CustomScan *scan);
 static void begin(CustomScanState *node, EState *estate, int eflags);
@@ -74,7 +74,7 @@ static const CustomExecMethods exec_methods = {
 static Node *
 create_state(CustomScan *scan)
 {
-	WindowAggState *state = palloc0(sizeof(WindowAggState));
+	KdaWindowAggState *state = palloc0(sizeof(KdaWindowAggState));
 
 	NodeSetTag(state, T_CustomScanState);
 	state->css.methods = &exec_methods;
@@ -110,7 +110,7 @@ check_aggregate(Oid aggfnoid)
 static void
 begin(CustomScanState *node, EState *estate, int eflags)
 {
-	WindowAggState *state = (WindowAggState *) node;
+	KdaWindowAggState *state = (KdaWindowAggState *) node;
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 	ListCell   *le = list_head(scan->custom_exprs);
 	ListCell   *lp = list_head(scan->custom_private);
@@ -182,7 +182,7 @@ evaluate(Input *input, TupleTableSlot *slot, ExprContext *econtext, bool *isnull
 static TupleTableSlot *
 exec(CustomScanState *node)
 {
-	WindowAggState *state = (WindowAggState *) node;
+	KdaWindowAggState *state = (KdaWindowAggState *) node;
 	KdaGroups  *groups = state->groups;
 	PlanState  *child = linitial(node->custom_ps);
 	ExprContext *econtext = node->ss.ps.ps_ExprContext;
@@ -245,7 +245,7 @@ rescan(CustomScanState *node)
 static void
 explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	WindowAggState *state = (WindowAggState *) node;
+	KdaWindowAggState *state = (KdaWindowAggState *) node;
 
 	ExplainPropertyInteger("Group Keys", NULL, state->nkeys, es);
 	ExplainPropertyInteger("Aggregates", NULL, state->naggs, es);

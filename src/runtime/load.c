@@ -173,12 +173,14 @@ load_progress(KdaFeed *feed)
 
 	stream->watermark = KDA_NO_TIME;
 	stream->advanced = KDA_NO_TIME;
+	stream->derived = KDA_NO_TIME;
 	SPI_execute(psprintf("SELECT * FROM kda_storage.stream_progress WHERE stream_id = %d",
 						 stream->id), true, 0);
 	if (SPI_processed == 0)
 		return;
 	stream->watermark = int_value(0, "watermark", KDA_NO_TIME);
 	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
+	stream->derived = int_value(0, "derived", KDA_NO_TIME);
 	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);
 	feed->position.snapshot1 = text_value(stream->context, 0, "snapshot1");
 	feed->position.snapshot2 = text_value(stream->context, 0, "snapshot2");
@@ -231,14 +233,18 @@ drop_feed(KdaFeed *feed)
 
 /* Did options, columns or owner change, so that everything has to be made anew? */
 static bool
-same_stream(KdaStream *stream, Oid inbox, Oid ring)
+same_stream(KdaStream *stream, const Oid *segments)
 {
 	Relation	rel = relation_open(stream->relid, AccessShareLock);
 	KdaStreamOptions *options = kda_stream_options_get(stream->relid);
 	KdaStreamOptions *had = stream->options;
 	bool		same;
 
-	same = stream->inbox == inbox && stream->ring == ring &&
+	/* they change places while we run */
+	same = (segments[0] == stream->inbox || segments[0] == stream->inbox2) &&
+		(segments[1] == stream->inbox || segments[1] == stream->inbox2) &&
+		(segments[2] == stream->ring || segments[2] == stream->ring2) &&
+		(segments[3] == stream->ring || segments[3] == stream->ring2) &&
 		stream->owner == rel->rd_rel->relowner &&
 		equalTupleDescs(stream->desc, RelationGetDescr(rel)) &&
 		kda_stream_options_equal(had, options, stream->desc->natts);
@@ -263,21 +269,24 @@ load_streams(KdaWorker *worker)
 	{
 		Oid			relid;
 		KdaFeed    *feed;
-		Oid			inbox,
-					ring;
+		Oid			segments[4];	/* inbox, its other; ring, its other */
 		int32		id;
 		char	   *failure;
 		bool		paused,
 					reset;
 		char	   *worker_name;
+		TimestampTz since;
 
 		SPI_tuptable = table;
 		if (!int_value(i, "alive", 0))
 			continue;
 		relid = (Oid) int_value(i, "rel", 0);
 		id = (int32) int_value(i, "stream_id", 0);
-		inbox = (Oid) int_value(i, "inbox", 0);
-		ring = (Oid) int_value(i, "ring", 0);
+		segments[0] = (Oid) int_value(i, "inbox", 0);
+		segments[1] = (Oid) int_value(i, "inbox2", 0);
+		segments[2] = (Oid) int_value(i, "ring", 0);
+		segments[3] = (Oid) int_value(i, "ring2", 0);
+		since = int_value(i, "segment_since", 0);
 		paused = int_value(i, "paused", 0);
 		reset = int_value(i, "reset_wanted", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
@@ -287,13 +296,16 @@ load_streams(KdaWorker *worker)
 			continue;
 
 		feed = kda_feed_by_relid(relid);
-		if (feed && feed->stream->id == id && same_stream(feed->stream, inbox, ring) &&
+		if (feed && feed->stream->id == id && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
 		else
 			feed = make_feed(worker, id, relid);
-		feed->stream->inbox = inbox;
-		feed->stream->ring = ring;
+		feed->stream->inbox = segments[0];
+		feed->stream->inbox2 = segments[1];
+		feed->stream->ring = segments[2];
+		feed->stream->ring2 = segments[3];
+		feed->stream->segment_since = since;
 		if (feed->stream->source && paused != feed->stream->paused)
 		{
 			feed->stream->source->ops->close(feed->stream->source, 1000);
@@ -310,7 +322,9 @@ load_streams(KdaWorker *worker)
 			load_progress(feed);
 		}
 		feed->stream->queries = NIL;
+		feed->stream->has_writers = false;
 		feed->writers = NIL;
+		feed->level = 0;
 		feeds = lappend(feeds, feed);
 	}
 	/* what is left was dropped or made anew */
@@ -410,6 +424,9 @@ load_queries(KdaWorker *worker)
 			query->joined = int_value(i, "joined", 0);
 			query->frontier = int_value(i, "frontier", KDA_NO_TIME);
 			query->complete_from = int_value(i, "complete_from", KDA_NO_TIME);
+			query->saved_joined = query->joined;
+			query->saved_frontier = query->frontier;
+			query->saved_complete_from = query->complete_from;
 			query->start_snapshot = text_value(context, i, "start_snapshot");
 		}
 		query->name = qualified_name(query->context, query->relid);
@@ -459,7 +476,10 @@ derive(KdaWorker *worker)
 		KdaFeed    *target = query->target_is_stream ? kda_feed_by_relid(query->target_rel) : NULL;
 
 		if (target)
+		{
 			target->writers = lappend(target->writers, query);
+			target->stream->has_writers = true;
+		}
 	}
 	/* Cycles are refused at CREATE, so the levels come to rest. */
 	for (int round = 0; round <= list_length(worker->feeds); round++)
@@ -483,10 +503,13 @@ derive(KdaWorker *worker)
 		KdaStream  *stream = feed->stream;
 		Bitmapset  *needed = NULL;
 
-		if (stream->options->rowtime_attno > 0)
+		if (stream->options->server_type == NULL)
+			needed = bms_add_range(needed, 1, stream->desc->natts);
+		else if (stream->options->rowtime_attno > 0)
 			needed = bms_add_member(needed, stream->options->rowtime_attno);
-		foreach(lq, stream->queries)
-			needed = bms_add_members(needed,
+		if (stream->options->server_type)
+			foreach(lq, stream->queries)
+				needed = bms_add_members(needed,
 									 kda_plan_columns_of(((KdaQuery *) lfirst(lq))->batch_rel,
 														 stream->relid));
 		if (stream->batch == NULL || !bms_equal(needed, stream->needed))

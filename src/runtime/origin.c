@@ -19,6 +19,7 @@
 #include "catalog/dependency.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "runtime/runtime.h"

@@ -10,6 +10,7 @@
 
 #include "kda_stream.h"
 #include "storage/condition_variable.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
 
 /*---- guc.c: the parameters kda_stream.* (units in the names) */

@@ -33,10 +33,11 @@ static Statement save_stream = {
 	"snapshot1 = $5, snapshot2 = $6, last_xid = $7, last_seq = $8, "
 	"records_in = records_in OPERATOR(pg_catalog.+) $9, bytes_in = bytes_in OPERATOR(pg_catalog.+) $10, "
 	"records_late = records_late OPERATOR(pg_catalog.+) $11, records_failed = records_failed OPERATOR(pg_catalog.+) $12, "
-	"records_skipped = records_skipped OPERATOR(pg_catalog.+) $13, last_commit = $14, last_error = $15 "
+	"records_skipped = records_skipped OPERATOR(pg_catalog.+) $13, last_commit = $14, last_error = $15, "
+	"derived = $16 "
 	"WHERE stream_id OPERATOR(pg_catalog.=) $1",
-	15, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID}
+	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
 };
 
 static Statement save_shard = {
@@ -140,6 +141,7 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	values[12] = Int64GetDatum(stream->d_skipped);
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
+	set_time(values, nulls, 15, stream->derived);
 	run(&save_stream, values, nulls);
 
 	for (int i = 0; i < stream->nshards; i++)
@@ -245,6 +247,7 @@ kda_feed_remember(KdaFeed *feed)
 	copy_shards(feed);
 	feed->saved_watermark = stream->watermark;
 	feed->saved_advanced = stream->advanced;
+	feed->saved_derived = stream->derived;
 	if (feed->next_position.snapshot1 != feed->position.snapshot1)
 	{
 		/* the new one lives in memory of the transaction */
@@ -290,6 +293,7 @@ kda_feed_go_back(KdaFeed *feed)
 	}
 	stream->watermark = feed->saved_watermark;
 	stream->advanced = feed->saved_advanced;
+	stream->derived = feed->saved_derived;
 	feed->next_position = feed->position;
 	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
 }

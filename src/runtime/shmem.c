@@ -13,6 +13,7 @@
 
 #include "miscadmin.h"
 #include "runtime/runtime.h"
+#include "utils/builtins.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/shmem.h"

@@ -30,14 +30,20 @@
 #include "port/pg_crc32c.h"
 #include "portability/instr_time.h"
 #include "runtime/error_stream.h"
+#include "query/groups.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
+#include "stream/inbox.h"
 #include "stream/window_math.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+KdaFeed    *kda_current_feed = NULL;
+
+#define ROTATE_EVERY	(5 * USECS_PER_SEC)
 
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext
@@ -52,6 +58,12 @@ current_stream(Oid relid)
 	KdaFeed    *feed = kda_feed_by_relid(relid);
 
 	return feed ? feed->stream : NULL;
+}
+
+static KdaBatch *
+running_batch(void)
+{
+	return kda_current_query ? kda_current_query->stream->batch : NULL;
 }
 
 /*---- refused records */
@@ -174,10 +186,14 @@ stage_read(KdaFeed *feed)
 		int			n;
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
-		n = kda_inbox_read(stream, &feed->next_position, stream->batch, kda_batch_records, limit,
-						   &feed->more, TopTransactionContext);
+		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
+						   TopTransactionContext);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
+		if (n > 0 || feed->more)
+			stream->shards[0].quiet_since = 0;
+		else if (stream->shards[0].quiet_since == 0)
+			stream->shards[0].quiet_since = kda_clock_now();
 		return;
 	}
 
@@ -373,6 +389,8 @@ settle_queries(KdaFeed *feed)
 			if (query->groups == NULL || kda_groups_min_window_end(query->groups) <= stream->watermark)
 				kda_query_close_windows(query, stream->watermark);
 		}
+		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump)
+			kda_query_emit_changed(query);
 		if (stream->watermark > query->frontier)
 			query->frontier = stream->watermark;
 	}
@@ -399,11 +417,22 @@ pass_watermark_on(KdaFeed *feed)
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))
 		return;
 	writer = kda_inbox_begin(feed->stream->relid);
-	kda_inbox_put_watermark(writer, least);
+	kda_inbox_put_control(writer, KDA_CONTROL_WATERMARK, least);
 	kda_inbox_end(writer);
 	feed->derived_sent = least;
 	feed->touched = true;
 	feed->more = true;
+}
+
+/* The names of the source's shards, by its own index. */
+static char **
+source_shard_names(KdaStream *stream)
+{
+	char	  **names = palloc(sizeof(char *) * Max(stream->source->nshards, 1));
+
+	for (int i = 0; i < stream->source->nshards; i++)
+		names[i] = stream->source->shards[i]->name;
+	return names;
 }
 
 /* ALTER STREAM … RESET: emits the open windows and forgets the watermark. */
@@ -453,6 +482,17 @@ has_queries(KdaFeed *feed)
 	return false;
 }
 
+/* Storage that nobody needs any more makes room. */
+static void
+rotate(KdaFeed *feed, TimestampTz now)
+{
+	KdaStream  *stream = feed->stream;
+
+	kda_stream_rotate(stream, now,
+					  OidIsValid(stream->inbox2) &&
+					  kda_inbox_consumed(stream, stream->inbox2, &feed->next_position));
+}
+
 static void
 run_feed(KdaFeed *feed, TimestampTz now)
 {
@@ -462,30 +502,32 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	ListCell   *lc;
 
 	feed->more = false;
+	feed->tick_at = KDA_END_TIME;
 	if (stream->failure)
 		return;
 	if (stream->paused)
 		return;
 	if (!has_queries(feed))
-	{
-		if (OidIsValid(stream->inbox))
-			kda_inbox_trim(stream, NULL, now);
 		return;
-	}
+	kda_current_feed = feed;
 	if (feed->reset_wanted)
 		reset_stream(feed);
 
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
-	advance = kda_take_advances(stream);
-	if (advance > stream->advanced)
-		stream->advanced = advance;
+	if (feed->advanced && stream->options->server_type)
+	{
+		advance = kda_take_advances(stream);
+		if (advance > stream->advanced)
+			stream->advanced = advance;
+	}
+	feed->advanced = false;
 
 	stage_read(feed);
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
-	if (stream->ring && stream->raw->n > 0)
-		kda_ring_append(stream, stream->raw, now);
+	if (OidIsValid(stream->ring) && stream->raw->n > 0)
+		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
 	run_queries(feed);
 
 	/* idle shards and the wall clock come after the rows that were there */
@@ -500,10 +542,12 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		strcmp(feed->last_error, feed->stored_error) != 0;
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;
-	if (stream->ring)
-		kda_ring_trim(stream, now);
-	else if (OidIsValid(stream->inbox))
-		kda_inbox_trim(stream, &feed->next_position, now);
+	if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
+	{
+		rotate(feed, now);
+		feed->rotate_at = now + ROTATE_EVERY;
+	}
+	kda_current_feed = NULL;
 }
 
 bool
@@ -518,6 +562,7 @@ kda_transaction(KdaWorker *worker)
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "processing a batch");
 	kda_current_stream = current_stream;
+	kda_running_batch = running_batch;
 
 	foreach(lc, worker->feeds)
 	{
@@ -536,17 +581,19 @@ kda_transaction(KdaWorker *worker)
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
-		bool		emitted = false;
-
 		if (feed->touched)
 			kda_save_feed(feed, now);
 		foreach(lq, feed->stream->queries)
 		{
 			KdaQuery   *query = lfirst(lq);
 
+			if (query->failed_now)
+			{
+				kda_fail_query(query, query->failure);
+				query->failed_now = false;
+			}
 			if (feed->touched && query_runs(query))
 				kda_save_query(query, now);
-			emitted |= query->d_out > 0;
 			if (query->target_is_stream && query->d_out > 0)
 			{
 				KdaFeed    *target = kda_feed_by_relid(query->target_rel);
@@ -555,7 +602,6 @@ kda_transaction(KdaWorker *worker)
 					target->more = true;
 			}
 		}
-		(void) emitted;
 	}
 	kda_error_stream_trim();
 	PopActiveSnapshot();

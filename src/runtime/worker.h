@@ -13,6 +13,7 @@
 #include "nodes/pg_list.h"
 #include "query/query.h"
 #include "runtime/runtime.h"
+#include "stream/inbox.h"
 #include "stream/stream.h"
 
 /* What the worker holds of a stream beside KdaStream itself. */
@@ -29,12 +30,15 @@ typedef struct KdaFeed
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	bool		reset_wanted;
 	bool		touched;		/* something of it changed in this transaction */
+	bool		advanced;		/* kda.advance may have left something */
+	TimestampTz rotate_at;		/* next look at the segments */
 	TimestampTz tick_at;		/* when idle time-out or wall clock would move it */
 	/* state as of the last commit, to go back to after an abort */
 	KdaShard   *saved_shards;
 	int			saved_nshards;
 	KdaTime		saved_watermark;
 	KdaTime		saved_advanced;
+	KdaTime		saved_derived;
 	char		last_error[512];
 	char		stored_error[512];	/* what kda_storage says */
 	TimestampTz retry_at;
@@ -55,6 +59,9 @@ typedef struct KdaWorker
 } KdaWorker;
 
 extern KdaWorker *kda_worker;
+
+/* The stream that is being worked on: an error outside its queries is its own. */
+extern KdaFeed *kda_current_feed;
 
 /*---- load.c */
 

@@ -115,7 +115,7 @@ get_plan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *best, L
 
 /*---- scanning */
 
-typedef struct ScanState
+typedef struct StreamScan
 {
 	/* worker */
 	KdaBatch   *batch;
@@ -143,10 +143,10 @@ typedef struct ScanState
 	int			nrows;
 	int			capacity;
 	MemoryContext context;
-} ScanState;
+} StreamScan;
 
 /* The session's most recent scan: whose rows kda.rowtime(ctid) speaks of. */
-static ScanState *last_scan = NULL;
+static StreamScan *last_scan = NULL;
 
 static void
 forget_scan(void *arg)
@@ -156,7 +156,7 @@ forget_scan(void *arg)
 }
 
 static void
-begin_batch_scan(ScanState *s, TupleDesc desc, Oid relid)
+begin_batch_scan(StreamScan *s, TupleDesc desc, Oid relid)
 {
 	KdaStream  *stream = kda_current_stream ? kda_current_stream(relid) : NULL;
 
@@ -172,7 +172,7 @@ begin_batch_scan(ScanState *s, TupleDesc desc, Oid relid)
 }
 
 static TupleTableSlot *
-next_of_batch(ScanState *s, TupleTableSlot *slot)
+next_of_batch(StreamScan *s, TupleTableSlot *slot)
 {
 	KdaBatch   *batch = s->batch;
 	int			row = s->next;
@@ -205,7 +205,7 @@ next_of_batch(ScanState *s, TupleTableSlot *slot)
 static void
 begin_scan(ForeignScanState *node, int eflags)
 {
-	ScanState  *s = palloc0(sizeof(ScanState));
+	StreamScan  *s = palloc0(sizeof(StreamScan));
 	Relation	rel = node->ss.ss_currentRelation;
 	KdaStreamIds ids;
 
@@ -250,7 +250,7 @@ ignore_refusal(void *arg, int index, const KdaDecodeError *error)
 }
 
 static bool
-next_segment(ScanState *s, EState *estate)
+next_segment(StreamScan *s, EState *estate)
 {
 	if (s->scan)
 	{
@@ -274,7 +274,7 @@ next_segment(ScanState *s, EState *estate)
 }
 
 static void
-note_rowtime(ScanState *s, KdaTime t, TupleTableSlot *slot)
+note_rowtime(StreamScan *s, KdaTime t, TupleTableSlot *slot)
 {
 	if (s->nrows == s->capacity)
 	{
@@ -288,7 +288,7 @@ note_rowtime(ScanState *s, KdaTime t, TupleTableSlot *slot)
 
 /* A row of the inbox; NULL: no more. */
 static TupleTableSlot *
-next_of_inbox(ForeignScanState *node, ScanState *s, TupleTableSlot *slot)
+next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	AttrNumber	rowtime = s->options->rowtime_attno;
@@ -336,7 +336,7 @@ next_of_inbox(ForeignScanState *node, ScanState *s, TupleTableSlot *slot)
 
 /* Takes blocks until one has rows; false: no more. */
 static bool
-next_block(ForeignScanState *node, ScanState *s)
+next_block(ForeignScanState *node, StreamScan *s)
 {
 	for (;;)
 	{
@@ -376,7 +376,7 @@ next_block(ForeignScanState *node, ScanState *s)
 }
 
 static TupleTableSlot *
-next_of_ring(ForeignScanState *node, ScanState *s, TupleTableSlot *slot)
+next_of_ring(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 {
 	KdaBatch   *b = s->block;
 	int			row;
@@ -396,7 +396,7 @@ next_of_ring(ForeignScanState *node, ScanState *s, TupleTableSlot *slot)
 static TupleTableSlot *
 iterate_scan(ForeignScanState *node)
 {
-	ScanState  *s = node->fdw_state;
+	StreamScan  *s = node->fdw_state;
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 	TupleTableSlot *result;
 
@@ -410,7 +410,7 @@ iterate_scan(ForeignScanState *node)
 static void
 rescan(ForeignScanState *node)
 {
-	ScanState  *s = node->fdw_state;
+	StreamScan  *s = node->fdw_state;
 
 	if (kda_in_worker)
 	{
@@ -429,7 +429,7 @@ rescan(ForeignScanState *node)
 static void
 end_scan(ForeignScanState *node)
 {
-	ScanState  *s = node->fdw_state;
+	StreamScan  *s = node->fdw_state;
 
 	if (s == NULL || kda_in_worker)
 		return;

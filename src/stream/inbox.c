@@ -14,6 +14,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
@@ -38,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/xid8.h"
 
 #define WRITE_ROWS	1000
 
@@ -46,14 +48,7 @@
 static char *
 column_type(Form_pg_attribute att)
 {
-	char	   *type = format_type_extended(att->atttypid, att->atttypmod,
-											FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-
-	if (OidIsValid(att->attcollation) && att->attcollation != get_typcollation(att->atttypid))
-		return psprintf("%s COLLATE %s", type,
-						quote_qualified_identifier(get_namespace_name(get_collation_namespace(att->attcollation)),
-												   get_collation_name(att->attcollation)));
-	return type;
+	return kda_column_type_sql(att->atttypid, att->atttypmod, att->attcollation);
 }
 
 char *

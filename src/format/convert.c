@@ -1,0 +1,847 @@
+/*-------------------------------------------------------------------------
+ *
+ * convert.c
+ *	  One value of a record to one column: the rules of JSON to SQL (docs,
+ *	  "JSON values").  Common types are read without a function call; the rest
+ *	  goes through the type's input function, which may raise an error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "format/value.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+typedef enum Kind
+{
+	C_TEXT,
+	C_VARCHAR,
+	C_INT,						/* 2, 4, 8 bytes */
+	C_FLOAT4,
+	C_FLOAT8,
+	C_BOOL,
+	C_NUMERIC,
+	C_TIME,						/* timestamptz, timestamp, date */
+	C_JSON,						/* json, jsonb */
+	C_COMPOSED,					/* arrays, composite types: from JSON arrays and objects */
+	C_INPUT						/* everything else */
+} Kind;
+
+struct KdaConverter
+{
+	Kind		kind;
+	char	   *column;
+	Oid			type;
+	int32		typmod;
+	int16		typlen;
+	bool		byval;
+	bool		numbers;		/* C_INPUT: JSON numbers are welcome (a domain over a number, say) */
+	KdaTimeFormat time_format;
+	pg_tz	   *zone;
+	bool		zone_is_utc;
+	FmgrInfo	input;
+	Oid			ioparam;
+	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
+	ReturnSetInfo expected;		/* … of one column */
+};
+
+bool
+kda_decode_error(KdaDecodeError *error, const char *name, const char *fmt,...)
+{
+	va_list		args;
+
+	error->name = name;
+	va_start(args, fmt);
+	vsnprintf(error->message, sizeof(error->message), fmt, args);
+	va_end(args);
+	return false;
+}
+
+KdaConverter *
+kda_converter_create(MemoryContext context, const char *column, Oid type, int32 typmod,
+					 KdaTimeFormat time_format, const char *time_zone)
+{
+	KdaConverter *c = MemoryContextAllocZero(context, sizeof(KdaConverter));
+	Oid			input;
+
+	c->column = MemoryContextStrdup(context, column);
+	c->type = type;
+	c->typmod = typmod;
+	get_typlenbyval(type, &c->typlen, &c->byval);
+	c->time_format = time_format;
+	c->zone = pg_tzset(time_zone);
+	if (c->zone == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" not recognized", time_zone)));
+	c->zone_is_utc = pg_strcasecmp(time_zone, "UTC") == 0;
+	getTypeInputInfo(type, &input, &c->ioparam);
+	fmgr_info_cxt(input, &c->input, context);
+	switch (type)
+	{
+		case TEXTOID:
+			c->kind = C_TEXT;
+			break;
+		case VARCHAROID:
+			c->kind = typmod < 0 ? C_TEXT : C_VARCHAR;
+			break;
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+			c->kind = C_INT;
+			break;
+		case FLOAT4OID:
+			c->kind = C_FLOAT4;
+			break;
+		case FLOAT8OID:
+			c->kind = C_FLOAT8;
+			break;
+		case BOOLOID:
+			c->kind = C_BOOL;
+			break;
+		case NUMERICOID:
+			c->kind = C_NUMERIC;
+			break;
+		case TIMESTAMPTZOID:
+		case TIMESTAMPOID:
+		case DATEOID:
+			c->kind = C_TIME;
+			break;
+		case JSONOID:
+		case JSONBOID:
+			c->kind = C_JSON;
+			break;
+		default:
+			{
+				Oid			base = getBaseType(type);
+				char		category;
+				bool		preferred;
+
+				get_type_category_preferred(base, &category, &preferred);
+				c->numbers = category == TYPCATEGORY_NUMERIC || base == TEXTOID || base == VARCHAROID;
+				c->kind = base == type && (get_element_type(type) != InvalidOid ||
+										   get_typtype(type) == TYPTYPE_COMPOSITE) ? C_COMPOSED : C_INPUT;
+				if (c->kind == C_COMPOSED)
+				{
+					MemoryContext old = MemoryContextSwitchTo(context);
+
+					fmgr_info_cxt(F_JSON_TO_RECORD, &c->to_record, context);
+					c->expected.type = T_ReturnSetInfo;
+					c->expected.expectedDesc = CreateTemplateTupleDesc(1);
+					TupleDescInitEntry(c->expected.expectedDesc, 1, "v", type, typmod, 0);
+					BlessTupleDesc(c->expected.expectedDesc);
+					MemoryContextSwitchTo(old);
+				}
+			}
+	}
+	return c;
+}
+
+/*---- messages */
+
+static KdaConverted
+failed(KdaConverter *c, const KdaValue *v, KdaDecodeError *error, const char *why)
+{
+	static const char *const kinds[] = {"", "null", "string", "number", "boolean", "boolean", "object", "array"};
+	int			shown = pg_mbcliplen(v->p, v->len, 40);
+
+	kda_decode_error(error, "conversion", "column \"%s\": JSON %s %.*s%s cannot be %s%s%s", c->column,
+					 kinds[v->kind], shown, v->p, shown < v->len ? "…" : "", format_type_be(c->type),
+					 why ? ": " : "", why ? why : "");
+	return KDA_CONVERT_FAILED;
+}
+
+/*---- text of a value */
+
+/*
+ * The characters of a string, or the source text of anything else, with a zero
+ * byte after them.  NULL with *why.
+ */
+static char *
+plain_text(const KdaValue *v, MemoryContext temp, int *len, const char **why)
+{
+	char	   *out = MemoryContextAllocHuge(temp, (Size) v->len + 1);
+
+	if (v->escaped)
+	{
+		*len = kda_json_unescape(v->p, v->len, out, why);
+		if (*len < 0)
+			return NULL;
+	}
+	else
+	{
+		memcpy(out, v->p, v->len);
+		*len = v->len;
+	}
+	out[*len] = '\0';
+	return out;
+}
+
+static inline bool
+foreign_encoding(void)
+{
+	int			encoding = GetDatabaseEncoding();
+
+	return unlikely(encoding != PG_UTF8 && encoding != PG_SQL_ASCII);
+}
+
+/* Copies a result of an input function to where the batch lives. */
+static Datum
+to_batch(KdaConverter *c, KdaBatch *batch, Datum d)
+{
+	Size		size;
+	void	   *copy;
+
+	if (c->byval)
+		return d;
+	if (c->typlen == -1)
+		d = PointerGetDatum(PG_DETOAST_DATUM(d));
+	size = c->typlen == -1 ? VARSIZE(DatumGetPointer(d)) :
+		c->typlen == -2 ? strlen(DatumGetCString(d)) + 1 : c->typlen;
+	copy = kda_batch_alloc(batch, size);
+	memcpy(copy, DatumGetPointer(d), size);
+	return PointerGetDatum(copy);
+}
+
+static KdaConverted
+by_input(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		 Datum *result, KdaDecodeError *error)
+{
+	const char *why;
+	char	   *text;
+	int			len;
+	MemoryContext old;
+	pg_tz	   *zone = session_timezone;
+
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	text = plain_text(v, temp, &len, &why);
+	if (text == NULL)
+		return failed(c, v, error, why);
+	old = MemoryContextSwitchTo(temp);
+	if (foreign_encoding())
+		text = pg_any_to_server(text, len, PG_UTF8);
+	/* a time without a zone is in the stream's; decode.c puts it back after an error */
+	session_timezone = c->zone;
+	*result = InputFunctionCall(&c->input, text, c->ioparam, c->typmod);
+	session_timezone = zone;
+	*result = to_batch(c, batch, *result);
+	MemoryContextSwitchTo(old);
+	return KDA_CONVERTED;
+}
+
+static KdaConverted
+to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		Datum *result, KdaDecodeError *error)
+{
+	struct varlena *out;
+	int			len = v->len;
+
+	if (foreign_encoding())
+		return by_input(c, v, batch, temp, may_raise, result, error);
+	out = kda_batch_alloc(batch, (Size) len + VARHDRSZ);
+	if (unlikely(v->escaped))
+	{
+		const char *why;
+
+		len = kda_json_unescape(v->p, v->len, VARDATA(out), &why);
+		if (len < 0)
+			return failed(c, v, error, why);
+	}
+	else
+		memcpy(VARDATA(out), v->p, len);
+	if (c->kind == C_VARCHAR && len > c->typmod - VARHDRSZ)
+	{
+		int			max = c->typmod - VARHDRSZ;
+		int			clip = pg_mbcharcliplen(VARDATA(out), len, max);
+
+		for (int i = clip; i < len; i++)
+			if (VARDATA(out)[i] != ' ')
+				return failed(c, v, error, "it is too long");
+		len = clip;
+	}
+	SET_VARSIZE(out, len + VARHDRSZ);
+	*result = PointerGetDatum(out);
+	return KDA_CONVERTED;
+}
+
+/*---- numbers */
+
+/* Decimal text without blanks as an integer; NULL on success, else what is wrong. */
+static const char *
+integer_of(const char *p, int len, int64 *out)
+{
+	const char *end = p + len;
+	bool		negative = false;
+	uint64		value = 0;
+	int			digits = 0;
+	int			scale = 0;		/* digits after the point */
+	int64		exponent = 0;
+	int			zeros = 0;		/* trailing ones that are not in value yet */
+	bool		point = false;
+	bool		any = false;
+
+	if (p < end && (*p == '-' || *p == '+'))
+		negative = *p++ == '-';
+	/* the usual case */
+	if (end - p <= 18)
+	{
+		const char *q = p;
+
+		while (q < end && *q >= '0' && *q <= '9')
+			value = value * 10 + (*q++ - '0');
+		if (q == end && q > p)
+		{
+			*out = negative ? -(int64) value : (int64) value;
+			return NULL;
+		}
+		value = 0;
+	}
+	for (; p < end; p++)
+	{
+		if (*p >= '0' && *p <= '9')
+		{
+			any = true;
+			if (point)
+				scale++;
+			if (*p == '0')
+			{
+				zeros++;
+				continue;
+			}
+			for (; zeros > 0; zeros--)
+				if (value != 0 || digits > 0)
+				{
+					if (++digits > 19 || value > PG_UINT64_MAX / 10)
+						return "out of range";
+					value *= 10;
+				}
+			if (++digits > 19 || value > PG_UINT64_MAX / 10)
+				return "out of range";
+			value = value * 10 + (*p - '0');
+		}
+		else if (*p == '.' && !point)
+			point = true;
+		else
+			break;
+	}
+	if (!any)
+		return "invalid syntax";
+	if (p < end && (*p == 'e' || *p == 'E'))
+	{
+		bool		down = false;
+
+		p++;
+		if (p < end && (*p == '-' || *p == '+'))
+			down = *p++ == '-';
+		if (p >= end)
+			return "invalid syntax";
+		for (; p < end && *p >= '0' && *p <= '9'; p++)
+			exponent = Min(exponent * 10 + (*p - '0'), 1000000);
+		if (down)
+			exponent = -exponent;
+	}
+	if (p < end)
+		return "invalid syntax";
+	if (value != 0)
+	{
+		exponent += zeros - scale;
+		if (exponent < 0)
+			return "it has a fraction";
+		for (; exponent > 0; exponent--)
+		{
+			if (value > PG_UINT64_MAX / 10)
+				return "out of range";
+			value *= 10;
+		}
+	}
+	if (value > (uint64) PG_INT64_MAX + (negative ? 1 : 0))
+		return "out of range";
+	*out = negative ? (int64) (0 - value) : (int64) value;
+	return NULL;
+}
+
+static const char *
+trim(const char *p, int *len)
+{
+	while (*len > 0 && isspace((unsigned char) *p))
+	{
+		p++;
+		(*len)--;
+	}
+	while (*len > 0 && isspace((unsigned char) p[*len - 1]))
+		(*len)--;
+	return p;
+}
+
+static KdaConverted
+to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+	   Datum *result, KdaDecodeError *error)
+{
+	int64		n;
+	int			len = v->len;
+	const char *p = v->p;
+	const char *why;
+
+	if (v->kind == KDA_VALUE_STRING)
+	{
+		/* '12.0' is no integer in PostgreSQL, 12.0 in JSON is */
+		if (v->escaped || len == 0 || memchr(p, '.', len) || memchr(p, 'e', len) || memchr(p, 'E', len))
+			return by_input(c, v, batch, temp, may_raise, result, error);
+		p = trim(p, &len);
+	}
+	why = integer_of(p, len, &n);
+	if (why == NULL && ((c->type == INT4OID && (n < PG_INT32_MIN || n > PG_INT32_MAX)) ||
+						(c->type == INT2OID && (n < PG_INT16_MIN || n > PG_INT16_MAX))))
+		why = "out of range";
+	if (why)
+		return v->kind == KDA_VALUE_STRING ? by_input(c, v, batch, temp, may_raise, result, error) :
+			failed(c, v, error, why);
+	*result = c->type == INT8OID ? Int64GetDatum(n) : c->type == INT4OID ? Int32GetDatum((int32) n) :
+		Int16GetDatum((int16) n);
+	return KDA_CONVERTED;
+}
+
+/* Decimal text as a double; false if it is out of range or no number. */
+static bool
+double_of(const char *p, int len, double *out)
+{
+	static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+	const char *end = p + len;
+	const char *q = p;
+	bool		negative = false;
+	int64		mantissa = 0;
+	int			digits = 0;
+	int			scale = 0;
+	char		buffer[128];
+	char	   *copy = buffer;
+	char	   *stop;
+	bool		fine;
+
+	if (q < end && *q == '-')
+	{
+		negative = true;
+		q++;
+	}
+	while (q < end && *q >= '0' && *q <= '9' && digits <= 15)
+	{
+		mantissa = mantissa * 10 + (*q++ - '0');
+		digits++;
+	}
+	if (q < end && *q == '.' && digits > 0)
+	{
+		q++;
+		while (q < end && *q >= '0' && *q <= '9' && digits <= 15)
+		{
+			mantissa = mantissa * 10 + (*q++ - '0');
+			digits++;
+			scale++;
+		}
+	}
+	if (q == end && digits > 0 && digits <= 15)
+	{
+		/* both are exact, so that one division rounds correctly */
+		double		d = (double) mantissa / powers[scale];
+
+		*out = negative ? -d : d;
+		return true;
+	}
+	if (len >= sizeof(buffer))
+		copy = palloc(len + 1);
+	memcpy(copy, p, len);
+	copy[len] = '\0';
+	errno = 0;
+	*out = strtod(copy, &stop);
+	fine = *stop == '\0' && len > 0 && !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
+	if (copy != buffer)
+		pfree(copy);
+	return fine;
+}
+
+static KdaConverted
+to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		 Datum *result, KdaDecodeError *error)
+{
+	double		d;
+	float		f;
+
+	if (v->kind == KDA_VALUE_STRING)
+		return by_input(c, v, batch, temp, may_raise, result, error);
+	if (!double_of(v->p, v->len, &d))
+		return failed(c, v, error, "out of range");
+	if (c->kind == C_FLOAT8)
+	{
+		*result = Float8GetDatum(d);
+		return KDA_CONVERTED;
+	}
+	f = (float) d;
+	if (isinf(f) || (f == 0.0f && d != 0.0))
+		return failed(c, v, error, "out of range");
+	*result = Float4GetDatum(f);
+	return KDA_CONVERTED;
+}
+
+/*---- times */
+
+static inline int
+two_digits(const char *p)
+{
+	unsigned	a = (unsigned char) p[0] - '0',
+				b = (unsigned char) p[1] - '0';
+
+	return a <= 9 && b <= 9 ? (int) (a * 10 + b) : -1;
+}
+
+/*
+ * ISO 8601: YYYY-MM-DD[(T| )HH:MM[:SS[.fraction]]][Z|±HH[[:]MM]].  Anything else
+ * is left to the input function.
+ */
+static bool
+iso_time(const char *p, int len, int64 *wall, bool *has_zone, int *zone_seconds)
+{
+	static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	const char *end = p + len;
+	int			century,
+				year,
+				month,
+				day,
+				hour = 0,
+				minute = 0,
+				second = 0,
+				micros = 0;
+	int			days;
+
+	*has_zone = false;
+	*zone_seconds = 0;
+	if (len < 10 || p[4] != '-' || p[7] != '-' || (century = two_digits(p)) < 0 ||
+		(year = two_digits(p + 2)) < 0 || (month = two_digits(p + 5)) < 0 || (day = two_digits(p + 8)) < 0)
+		return false;
+	year += century * 100;
+	if (year == 0 || month < 1 || month > 12 || day < 1)
+		return false;
+	days = month_days[month - 1] + (month == 2 && isleap(year) ? 1 : 0);
+	if (day > days)
+		return false;
+	p += 10;
+	if (p < end && (*p == 'T' || *p == ' ' || *p == 't'))
+	{
+		p++;
+		if (end - p < 5 || (hour = two_digits(p)) < 0 || p[2] != ':' || (minute = two_digits(p + 3)) < 0 ||
+			hour > 23 || minute > 59)
+			return false;
+		p += 5;
+		if (p < end && *p == ':')
+		{
+			if (end - p < 3 || (second = two_digits(p + 1)) < 0 || second > 59)
+				return false;
+			p += 3;
+			if (p < end && (*p == '.' || *p == ','))
+			{
+				int			n = 0;
+				bool		up = false;
+
+				p++;
+				for (; p < end && *p >= '0' && *p <= '9'; p++, n++)
+				{
+					if (n < 6)
+						micros = micros * 10 + (*p - '0');
+					else if (n == 6)
+						up = *p >= '5';	/* core rounds */
+				}
+				if (n == 0 || n > 9)
+					return false;
+				for (; n < 6; n++)
+					micros *= 10;
+				micros += up;
+			}
+		}
+	}
+	if (p < end && (*p == 'Z' || *p == 'z'))
+	{
+		*has_zone = true;
+		p++;
+	}
+	else if (p < end && (*p == '+' || *p == '-'))
+	{
+		bool		west = *p == '-';
+		int			h,
+					m = 0;
+
+		p++;
+		if (end - p < 2 || (h = two_digits(p)) < 0)
+			return false;
+		p += 2;
+		if (p < end && *p == ':')
+			p++;
+		if (end - p >= 2)
+		{
+			if ((m = two_digits(p)) < 0)
+				return false;
+			p += 2;
+		}
+		if (h > 15 || m > 59)
+			return false;
+		*has_zone = true;
+		*zone_seconds = (h * 60 + m) * 60 * (west ? -1 : 1);
+	}
+	if (p != end)
+		return false;
+	*wall = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
+		((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
+	return true;
+}
+
+/* A wall clock time in the converter's zone as a point in time. */
+static int64
+from_wall(KdaConverter *c, int64 wall)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (c->zone_is_utc || timestamp2tm(wall, NULL, &tm, &fsec, NULL, NULL) != 0)
+		return wall;
+	return wall + (int64) DetermineTimeZoneOffset(&tm, c->zone) * USECS_PER_SEC;
+}
+
+/* And back. */
+static int64
+to_wall(KdaConverter *c, int64 time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+	int			tz;
+
+	if (c->zone_is_utc || timestamp2tm(time, &tz, &tm, &fsec, NULL, c->zone) != 0)
+		return time;
+	return time - (int64) tz * USECS_PER_SEC;
+}
+
+static void
+put_date(int64 wall, Datum *result)
+{
+	int64		days = wall / USECS_PER_DAY;
+
+	if (wall % USECS_PER_DAY < 0)
+		days--;
+	*result = DateADTGetDatum((DateADT) days);
+}
+
+static KdaConverted
+to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		Datum *result, KdaDecodeError *error)
+{
+	int64		wall;
+	bool		has_zone;
+	int			zone;
+
+	if (c->time_format != KDA_TIME_ISO8601)
+	{
+		/* seconds or milliseconds since 1970, as a number or its text */
+		int64		unit = c->time_format == KDA_TIME_EPOCH ? USECS_PER_SEC : 1000;
+		int64		whole;
+		int64		time;
+		int			len = v->len;
+		const char *p = v->kind == KDA_VALUE_STRING ? trim(v->p, &len) : v->p;
+
+		if (v->escaped)
+			return failed(c, v, error, "it is no number");
+		if (integer_of(p, len, &whole) == NULL)
+		{
+			if (pg_mul_s64_overflow(whole, unit, &time))
+				return failed(c, v, error, "out of range");
+		}
+		else
+		{
+			double		d;
+
+			if (!double_of(p, len, &d) || fabs(d) > 1e18 / unit)
+				return failed(c, v, error, "it is no number, or out of range");
+			time = (int64) rint(d * unit);
+		}
+		if (pg_sub_s64_overflow(time, (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY, &time) ||
+			!IS_VALID_TIMESTAMP(time))
+			return failed(c, v, error, "out of range");
+		if (c->type == TIMESTAMPTZOID)
+			*result = TimestampTzGetDatum(time);
+		else if (c->type == TIMESTAMPOID)
+			*result = TimestampGetDatum(to_wall(c, time));
+		else
+			put_date(to_wall(c, time), result);
+		return KDA_CONVERTED;
+	}
+	if (v->kind == KDA_VALUE_NUMBER)
+		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
+	if (v->escaped || !iso_time(v->p, v->len, &wall, &has_zone, &zone))
+		return by_input(c, v, batch, temp, may_raise, result, error);
+	switch (c->type)
+	{
+		case TIMESTAMPTZOID:
+			*result = TimestampTzGetDatum(has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall));
+			break;
+		case TIMESTAMPOID:
+			/* a zone that is given counts: the wall clock of the stream's zone */
+			*result = TimestampGetDatum(has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall);
+			break;
+		default:
+			put_date(wall, result);
+			break;
+	}
+	return KDA_CONVERTED;
+}
+
+/*---- the rest */
+
+static KdaConverted
+to_bool(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		Datum *result, KdaDecodeError *error)
+{
+	switch (v->kind)
+	{
+		case KDA_VALUE_TRUE:
+			*result = BoolGetDatum(true);
+			return KDA_CONVERTED;
+		case KDA_VALUE_FALSE:
+			*result = BoolGetDatum(false);
+			return KDA_CONVERTED;
+		case KDA_VALUE_STRING:
+			{
+				bool		b;
+				int			len = v->len;
+				const char *p = trim(v->p, &len);
+
+				if (!v->escaped && parse_bool_with_len(p, len, &b))
+				{
+					*result = BoolGetDatum(b);
+					return KDA_CONVERTED;
+				}
+				return failed(c, v, error, NULL);
+			}
+		default:
+			return failed(c, v, error, NULL);
+	}
+}
+
+static KdaConverted
+to_numeric(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		   Datum *result, KdaDecodeError *error)
+{
+	/* without a limit and of sane length, a JSON number cannot fail */
+	bool		harmless = v->kind == KDA_VALUE_NUMBER && c->typmod < 0 && v->len <= 100 &&
+		memchr(v->p, 'e', v->len) == NULL && memchr(v->p, 'E', v->len) == NULL;
+
+	return by_input(c, v, batch, temp, may_raise || harmless, result, error);
+}
+
+/* The source text of a JSON value; strings with their quotes. */
+static void
+with_quotes(const KdaValue *v, KdaValue *source)
+{
+	*source = *v;
+	source->escaped = false;
+	if (v->kind == KDA_VALUE_STRING)
+	{
+		source->p--;
+		source->len += 2;
+	}
+}
+
+static KdaConverted
+to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+			Datum *result, KdaDecodeError *error)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	MemoryContext old;
+	bool		isnull = true;
+	pg_tz	   *zone = session_timezone;
+	StringInfoData json;
+	HeapTupleData tuple;
+
+	if (v->kind == KDA_VALUE_STRING)
+		return by_input(c, v, batch, temp, may_raise, result, error);
+	if (v->kind != KDA_VALUE_ARRAY && v->kind != KDA_VALUE_OBJECT)
+		return failed(c, v, error, NULL);
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	old = MemoryContextSwitchTo(temp);
+	initStringInfo(&json);
+	appendStringInfoString(&json, "{\"v\":");
+	appendBinaryStringInfo(&json, v->p, v->len);
+	appendStringInfoChar(&json, '}');
+	InitFunctionCallInfoData(*fcinfo, &c->to_record, 1, InvalidOid, NULL, (Node *) &c->expected);
+	fcinfo->args[0].value = PointerGetDatum(cstring_to_text_with_len(json.data, json.len));
+	fcinfo->args[0].isnull = false;
+	session_timezone = c->zone;
+	*result = FunctionCallInvoke(fcinfo);
+	session_timezone = zone;
+	if (!fcinfo->isnull)
+	{
+		tuple.t_data = DatumGetHeapTupleHeader(*result);
+		tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+		ItemPointerSetInvalid(&tuple.t_self);
+		tuple.t_tableOid = InvalidOid;
+		*result = heap_getattr(&tuple, 1, c->expected.expectedDesc, &isnull);
+		if (!isnull)
+			*result = to_batch(c, batch, *result);
+	}
+	MemoryContextSwitchTo(old);
+	return isnull ? failed(c, v, error, NULL) : KDA_CONVERTED;
+}
+
+KdaConverted
+kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+			Datum *result, KdaDecodeError *error)
+{
+	bool		scalar = v->kind == KDA_VALUE_STRING || v->kind == KDA_VALUE_NUMBER;
+
+	switch (c->kind)
+	{
+		case C_TEXT:
+		case C_VARCHAR:
+			return to_text(c, v, batch, temp, may_raise, result, error);
+		case C_INT:
+			return scalar ? to_int(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+		case C_FLOAT4:
+		case C_FLOAT8:
+			return scalar ? to_float(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+		case C_NUMERIC:
+			return scalar ? to_numeric(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+		case C_TIME:
+			return scalar ? to_time(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+		case C_BOOL:
+			return to_bool(c, v, batch, temp, may_raise, result, error);
+		case C_JSON:
+			{
+				KdaValue	source;
+
+				if (v->quality == 0)	/* not from JSON: its text is the document */
+					source = *v;
+				else
+					with_quotes(v, &source);
+				return by_input(c, &source, batch, temp, may_raise, result, error);
+			}
+		case C_COMPOSED:
+			return to_composed(c, v, batch, temp, may_raise, result, error);
+		case C_INPUT:
+			if (v->kind == KDA_VALUE_STRING || (v->kind == KDA_VALUE_NUMBER && c->numbers))
+				return by_input(c, v, batch, temp, may_raise, result, error);
+			return failed(c, v, error, NULL);
+	}
+	return KDA_CONVERT_FAILED;	/* not reached */
+}

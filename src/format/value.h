@@ -1,0 +1,125 @@
+/*-------------------------------------------------------------------------
+ *
+ * value.h
+ *	  Between the parsers (json.c, csv.c) and the converters (convert.c): where
+ *	  in a record the value of a column is.  Private to format/.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_VALUE_H
+#define KDA_VALUE_H
+
+#include "kda_stream.h"
+#include "format/format.h"
+
+typedef enum KdaValueKind
+{
+	KDA_VALUE_MISSING = 0,
+	KDA_VALUE_NULL,
+	KDA_VALUE_STRING,			/* JSON: between the quotes */
+	KDA_VALUE_NUMBER,
+	KDA_VALUE_TRUE,
+	KDA_VALUE_FALSE,
+	KDA_VALUE_OBJECT,			/* source text */
+	KDA_VALUE_ARRAY
+} KdaValueKind;
+
+typedef struct KdaValue
+{
+	const char *p;				/* into the record */
+	uint32		len;
+	uint8		kind;			/* KdaValueKind */
+	bool		escaped;		/* a JSON string with backslashes */
+	uint8		quality;		/* 2: the key matched exactly, 1: but for its case */
+} KdaValue;
+
+/* Rows of one record: values[row * nslots + slot]. */
+typedef struct KdaRows
+{
+	KdaValue   *values;
+	int			nslots;
+	int			nrows;
+	int			room;			/* rows that fit */
+	MemoryContext context;
+} KdaRows;
+
+/* A further row with all values missing. */
+static inline KdaValue *
+kda_rows_add(KdaRows *rows)
+{
+	KdaValue   *v;
+
+	if (unlikely(rows->nrows == rows->room))
+	{
+		rows->room = rows->room ? rows->room * 2 : 16;
+		rows->values = rows->values ?
+			repalloc_huge(rows->values, sizeof(KdaValue) * rows->room * Max(rows->nslots, 1)) :
+			MemoryContextAllocHuge(rows->context, sizeof(KdaValue) * rows->room * Max(rows->nslots, 1));
+	}
+	v = rows->values + (Size) rows->nrows++ * rows->nslots;
+	memset(v, 0, sizeof(KdaValue) * rows->nslots);
+	return v;
+}
+
+extern bool kda_decode_error(KdaDecodeError *error, const char *name, const char *fmt,...) pg_attribute_printf(3, 4);
+
+/*---- json.c */
+typedef struct KdaJsonPlan KdaJsonPlan;
+
+/* What a slot wants: path NULL: the key name, in any case. */
+typedef struct KdaJsonWish
+{
+	const char *path;
+	const char *name;
+} KdaJsonWish;
+
+extern KdaJsonPlan *kda_json_plan(MemoryContext context, const KdaJsonWish *wishes, int n,
+								  const char *row_path);
+/*
+ * Checks the whole text (it must be valid UTF-8 already) and adds its rows.
+ * Returns false with *error.
+ */
+extern bool kda_json_parse(KdaJsonPlan *plan, const char *data, Size len, int max_depth,
+						   KdaRows *rows, KdaDecodeError *error);
+/*
+ * Resolves backslashes; out has room for len bytes.  Returns the length, or -1
+ * with *why (a zero character, half a surrogate pair).
+ */
+extern int	kda_json_unescape(const char *p, uint32 len, char *out, const char **why);
+
+/*---- csv.c */
+typedef struct KdaCsv
+{
+	char		delimiter;
+	bool		header;
+	const char *null_text;
+	int			ncolumns;		/* of the stream */
+	const char *const *names;	/* of the columns, for the header */
+	const int  *slot_of;		/* [ncolumns]: -1: no query reads it */
+	char	   *scratch;		/* for quoted fields; as long as the longest record */
+	Size		scratch_size;
+	MemoryContext context;
+} KdaCsv;
+
+extern bool kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeError *error);
+
+/*---- convert.c */
+typedef struct KdaConverter KdaConverter;
+
+typedef enum KdaConverted
+{
+	KDA_CONVERTED,
+	KDA_CONVERT_FAILED,			/* *error says why */
+	KDA_CONVERT_MAY_RAISE		/* not tried: needs a subtransaction around it */
+} KdaConverted;
+
+extern KdaConverter *kda_converter_create(MemoryContext context, const char *column, Oid type, int32 typmod,
+										  KdaTimeFormat time_format, const char *time_zone);
+/*
+ * value is neither missing nor null.  may_raise: an ereport is all right.
+ * temp: for what is needed on the way.
+ */
+extern KdaConverted kda_convert(KdaConverter *converter, const KdaValue *value, KdaBatch *batch,
+								MemoryContext temp, bool may_raise, Datum *result, KdaDecodeError *error);
+
+#endif							/* KDA_VALUE_H */
