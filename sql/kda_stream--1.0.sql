@@ -42,6 +42,7 @@ CREATE TABLE kda_storage.stream_progress (
 	snapshot2	text,
 	last_xid	xid8,
 	last_seq	bigint,
+	has_read	boolean NOT NULL DEFAULT false,	-- a record has been committed since start
 	records_in	bigint NOT NULL DEFAULT 0,
 	bytes_in	bigint NOT NULL DEFAULT 0,
 	records_late bigint NOT NULL DEFAULT 0,
@@ -145,6 +146,8 @@ CREATE TABLE kda_storage.origin (
 	database_oid		oid NOT NULL,
 	errors_forgotten	bigint NOT NULL DEFAULT 0	-- rows that have left kda.error_stream
 );
+COMMENT ON SEQUENCE kda_storage.error_id_seq IS 'numbers of refused records';
+COMMENT ON TABLE kda_storage.advance IS 'calls of kda.advance on source streams, until the worker has applied them';
 COMMENT ON TABLE kda_storage.origin IS 'where these rows were written: tells a restored or copied database from the original';
 
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.id_seq', '');
@@ -156,14 +159,220 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.origin', '');
-
-/* -------------------------------------------------------------- connector */
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.advance', '');
 
 /* ----------------------------------------------------------------- stream */
 
+CREATE FUNCTION kda_storage.fdw_handler() RETURNS fdw_handler
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'kda_fdw_handler';
+COMMENT ON FUNCTION kda_storage.fdw_handler() IS 'handler of foreign data wrapper kda_stream';
+
+CREATE FUNCTION kda_storage.fdw_validator(text[], oid) RETURNS void
+LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'kda_fdw_validator';
+COMMENT ON FUNCTION kda_storage.fdw_validator(text[], oid) IS 'checks the options of streams, columns, servers and user mappings';
+
+CREATE FOREIGN DATA WRAPPER kda_stream HANDLER kda_storage.fdw_handler VALIDATOR kda_storage.fdw_validator;
+COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER … TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (…)';
+GRANT USAGE ON FOREIGN DATA WRAPPER kda_stream TO PUBLIC;
+
+CREATE SERVER kda FOREIGN DATA WRAPPER kda_stream;
+COMMENT ON SERVER kda IS 'streams in this database';
+GRANT USAGE ON FOREIGN SERVER kda TO PUBLIC;
+
+CREATE FUNCTION kda.rowtime(tid) RETURNS timestamptz
+LANGUAGE C STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'kda_rowtime';
+COMMENT ON FUNCTION kda.rowtime(tid) IS 'time of a record by its ctid in the running scan of its stream; ROWTIME of streams that declare none is written so';
+
+CREATE FUNCTION kda.tumble_start(ts timestamptz, size interval, "offset" interval DEFAULT '0') RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
+COMMENT ON FUNCTION kda.tumble_start(timestamptz, interval, interval) IS 'start of the tumbling window that a time falls into; windows begin at the epoch (UTC) plus the offset';
+
+CREATE FUNCTION kda.tumble_end(window_start timestamptz, size interval) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_end_sql';
+COMMENT ON FUNCTION kda.tumble_end(timestamptz, interval) IS 'end of the tumbling window that begins at a time';
+
+CREATE FUNCTION kda.step(ts timestamptz, "by" interval) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
+COMMENT ON FUNCTION kda.step(timestamptz, interval) IS 'the time, rounded down to a multiple of the interval since the epoch (UTC): KDA''s STEP';
+
+CREATE FUNCTION kda.advance(stream regclass, watermark timestamptz) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_advance';
+COMMENT ON FUNCTION kda.advance(regclass, timestamptz) IS 'declares that nothing earlier will come: the watermark of the stream becomes at least this; needs INSERT right';
+
+/* -------------------------------------------------------------- connector */
+
+CREATE FUNCTION kda.sample(stream regclass, n int DEFAULT 10, timeout interval DEFAULT '10 s')
+RETURNS TABLE (shard text, "position" text, arrival timestamptz, data bytea, row_json json, error text)
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_sample';
+COMMENT ON FUNCTION kda.sample(regclass, int, interval) IS 'the last n records of a source stream, read directly from its server; moves no position';
+
 /* ------------------------------------------------------------------ query */
 
-/* ---------------------------------------------------------------- runtime */
+CREATE TYPE kda.state;
+CREATE FUNCTION kda_storage.state_in(cstring) RETURNS kda.state
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_state_in';
+CREATE FUNCTION kda_storage.state_out(kda.state) RETURNS cstring
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_state_out';
+CREATE FUNCTION kda_storage.state_recv(internal) RETURNS kda.state
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_state_recv';
+CREATE FUNCTION kda_storage.state_send(kda.state) RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_state_send';
+CREATE TYPE kda.state (
+	INPUT = kda_storage.state_in, OUTPUT = kda_storage.state_out,
+	RECEIVE = kda_storage.state_recv, SEND = kda_storage.state_send,
+	STORAGE = extended
+);
+COMMENT ON TYPE kda.state IS 'partial aggregate of an open group, where its own type cannot be stored';
+COMMENT ON FUNCTION kda_storage.state_in(cstring) IS 'of type kda.state';
+COMMENT ON FUNCTION kda_storage.state_out(kda.state) IS 'of type kda.state';
+COMMENT ON FUNCTION kda_storage.state_recv(internal) IS 'of type kda.state';
+COMMENT ON FUNCTION kda_storage.state_send(kda.state) IS 'of type kda.state';
+
+CREATE FUNCTION kda.final(aggregate text, state "any", result_type anyelement) RETURNS anyelement
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_final';
+COMMENT ON FUNCTION kda.final(text, "any", anyelement) IS 'result of an aggregate from its partial state; continuous views use it';
+
+CREATE FUNCTION kda.emitted() RETURNS SETOF record
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kda_emitted';
+COMMENT ON FUNCTION kda.emitted() IS 'the rows that a pump is about to insert; only inside its worker';
 
 /* ---------------------------------------------------------------- dialect */
 
+CREATE FUNCTION kda.execute(statements text) RETURNS void
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_execute';
+COMMENT ON FUNCTION kda.execute(text) IS 'runs one or many statements, KDA''s and ordinary ones';
+
+CREATE FUNCTION kda.query(query text) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_query';
+COMMENT ON FUNCTION kda.query(text) IS 'rows of one SELECT, which may have a window clause; for tools that parse SQL themselves';
+
+/* ---------------------------------------------------------------- runtime */
+
+CREATE FUNCTION kda.wait(stream regclass, timeout interval DEFAULT '30 s') RETURNS boolean
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_wait';
+COMMENT ON FUNCTION kda.wait(regclass, interval) IS 'true when everything that was readable at the call has been processed and committed by every query that depends on it; false at the timeout';
+
+CREATE FUNCTION kda.resume_all() RETURNS bigint
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_resume_all';
+COMMENT ON FUNCTION kda.resume_all() IS 'resumes the caller''s paused streams, as after a restore; returns how many';
+
+CREATE FUNCTION kda.watermark(object regclass) RETURNS timestamptz
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_watermark';
+COMMENT ON FUNCTION kda.watermark(regclass) IS 'watermark of a stream, or of what a view or pump reads; needs SELECT right';
+
+CREATE FUNCTION kda.definition(object regclass) RETURNS text
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_definition';
+COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a continuous view or pump; for its owner';
+
+CREATE FUNCTION kda.explain(object regclass) RETURNS SETOF text
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_explain';
+COMMENT ON FUNCTION kda.explain(regclass) IS 'plans of the two parts of a continuous view or pump; for its owner';
+
+CREATE FUNCTION kda.reset_statistics(object regclass DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kda_reset_statistics';
+COMMENT ON FUNCTION kda.reset_statistics(regclass) IS 'sets counters of a stream or query, or of all that the caller owns, to zero';
+
+CREATE FUNCTION kda_storage.workers(
+	OUT pid int, OUT kind text, OUT slot int, OUT database text, OUT state text, OUT restarts bigint,
+	OUT last_error text, OUT commits bigint, OUT commit_ms double precision, OUT busy_ms double precision,
+	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz)
+RETURNS SETOF record LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_workers';
+COMMENT ON FUNCTION kda_storage.workers() IS 'rows of kda.workers';
+
+CREATE VIEW kda.streams AS
+SELECT c.oid::regclass AS stream,
+	f.srvname AS server,
+	coalesce(f.srvtype, 'database') AS connector,
+	CASE WHEN s.failure IS NOT NULL THEN 'failed' WHEN s.paused THEN 'paused'
+		WHEN EXISTS (SELECT FROM kda_storage.query q WHERE q.stream = c.oid) THEN 'running'
+		ELSE 'waiting' END AS state,
+	p.watermark,
+	coalesce(p.records_in, 0) AS records_in,
+	coalesce(p.bytes_in, 0) AS bytes_in,
+	coalesce(p.records_late, 0) AS records_late,
+	coalesce(p.records_failed, 0) AS records_failed,
+	coalesce(p.records_skipped, 0) AS records_skipped,
+	(SELECT max(CASE WHEN h.end_position > h.position
+			THEN greatest(0, extract(epoch FROM clock_timestamp() - h.last_arrival) * 1000)::bigint ELSE 0 END)
+		FROM kda_storage.shard h WHERE h.stream_id = s.stream_id AND h.end_position IS NOT NULL) AS millis_behind_latest,
+	coalesce(p.backpressured_ms, 0) AS backpressured_ms,
+	p.last_commit,
+	coalesce(s.failure, p.last_error) AS last_error,
+	p.stats_reset
+FROM pg_foreign_table t
+JOIN pg_foreign_server f ON f.oid = t.ftserver
+JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'kda_stream'
+JOIN pg_class c ON c.oid = t.ftrelid
+LEFT JOIN kda_storage.stream s ON s.rel = c.oid
+LEFT JOIN kda_storage.stream_progress p USING (stream_id)
+WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW kda.streams IS 'a row per stream: state (running, paused, waiting for a query, failed), watermark and counters';
+
+CREATE VIEW kda.shards AS
+SELECT s.rel AS stream,
+	h.shard,
+	h.slot,
+	coalesce(h.position::text, CASE WHEN s.inbox IS NOT NULL THEN coalesce(p.snapshot2, p.snapshot1) END) AS position,
+	h.watermark,
+	greatest(h.end_position - h.position, 0) AS lag_records,
+	CASE WHEN h.closed THEN 'closed' WHEN h.idle THEN 'idle' ELSE 'open' END AS state,
+	CASE WHEN h.end_position > h.position
+		THEN greatest(0, extract(epoch FROM clock_timestamp() - h.last_arrival) * 1000)::bigint
+		WHEN h.end_position IS NOT NULL THEN 0 END AS millis_behind_latest
+FROM kda_storage.shard h
+JOIN kda_storage.stream s USING (stream_id)
+JOIN kda_storage.stream_progress p USING (stream_id)
+JOIN pg_class c ON c.oid = s.rel
+WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
+
+CREATE VIEW kda.queries AS
+SELECT q.rel::text AS name,
+	q.kind,
+	CASE WHEN p.failure IS NOT NULL THEN 'failed' WHEN q.stopped THEN 'stopped' ELSE 'running' END AS state,
+	CASE WHEN pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') THEN q.definition END AS definition,
+	c.relowner::regrole AS owner,
+	CASE WHEN p.joined THEN sp.watermark END AS watermark,
+	p.complete_from,
+	p.records_in,
+	p.records_late,
+	p.records_out,
+	p.open_windows,
+	p.groups,
+	p.state_bytes,
+	p.busy_ms,
+	p.last_commit,
+	coalesce(p.failure, p.last_error) AS last_error,
+	p.stats_reset
+FROM kda_storage.query q
+JOIN kda_storage.query_progress p USING (query_id)
+JOIN pg_class c ON c.oid = q.rel
+LEFT JOIN kda_storage.stream s ON s.rel = q.stream
+LEFT JOIN kda_storage.stream_progress sp USING (stream_id)
+WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT');
+COMMENT ON VIEW kda.queries IS 'a row per continuous view and pump: state (running, stopped, failed), progress and counters';
+
+CREATE VIEW kda.outputs AS
+SELECT NULL::regclass AS output, NULL::regclass AS stream, NULL::name AS server, NULL::text AS state,
+	NULL::bigint AS pending, NULL::bigint AS delivered, NULL::bigint AS failed, NULL::bigint AS retries,
+	NULL::timestamptz AS oldest_pending, NULL::text AS last_error, NULL::timestamptz AS stats_reset
+WHERE false;
+COMMENT ON VIEW kda.outputs IS 'a row per output to an outside system; this release has none';
+
+CREATE VIEW kda.workers AS
+SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.commits, w.commit_ms, w.busy_ms,
+	w.backpressured_ms, w.idle_ms, w.last_commit
+FROM kda_storage.workers() w
+WHERE pg_has_role('pg_monitor', 'USAGE')
+	OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database());
+COMMENT ON VIEW kda.workers IS 'a row per process of kda_stream: launcher and pipeline workers';
+
+CREATE VIEW kda.error_stream AS
+SELECT e.error_id, e.error_time, e.error_level, e.error_name, e.message, e.stream, e.shard, e.position,
+	e.data_rowtime, e.data_row, e.data_text, e.query
+FROM kda_storage.error e
+JOIN pg_class c ON c.oid = e.stream
+WHERE pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW kda.error_stream IS 'a row per refused record: malformed, conversion, too_large, late, ahead, expression, rejected; for the stream''s owner';
+
+GRANT SELECT ON kda.streams, kda.shards, kda.queries, kda.outputs, kda.workers, kda.error_stream TO PUBLIC;

@@ -110,9 +110,10 @@ kda_resume_all(PG_FUNCTION_ARGS)
 	uint64		found;
 	Oid		   *relids;
 	MemoryContext old = CurrentMemoryContext;
+	KdaOwnerScope scope;
 
 	PreventCommandDuringRecovery("kda.resume_all()");
-	SPI_connect();
+	kda_owner_begin(&scope);
 	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused", true, 0);
 	found = SPI_processed;
 	relids = MemoryContextAlloc(old, sizeof(Oid) * Max(found, 1));
@@ -122,13 +123,12 @@ kda_resume_all(PG_FUNCTION_ARGS)
 
 		relids[i] = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	SPI_finish();
+	kda_owner_end(&scope);
 	for (uint64 i = 0; i < found; i++)
 	{
 		KdaStreamIds ids;
 
-		/* the function is SECURITY DEFINER for the catalog's sake */
-		if (!get_rel_name(relids[i]) || !kda_owns(GetOuterUserId(), relids[i]) || !kda_stream_ids(relids[i], &ids))
+		if (!get_rel_name(relids[i]) || !kda_is_relation_owner(relids[i]) || !kda_stream_ids(relids[i], &ids))
 			continue;
 		resume(ids.id, relids[i]);
 		n++;

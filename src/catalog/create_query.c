@@ -187,22 +187,12 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 static bool
 one_row(const char *sql, char **first, char **second)
 {
-	bool		found;
-	MemoryContext old = CurrentMemoryContext;
+	char	   *columns[2];
+	bool		found = kda_owner_row(sql, second ? 2 : 1, columns);
 
-	SPI_connect();
-	SPI_execute(sql, true, 1);
-	found = SPI_processed > 0;
-	if (found)
-	{
-		char	   *a = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		char	   *b = second ? SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2) : NULL;
-
-		*first = a ? MemoryContextStrdup(old, a) : NULL;
-		if (second)
-			*second = b ? MemoryContextStrdup(old, b) : NULL;
-	}
-	SPI_finish();
+	*first = columns[0];
+	if (second)
+		*second = columns[1];
 	return found;
 }
 
@@ -222,7 +212,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	/* the stream's progress is one row: queries of one stream are declared one after the other */
 	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream OPERATOR(pg_catalog.=) %u)",
 					 split->stream), &queries, NULL);
-	one_row(psprintf("SELECT records_in, start FROM kda_storage.stream_progress WHERE stream_id OPERATOR(pg_catalog.=) %d FOR UPDATE",
+	one_row(psprintf("SELECT has_read, start FROM kda_storage.stream_progress WHERE stream_id OPERATOR(pg_catalog.=) %d FOR UPDATE",
 					 stream_id), &records, &begun);
 
 	if (strcmp(queries, "0") == 0)
@@ -232,7 +222,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id OPERATOR(pg_catalog.=) %d", stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
-								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, records_in = 0 "
+								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false "
 								  "WHERE stream_id OPERATOR(pg_catalog.=) %d",
 								  quote_literal_cstr(start),
 								  snapshot ? quote_literal_cstr(snapshot) : "NULL", stream_id));
@@ -242,7 +232,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 					 errhint("WITH (start = 'earliest') begins with the oldest record that the server keeps.")));
 		return NULL;
 	}
-	if (strcmp(records, "0") == 0 && begun && strcmp(begun, start) == 0)
+	if (strcmp(records, "f") == 0 && begun && strcmp(begun, start) == 0)
 		return database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 	if (want.kind != KDA_START_LATEST)
 		ereport(ERROR,

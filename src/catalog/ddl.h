@@ -62,8 +62,22 @@ extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
 extern Oid	kda_extension_owner(void);
 extern bool kda_extension_exists(void);
 
-/* Runs SQL of ours as the extension's owner, with search_path pg_catalog. */
+/*
+ * SQL of ours runs as the extension's owner, with search_path pg_catalog:
+ * users have no rights on kda_storage.  Between begin and end SPI is connected.
+ */
+typedef struct KdaOwnerScope
+{
+	Oid			userid;
+	int			sec_context;
+	int			nestlevel;
+} KdaOwnerScope;
+
+extern void kda_owner_begin(KdaOwnerScope *scope);
+extern void kda_owner_end(KdaOwnerScope *scope);
 extern void kda_run_as_owner(const char *sql);
+/* The first n columns of the first row as text, palloc'd; false: there is none. */
+extern bool kda_owner_row(const char *sql, int n, char **columns);
 /* The catalog has changed: tells the database's workers at commit. */
 extern void kda_catalog_changed(void);
 

@@ -75,25 +75,56 @@ kda_extension_owner(void)
 }
 
 void
-kda_run_as_owner(const char *sql)
+kda_owner_begin(KdaOwnerScope *scope)
 {
-	Oid			save_userid;
-	int			save_sec;
-	int			nestlevel;
-	int			rc;
-
-	GetUserIdAndSecContext(&save_userid, &save_sec);
-	SetUserIdAndSecContext(kda_extension_owner(), save_sec | SECURITY_LOCAL_USERID_CHANGE);
-	nestlevel = NewGUCNestLevel();
+	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
+	SetUserIdAndSecContext(kda_extension_owner(), scope->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	scope->nestlevel = NewGUCNestLevel();
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION);
 	SPI_connect();
+}
+
+void
+kda_owner_end(KdaOwnerScope *scope)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, scope->nestlevel);
+	SetUserIdAndSecContext(scope->userid, scope->sec_context);
+}
+
+void
+kda_run_as_owner(const char *sql)
+{
+	KdaOwnerScope scope;
+	int			rc;
+
+	kda_owner_begin(&scope);
 	rc = SPI_execute(sql, false, 0);
 	if (rc < 0)
 		elog(ERROR, "internal statement failed with %s: %s", SPI_result_code_string(rc), sql);
-	SPI_finish();
-	AtEOXact_GUC(true, nestlevel);
-	SetUserIdAndSecContext(save_userid, save_sec);
+	kda_owner_end(&scope);
+}
+
+bool
+kda_owner_row(const char *sql, int n, char **columns)
+{
+	KdaOwnerScope scope;
+	MemoryContext old = CurrentMemoryContext;
+	bool		found;
+
+	kda_owner_begin(&scope);
+	if (SPI_execute(sql, false, 1) < 0)
+		elog(ERROR, "internal statement failed: %s", sql);
+	found = SPI_processed > 0;
+	for (int i = 0; i < n; i++)
+	{
+		char	   *value = found ? SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i + 1) : NULL;
+
+		columns[i] = value ? MemoryContextStrdup(old, value) : NULL;
+	}
+	kda_owner_end(&scope);
+	return found;
 }
 
 /*

@@ -20,6 +20,7 @@
 
 #include "access/heapam.h"
 #include "access/tableam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
@@ -697,7 +698,22 @@ make_batch_query(KdaSplit *split)
 	List	   *group = NIL;
 
 	if (split->shape == KDA_SHAPE_ROWS)
+	{
+		/* first the record's place in the batch: what is emitted takes its time from there */
+		int			rti = 0;
+
+		foreach(lc, batch->rtable)
+			if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION &&
+				lfirst_node(RangeTblEntry, lc)->relid == split->stream)
+				rti = foreach_current_index(lc) + 1;
+		foreach(lc, batch->targetList)
+			lfirst_node(TargetEntry, lc)->resno++;
+		batch->targetList = lcons(makeTargetEntry((Expr *) makeVar(rti, SelfItemPointerAttributeNumber, TIDOID,
+																   -1, InvalidOid, 0),
+												  1, "kda_row", false),
+								  batch->targetList);
 		return batch;
+	}
 
 	foreach(lc, user->groupClause)
 	{

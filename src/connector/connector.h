@@ -64,7 +64,7 @@ typedef struct KdaShardStart
 typedef struct KdaSourceShard
 {
 	char		name[64];		/* Kafka: the partition number */
-	bool		assigned;		/* assign() was called */
+	bool		assigned;		/* assign() was called; false again when it has to be called anew */
 	bool		closed;			/* will never give a record again */
 	bool		at_end;			/* since its last record the broker has confirmed that there is nothing more */
 	int64		next_position;	/* next offset to be handed out; -1 not known yet */

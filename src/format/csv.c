@@ -120,7 +120,7 @@ kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeE
 			values = kda_rows_add(rows);
 		for (;;)
 		{
-			Field		field;
+			Field		field = {0};
 			int			column;
 
 			if (!read_field(csv, &p, end, &scratch, &field, error))

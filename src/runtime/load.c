@@ -580,7 +580,7 @@ void
 kda_sources_update(KdaWorker *worker)
 {
 	ListCell   *lc;
-	int			wanted = 0;
+	volatile int wanted = 0;
 
 	foreach(lc, worker->feeds)
 		if (wants_source(lfirst(lc)))
@@ -692,6 +692,8 @@ kda_sources_assign(KdaFeed *feed)
 			}
 			continue;
 		}
+		if (shard->source_index == i && stream->raw->n > 0)
+			continue;			/* what has been fetched comes first */
 		shard->source_index = i;
 		if (shard->position >= 0)
 		{

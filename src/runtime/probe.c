@@ -26,12 +26,13 @@ int
 kda_worker_names(char ***names)
 {
 	MemoryContext context = CurrentMemoryContext;
+	KdaOwnerScope scope;
 	int			n = 0;
 
 	*names = NULL;
 	if (!kda_extension_exists() || !OidIsValid(kda_storage_relation("query_progress")))
 		return 0;
-	SPI_connect();
+	kda_owner_begin(&scope);
 	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_class c "
 				"ON c.oid OPERATOR(pg_catalog.=) s.rel ORDER BY s.stream_id", true, 0);
 	*names = MemoryContextAlloc(context, sizeof(char *) * (SPI_processed + 1));
@@ -47,7 +48,7 @@ kda_worker_names(char ***names)
 		if (!have)
 			(*names)[n++] = MemoryContextStrdup(context, name);
 	}
-	SPI_finish();
+	kda_owner_end(&scope);
 	return n;
 }
 

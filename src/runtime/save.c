@@ -31,6 +31,7 @@ typedef struct Statement
 static Statement save_stream = {
 	"UPDATE kda_storage.stream_progress SET watermark = $2, advanced = $3, derived_sent = $4, "
 	"snapshot1 = $5, snapshot2 = $6, last_xid = $7, last_seq = $8, "
+	"has_read = has_read OR $9 OPERATOR(pg_catalog.>) 0, "
 	"records_in = records_in OPERATOR(pg_catalog.+) $9, bytes_in = bytes_in OPERATOR(pg_catalog.+) $10, "
 	"records_late = records_late OPERATOR(pg_catalog.+) $11, records_failed = records_failed OPERATOR(pg_catalog.+) $12, "
 	"records_skipped = records_skipped OPERATOR(pg_catalog.+) $13, last_commit = $14, last_error = $15, "

@@ -164,7 +164,7 @@ stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
 static bool
 try_transaction(KdaWorker *worker)
 {
-	bool		more = false;
+	volatile bool more = false;
 	MemoryContext context = CurrentMemoryContext;
 	volatile int64 started = GetCurrentTimestamp();
 	volatile bool failed = false;

@@ -42,21 +42,6 @@ KdaStream  *(*kda_current_stream) (Oid relid) = NULL;
 double		kda_plan_row_estimate = 1000;
 KdaBatch   *(*kda_running_batch) (void) = NULL;
 
-KdaTime
-kda_rowtime_of(const KdaStreamOptions *options, Oid type, Datum value)
-{
-	if (type == TIMESTAMPTZOID || TIMESTAMP_NOT_FINITE(DatumGetTimestamp(value)))
-		return DatumGetTimestampTz(value);
-	if (type == TIMESTAMPOID)
-	{
-		if (strcmp(options->time_zone, "UTC") == 0)
-			return DatumGetTimestamp(value);
-		return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone,
-													   CStringGetTextDatum(options->time_zone), value));
-	}
-	return KDA_NO_TIME;
-}
-
 void
 kda_note_unread_stream(Oid relid)
 {

@@ -77,11 +77,8 @@ kda_stream_ensure_storage(Oid relid)
 		return ids.id;
 
 	options = kda_stream_options_get(relid);
-	SPI_connect();
-	SPI_execute("SELECT pg_catalog.nextval('kda_storage.id_seq')::int", false, 1);
-	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &text);
 	ids.id = pg_strtoint32(text);
-	SPI_finish();
 	if (options->server_type == NULL || options->retention_us > 0)
 	{
 		a = make_segment(relid, options, ids.id, "a");

@@ -1,0 +1,161 @@
+/*-------------------------------------------------------------------------
+ *
+ * kafka_options.c
+ *	  The librdkafka properties that servers and user mappings may set, by
+ *	  their own names (librdkafka's CONFIGURATION.md).  What decides about
+ *	  exactly-once, and what runs programs, is not among them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include "catalog/pg_authid.h"
+#include "commands/defrem.h"
+#include "connector/kafka.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+
+#define SERVER	1
+#define USER	2
+#define FILE_	4				/* names a file of the server's machine */
+
+typedef struct Property
+{
+	const char *name;
+	int			flags;
+} Property;
+
+static const Property properties[] = {
+	{"bootstrap.servers", SERVER},
+	{"security.protocol", SERVER},
+	{"sasl.mechanism", SERVER},
+	{"sasl.mechanisms", SERVER},
+	{"sasl.username", USER},
+	{"sasl.password", USER},
+	{"ssl.ca.location", SERVER | FILE_},
+	{"ssl.ca.pem", SERVER},
+	{"ssl.certificate.location", SERVER | USER | FILE_},
+	{"ssl.certificate.pem", SERVER | USER},
+	{"ssl.key.location", SERVER | USER | FILE_},
+	{"ssl.key.pem", USER},
+	{"ssl.key.password", USER},
+	{"ssl.keystore.location", SERVER | USER | FILE_},
+	{"ssl.keystore.password", USER},
+	{"ssl.crl.location", SERVER | FILE_},
+	{"ssl.cipher.suites", SERVER},
+	{"ssl.curves.list", SERVER},
+	{"ssl.sigalgs.list", SERVER},
+	{"ssl.endpoint.identification.algorithm", SERVER},
+	{"enable.ssl.certificate.verification", SERVER},
+	{"isolation.level", SERVER},
+	{"client.id", SERVER},
+	{"client.rack", SERVER},
+	{"check.crcs", SERVER},
+	{"fetch.wait.max.ms", SERVER},
+	{"fetch.min.bytes", SERVER},
+	{"fetch.max.bytes", SERVER},
+	{"fetch.message.max.bytes", SERVER},
+	{"max.partition.fetch.bytes", SERVER},
+	{"fetch.error.backoff.ms", SERVER},
+	{"queued.min.messages", SERVER},
+	{"message.max.bytes", SERVER},
+	{"receive.message.max.bytes", SERVER},
+	{"max.in.flight", SERVER},
+	{"topic.metadata.refresh.interval.ms", SERVER},
+	{"topic.metadata.refresh.fast.interval.ms", SERVER},
+	{"metadata.max.age.ms", SERVER},
+	{"socket.timeout.ms", SERVER},
+	{"socket.send.buffer.bytes", SERVER},
+	{"socket.receive.buffer.bytes", SERVER},
+	{"socket.keepalive.enable", SERVER},
+	{"socket.nagle.disable", SERVER},
+	{"socket.max.fails", SERVER},
+	{"socket.connection.setup.timeout.ms", SERVER},
+	{"broker.address.ttl", SERVER},
+	{"broker.address.family", SERVER},
+	{"connections.max.idle.ms", SERVER},
+	{"reconnect.backoff.ms", SERVER},
+	{"reconnect.backoff.max.ms", SERVER},
+	{"retry.backoff.ms", SERVER},
+	{"api.version.request", SERVER},
+	{"api.version.request.timeout.ms", SERVER},
+	{"broker.version.fallback", SERVER},
+};
+
+static char *
+allowed(int flag)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < lengthof(properties); i++)
+		if (properties[i].flags & flag)
+			appendStringInfo(&s, "%s%s", s.len ? ", " : "", properties[i].name);
+	return s.data;
+}
+
+void
+kda_kafka_check_options(List *options, bool user_mapping)
+{
+	int			flag = user_mapping ? USER : SERVER;
+	bool		bootstrap = false;
+	ListCell   *lc;
+	rd_kafka_conf_t *conf;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+		const Property *p = NULL;
+
+		for (int i = 0; i < lengthof(properties); i++)
+			if (strcmp(properties[i].name, def->defname) == 0)
+				p = &properties[i];
+		if (p == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("property \"%s\" cannot be set for a Kafka %s", def->defname,
+							user_mapping ? "user mapping" : "server"),
+					 errhint("Properties: %s.", allowed(flag)),
+					 errhidestmt(user_mapping)));
+		if (!(p->flags & flag))
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+					 errmsg("property \"%s\" belongs to a %s", p->name, user_mapping ? "server" : "user mapping"),
+					 errhint(user_mapping ? "ALTER SERVER … OPTIONS (ADD \"%s\" '…');" :
+							 "CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", p->name),
+					 errhidestmt(true)));
+		if ((p->flags & FILE_) && !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied to set property \"%s\"", p->name),
+					 errdetail("It names a file of the server; that needs the rights of role pg_read_server_files."),
+					 errhidestmt(user_mapping)));
+		bootstrap |= strcmp(p->name, "bootstrap.servers") == 0;
+		if (def->arg == NULL)
+			continue;			/* ALTER … DROP */
+
+		/* librdkafka itself knows what a good value is; its message may hold the value */
+		conf = rd_kafka_conf_new();
+		{
+			char		why[256];
+			rd_kafka_conf_res_t res = rd_kafka_conf_set(conf, def->defname, defGetString(def), why, sizeof(why));
+
+			rd_kafka_conf_destroy(conf);
+			if (res != RD_KAFKA_CONF_OK)
+				ereport(ERROR,
+						(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+						 p->flags & SERVER ?
+						 errmsg("invalid value for property \"%s\": %s", p->name, why) :
+						 errmsg("invalid value for property \"%s\"", p->name),
+						 errhidestmt(user_mapping)));
+		}
+	}
+	if (!user_mapping && !bootstrap)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
+				 errmsg("a Kafka server needs option \"bootstrap.servers\""),
+				 errhint("OPTIONS (\"bootstrap.servers\" 'host:9092,…')")));
+}
