@@ -51,15 +51,15 @@ static void
 resume(int32 id, Oid relid)
 {
 	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, last_position = NULL, last_arrival = NULL, last_crc = NULL "
-							  "FROM kda_storage.stream s WHERE s.stream_id OPERATOR(pg_catalog.=) shard.stream_id "
-							  "AND s.start_again AND s.stream_id OPERATOR(pg_catalog.=) %d; "
+							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
+							  "AND s.start_again AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress p SET start = %s FROM kda_storage.stream s "
-							  "WHERE s.stream_id OPERATOR(pg_catalog.=) p.stream_id AND s.start_again "
-							  "AND s.stream_id OPERATOR(pg_catalog.=) %d; "
+							  "WHERE s.stream_id = p.stream_id AND s.start_again "
+							  "AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress SET last_error = NULL "
-							  "WHERE stream_id OPERATOR(pg_catalog.=) %d; "
+							  "WHERE stream_id = %d; "
 							  "UPDATE kda_storage.stream SET paused = false, failure = NULL, start_again = false "
-							  "WHERE stream_id OPERATOR(pg_catalog.=) %d",
+							  "WHERE stream_id = %d",
 							  id, quote_literal_cstr(kda_stream_options_get(relid)->start_text), id, id, id));
 }
 
@@ -75,14 +75,14 @@ kda_alter_stream_state(KdaStmt *stmt)
 	{
 		case KDA_PAUSE:
 			kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET paused = true "
-									  "WHERE stream_id OPERATOR(pg_catalog.=) %d", id));
+									  "WHERE stream_id = %d", id));
 			break;
 		case KDA_RESUME:
 			resume(id, relid);
 			break;
 		case KDA_RESET:
 			kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET reset_wanted = true "
-									  "WHERE stream_id OPERATOR(pg_catalog.=) %d", id));
+									  "WHERE stream_id = %d", id));
 			break;
 		default:
 			elog(ERROR, "unexpected action %d", (int) stmt->action);
@@ -97,7 +97,7 @@ kda_stream_start_changed(Oid relid)
 
 	if (kda_stream_ids(relid, &ids))
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET start_again = true "
-								  "WHERE stream_id OPERATOR(pg_catalog.=) %d AND failure IS NOT NULL", ids.id));
+								  "WHERE stream_id = %d AND failure IS NOT NULL", ids.id));
 }
 
 PG_FUNCTION_INFO_V1(kda_resume_all);
@@ -186,7 +186,7 @@ kda_alter_query(KdaStmt *stmt)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("retention must not be negative: \"%s\"", value)));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.query SET retention = %s "
-								  "WHERE query_id OPERATOR(pg_catalog.=) %d", quote_literal_cstr(value), ids.id));
+								  "WHERE query_id = %d", quote_literal_cstr(value), ids.id));
 	}
 	kda_catalog_changed();
 }

@@ -210,9 +210,9 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	KdaShardStart want = kda_parse_start(start);
 
 	/* the stream's progress is one row: queries of one stream are declared one after the other */
-	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream OPERATOR(pg_catalog.=) %u)",
+	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream = %u)",
 					 split->stream), &queries, NULL);
-	one_row(psprintf("SELECT has_read, start FROM kda_storage.stream_progress WHERE stream_id OPERATOR(pg_catalog.=) %d FOR UPDATE",
+	one_row(psprintf("SELECT has_read, start FROM kda_storage.stream_progress WHERE stream_id = %d FOR UPDATE",
 					 stream_id), &records, &begun);
 
 	if (strcmp(queries, "0") == 0)
@@ -220,10 +220,10 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		/* First query: the stream begins where this one does. */
 		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 
-		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id OPERATOR(pg_catalog.=) %d", stream_id));
+		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d", stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false "
-								  "WHERE stream_id OPERATOR(pg_catalog.=) %d",
+								  "WHERE stream_id = %d",
 								  quote_literal_cstr(start),
 								  snapshot ? quote_literal_cstr(snapshot) : "NULL", stream_id));
 		if (!database && want.kind == KDA_START_LATEST)
@@ -267,7 +267,7 @@ exists_already(KdaStmt *stmt, const char *definition)
 		return false;			/* core's own error says it */
 	if (!kda_is_relation_owner(existing))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, stmt->name->relname);
-	one_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id OPERATOR(pg_catalog.=) %d", ids.id),
+	one_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id = %d", ids.id),
 			&had, NULL);
 	if (had && strcmp(had, definition) == 0)
 		return true;			/* the same: nothing happens */
@@ -360,8 +360,8 @@ refuse_cycle(Oid source, Oid target, const char *name)
 
 	if (source != target &&
 		!one_row(psprintf("WITH RECURSIVE up(rel) AS (SELECT %u::oid UNION "
-						  "SELECT q.stream::oid FROM up JOIN kda_storage.query q ON q.target::oid OPERATOR(pg_catalog.=) up.rel) "
-						  "SELECT 1 FROM up WHERE rel OPERATOR(pg_catalog.=) %u", source, target), &found, NULL))
+						  "SELECT q.stream::oid FROM up JOIN kda_storage.query q ON q.target::oid = up.rel) "
+						  "SELECT 1 FROM up WHERE rel = %u", source, target), &found, NULL))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

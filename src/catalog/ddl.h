@@ -73,6 +73,10 @@ typedef struct KdaOwnerScope
 	int			nestlevel;
 } KdaOwnerScope;
 
+/* search_path pg_catalog until AtEOXact_GUC(true, the result). */
+extern int	kda_pin_search_path(void);
+/* Text of a query that means the same under that search_path. */
+extern char *kda_query_text(Query *query);
 extern void kda_owner_begin(KdaOwnerScope *scope);
 extern void kda_owner_end(KdaOwnerScope *scope);
 extern void kda_run_as_owner(const char *sql);

@@ -62,7 +62,7 @@ kda_watermark(PG_FUNCTION_ARGS)
 	if (query.id != 0 && !kda_stream_ids(query.stream, &stream))
 		PG_RETURN_NULL();
 	kda_owner_row(psprintf("SELECT pg_catalog.timestamptz_out(watermark) FROM kda_storage.stream_progress "
-						   "WHERE stream_id OPERATOR(pg_catalog.=) %d", stream.id), 1, &text);
+						   "WHERE stream_id = %d", stream.id), 1, &text);
 	if (text == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(DirectFunctionCall3(timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
@@ -81,7 +81,7 @@ kda_definition(PG_FUNCTION_ARGS)
 
 	if (!readable(PG_GETARG_OID(0), 0, &stream, &query) || query.id == 0)
 		PG_RETURN_NULL();
-	kda_owner_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id OPERATOR(pg_catalog.=) %d",
+	kda_owner_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id = %d",
 						   query.id), 1, &text);
 	if (text == NULL)
 		PG_RETURN_NULL();
@@ -146,18 +146,18 @@ kda_reset_statistics(PG_FUNCTION_ARGS)
 		KdaQueryIds query;
 
 		(void) readable(PG_GETARG_OID(0), 0, &stream, &query);
-		streams = psprintf("s.stream_id OPERATOR(pg_catalog.=) %d", stream.id);
-		queries = psprintf("q.query_id OPERATOR(pg_catalog.=) %d", query.id);
+		streams = psprintf("s.stream_id = %d", stream.id);
+		queries = psprintf("q.query_id = %d", query.id);
 	}
 	kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress p SET bytes_in = 0, records_in = 0, records_late = 0, records_failed = 0, "
 							  "records_skipped = 0, backpressured_ms = 0, stats_reset = pg_catalog.now() "
-							  "FROM kda_storage.stream s JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.rel "
-							  "WHERE s.stream_id OPERATOR(pg_catalog.=) p.stream_id AND %s "
+							  "FROM kda_storage.stream s JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+							  "WHERE s.stream_id = p.stream_id AND %s "
 							  "AND pg_catalog.pg_has_role(%u, c.relowner, 'USAGE'); "
 							  "UPDATE kda_storage.query_progress p SET records_in = 0, records_late = 0, records_out = 0, busy_ms = 0, "
 							  "stats_reset = pg_catalog.now() "
-							  "FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) q.rel "
-							  "WHERE q.query_id OPERATOR(pg_catalog.=) p.query_id AND %s "
+							  "FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.rel "
+							  "WHERE q.query_id = p.query_id AND %s "
 							  "AND pg_catalog.pg_has_role(%u, c.relowner, 'USAGE')",
 							  streams, GetUserId(), queries, GetUserId()));
 	PG_RETURN_VOID();

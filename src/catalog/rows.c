@@ -34,6 +34,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
 Oid
@@ -74,14 +75,34 @@ kda_extension_owner(void)
 	return owner;
 }
 
+int
+kda_pin_search_path(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return nestlevel;
+}
+
+char *
+kda_query_text(Query *query)
+{
+	int			nestlevel = kda_pin_search_path();
+	char	   *text = pg_get_querydef(query, false);
+
+	AtEOXact_GUC(true, nestlevel);
+	return text;
+}
+
 void
 kda_owner_begin(KdaOwnerScope *scope)
 {
 	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
 	SetUserIdAndSecContext(kda_extension_owner(), scope->sec_context | SECURITY_LOCAL_USERID_CHANGE);
-	scope->nestlevel = NewGUCNestLevel();
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION);
+	scope->nestlevel = kda_pin_search_path();
+	(void) set_config_option("client_min_messages", "warning", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 }
 
@@ -286,12 +307,12 @@ kda_query_target_columns(int32 query_id, Oid target, int n)
 	SPI_connect();
 	SPI_execute(psprintf("SELECT a.attnum FROM kda_storage.query q, "
 						 "pg_catalog.unnest(q.target_columns) WITH ORDINALITY AS c(name, n) "
-						 "JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) %u "
-						 "AND a.attname::text OPERATOR(pg_catalog.=) c.name "
-						 "WHERE query_id OPERATOR(pg_catalog.=) %d ORDER BY c.n", target, query_id), true, 0);
+						 "JOIN pg_catalog.pg_attribute a ON a.attrelid = %u "
+						 "AND a.attname::text = c.name "
+						 "WHERE query_id = %d ORDER BY c.n", target, query_id), true, 0);
 	if (SPI_processed == 0)
-		SPI_execute(psprintf("SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) %u "
-							 "AND attnum OPERATOR(pg_catalog.>) 0::smallint AND NOT attisdropped ORDER BY attnum LIMIT %d",
+		SPI_execute(psprintf("SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = %u "
+							 "AND attnum > 0::smallint AND NOT attisdropped ORDER BY attnum LIMIT %d",
 							 target, n), true, 0);
 	found = SPI_processed;
 	for (uint64 i = 0; i < found; i++)

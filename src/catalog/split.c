@@ -874,7 +874,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 char *
 kda_split_batch_sql(KdaSplit *split)
 {
-	char	   *sql = pg_get_querydef(split->batch, false);
+	char	   *sql = kda_query_text(split->batch);
 
 	return sql;
 }
@@ -1009,7 +1009,7 @@ kda_split_final_sql(KdaSplit *split, Oid open_relid)
 	}
 	final->targetList = targets;
 	final->jointree->quals = final_mutator(split->user->havingQual, &cxt);
-	sql = pg_get_querydef(final, false);
+	sql = kda_query_text(final);
 	table_close(open, NoLock);
 	return sql;
 }
@@ -1054,7 +1054,7 @@ kda_split_empty_sql(KdaSplit *split, Oid open_relid)
 	empty->jointree = makeFromExpr(NIL, makeBoolConst(false, false));
 	empty->havingQual = empty_mutator(copyObject(split->user->havingQual), NULL);
 	having = empty->havingQual != NULL;
-	sql = pg_get_querydef(empty, false);
+	sql = kda_query_text(empty);
 	return psprintf("%s %s NOT EXISTS (SELECT FROM %s)", sql, having ? "AND" : "HAVING",
 					quote_qualified_identifier(KDA_STORAGE_SCHEMA, get_rel_name(open_relid)));
 }

@@ -91,14 +91,14 @@ kda_error_stream_trim(void)
 	SPI_connect();
 	/* error_id grows with time: the oldest tenth goes when there are too many bytes */
 	SPI_execute(psprintf("WITH gone AS (DELETE FROM kda_storage.error WHERE "
-						 "error_time OPERATOR(pg_catalog.<) pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(mins => %d) "
-						 "OR (pg_catalog.pg_total_relation_size('kda_storage.error') OPERATOR(pg_catalog.>) %d::bigint OPERATOR(pg_catalog.*) 1024 "
-						 "AND error_id OPERATOR(pg_catalog.<) (SELECT pg_catalog.min(error_id) OPERATOR(pg_catalog.+) "
-						 "(pg_catalog.max(error_id) OPERATOR(pg_catalog.-) pg_catalog.min(error_id)) OPERATOR(pg_catalog./) 10 "
+						 "error_time < pg_catalog.now() - pg_catalog.make_interval(mins => %d) "
+						 "OR (pg_catalog.pg_total_relation_size('kda_storage.error') > %d::bigint * 1024 "
+						 "AND error_id < (SELECT pg_catalog.min(error_id) + "
+						 "(pg_catalog.max(error_id) - pg_catalog.min(error_id)) / 10 "
 						 "FROM kda_storage.error)) RETURNING 1), "
 						 "n AS (SELECT pg_catalog.count(*) AS n FROM gone) "
-						 "UPDATE kda_storage.origin SET errors_forgotten = errors_forgotten OPERATOR(pg_catalog.+) n.n FROM n "
-						 "WHERE n.n OPERATOR(pg_catalog.>) 0",
+						 "UPDATE kda_storage.origin SET errors_forgotten = errors_forgotten + n.n FROM n "
+						 "WHERE n.n > 0",
 						 kda_error_retention_min, kda_error_stream_size_kb), false, 0);
 	SPI_finish();
 }

@@ -261,7 +261,7 @@ load_streams(KdaWorker *worker)
 	ListCell   *lc;
 
 	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) s.rel "
+				"LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
 				"ORDER BY stream_id", true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
@@ -374,7 +374,7 @@ load_queries(KdaWorker *worker)
 
 	SPI_execute("SELECT q.*, p.joined, p.frontier, p.complete_from, p.failure, c.relowner "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
-				"JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) q.rel ORDER BY query_id",
+				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
 				true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;

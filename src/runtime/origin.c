@@ -37,8 +37,8 @@ record_dependencies(void)
 	for (int c = 0; c < lengthof(columns); c++)
 	{
 		SPI_execute(psprintf("SELECT rel::oid, %s::oid FROM kda_storage.query WHERE %s IS NOT NULL "
-							 "AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid OPERATOR(pg_catalog.=) %s::oid "
-							 "AND d.deptype OPERATOR(pg_catalog.=) 'i')",
+							 "AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = %s::oid "
+							 "AND d.deptype = 'i')",
 							 columns[c], columns[c], columns[c]), true, 0);
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{

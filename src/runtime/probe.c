@@ -34,7 +34,7 @@ kda_worker_names(char ***names)
 		return 0;
 	kda_owner_begin(&scope);
 	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_class c "
-				"ON c.oid OPERATOR(pg_catalog.=) s.rel ORDER BY s.stream_id", true, 0);
+				"ON c.oid = s.rel ORDER BY s.stream_id", true, 0);
 	*names = MemoryContextAlloc(context, sizeof(char *) * (SPI_processed + 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -31,12 +31,12 @@ typedef struct Statement
 static Statement save_stream = {
 	"UPDATE kda_storage.stream_progress SET watermark = $2, advanced = $3, derived_sent = $4, "
 	"snapshot1 = $5, snapshot2 = $6, last_xid = $7, last_seq = $8, "
-	"has_read = has_read OR $9 OPERATOR(pg_catalog.>) 0, "
-	"records_in = records_in OPERATOR(pg_catalog.+) $9, bytes_in = bytes_in OPERATOR(pg_catalog.+) $10, "
-	"records_late = records_late OPERATOR(pg_catalog.+) $11, records_failed = records_failed OPERATOR(pg_catalog.+) $12, "
-	"records_skipped = records_skipped OPERATOR(pg_catalog.+) $13, last_commit = $14, last_error = $15, "
+	"has_read = has_read OR $9 > 0, "
+	"records_in = records_in + $9, bytes_in = bytes_in + $10, "
+	"records_late = records_late + $11, records_failed = records_failed + $12, "
+	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
 	"derived = $16 "
-	"WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	"WHERE stream_id = $1",
 	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
 	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
 };
@@ -54,27 +54,27 @@ static Statement save_shard = {
 
 static Statement save_query = {
 	"UPDATE kda_storage.query_progress SET joined = true, frontier = $2, complete_from = $3, "
-	"records_in = records_in OPERATOR(pg_catalog.+) $4, records_late = records_late OPERATOR(pg_catalog.+) $5, "
-	"records_out = records_out OPERATOR(pg_catalog.+) $6, open_windows = $7, groups = $8, state_bytes = $9, "
-	"busy_ms = busy_ms OPERATOR(pg_catalog.+) $10, last_commit = $11 "
-	"WHERE query_id OPERATOR(pg_catalog.=) $1",
+	"records_in = records_in + $4, records_late = records_late + $5, "
+	"records_out = records_out + $6, open_windows = $7, groups = $8, state_bytes = $9, "
+	"busy_ms = busy_ms + $10, last_commit = $11 "
+	"WHERE query_id = $1",
 	11, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
 	FLOAT8OID, TIMESTAMPTZOID}
 };
 
 static Statement fail_stream = {
-	"UPDATE kda_storage.stream SET failure = $2 WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	"UPDATE kda_storage.stream SET failure = $2 WHERE stream_id = $1",
 	2, {INT4OID, TEXTOID}
 };
 
 static Statement fail_stream_error = {
-	"UPDATE kda_storage.stream_progress SET last_error = $2 WHERE stream_id OPERATOR(pg_catalog.=) $1",
+	"UPDATE kda_storage.stream_progress SET last_error = $2 WHERE stream_id = $1",
 	2, {INT4OID, TEXTOID}
 };
 
 static Statement fail_query = {
 	"UPDATE kda_storage.query_progress SET failure = $2, last_error = $2 "
-	"WHERE query_id OPERATOR(pg_catalog.=) $1",
+	"WHERE query_id = $1",
 	2, {INT4OID, TEXTOID}
 };
 

@@ -716,14 +716,14 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 		SPI_execute(psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_xid = CASE WHEN "
 							 "pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot1::pg_catalog.pg_snapshot) OR "
 							 "(p.snapshot2 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot2::pg_catalog.pg_snapshot) "
-							 "AND (r.kda_xid OPERATOR(pg_catalog.<) p.last_xid OR (r.kda_xid OPERATOR(pg_catalog.=) p.last_xid "
-							 "AND r.kda_seq OPERATOR(pg_catalog.<=) p.last_seq))) THEN '3'::pg_catalog.xid8 "
+							 "AND (r.kda_xid < p.last_xid OR (r.kda_xid = p.last_xid "
+							 "AND r.kda_seq <= p.last_seq))) THEN '3'::pg_catalog.xid8 "
 							 "ELSE pg_catalog.pg_current_xact_id() END "
 							 "FROM kda_storage.stream_progress p WHERE p.stream_id = %d",
 							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id), false, 0);
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NULL THEN NULL ELSE "
-						 "pg_catalog.pg_current_xact_id()::text OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) "
-						 "pg_catalog.pg_current_xact_id()::text OPERATOR(pg_catalog.||) ':' END, "
+						 "pg_catalog.pg_current_xact_id()::text || ':' || "
+						 "pg_catalog.pg_current_xact_id()::text || ':' END, "
 						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d", stream_id), false, 0);
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = NULL WHERE stream = %u::pg_catalog.regclass",
 						 stream_relid), false, 0);

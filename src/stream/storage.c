@@ -121,7 +121,7 @@ kda_stream_sync_storage(Oid relid)
 		Oid			b = make_segment(relid, options, ids.id, "b");
 
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET ring = %u::pg_catalog.regclass, ring2 = %u::pg_catalog.regclass "
-								  "WHERE stream_id OPERATOR(pg_catalog.=) %d", a, b, ids.id));
+								  "WHERE stream_id = %d", a, b, ids.id));
 	}
 	kda_catalog_changed();
 }
