@@ -223,11 +223,29 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	return feed;
 }
 
+void
+kda_source_close(KdaStream *stream)
+{
+	KdaSource  *source = stream->source;
+
+	if (source == NULL)
+		return;
+	/* records that were not applied are read again: positions know nothing of them */
+	if (stream->raw && stream->raw->n > 0)
+		source->ops->release(source, stream->raw);
+	stream->source = NULL;
+	source->ops->close(source, 1000);
+	for (int s = 0; s < stream->nshards; s++)
+	{
+		stream->shards[s].source_index = -1;
+		stream->shards[s].quiet_since = 0;
+	}
+}
+
 static void
 drop_feed(KdaFeed *feed)
 {
-	if (feed->stream->source)
-		feed->stream->source->ops->close(feed->stream->source, 1000);
+	kda_source_close(feed->stream);
 	MemoryContextDelete(feed->stream->context);
 }
 
@@ -306,13 +324,8 @@ load_streams(KdaWorker *worker)
 		feed->stream->ring = segments[2];
 		feed->stream->ring2 = segments[3];
 		feed->stream->segment_since = since;
-		if (feed->stream->source && paused != feed->stream->paused)
-		{
-			feed->stream->source->ops->close(feed->stream->source, 1000);
-			feed->stream->source = NULL;
-			for (int s = 0; s < feed->stream->nshards; s++)
-				feed->stream->shards[s].source_index = -1;
-		}
+		if (paused != feed->stream->paused)
+			kda_source_close(feed->stream);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
 		feed->reset_wanted = reset;
@@ -538,6 +551,7 @@ kda_load(KdaWorker *worker)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	worker->reload = false;
+	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
 		SPI_connect();
@@ -592,12 +606,7 @@ kda_sources_update(KdaWorker *worker)
 		KdaStream  *stream = feed->stream;
 
 		if (stream->source && !wants_source(feed))
-		{
-			stream->source->ops->close(stream->source, 1000);
-			stream->source = NULL;
-			for (int s = 0; s < stream->nshards; s++)
-				stream->shards[s].source_index = -1;
-		}
+			kda_source_close(stream);
 		if (stream->source == NULL && wants_source(feed) &&
 			(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at))
 		{

@@ -45,11 +45,11 @@ on_relcache(Datum arg, Oid relid)
 {
 	KdaWorker  *worker = kda_worker;
 	ListCell   *lc;
-	static Oid	query_catalog = InvalidOid;
 
 	if (worker == NULL || worker->reload)
 		return;
-	if (relid == InvalidOid || relid == query_catalog)
+	/* kda_storage.query stands for the whole catalog: kda_catalog_changed() */
+	if (relid == InvalidOid || relid == worker->query_catalog || !OidIsValid(worker->query_catalog))
 	{
 		worker->reload = true;
 		return;
@@ -61,8 +61,6 @@ on_relcache(Datum arg, Oid relid)
 	foreach(lc, worker->queries)
 		if (((KdaQuery *) lfirst(lc))->relid == relid)
 			worker->reload = true;
-	if (!OidIsValid(query_catalog) && IsTransactionState() && !IsAbortedTransactionBlockState())
-		worker->reload = true;
 }
 
 static void
@@ -349,15 +347,7 @@ close_sources(int code, Datum arg)
 	if (kda_worker == NULL)
 		return;
 	foreach(lc, kda_worker->feeds)
-	{
-		KdaStream  *stream = ((KdaFeed *) lfirst(lc))->stream;
-
-		if (stream->source)
-		{
-			stream->source->ops->close(stream->source, 1000);
-			stream->source = NULL;
-		}
-	}
+		kda_source_close(((KdaFeed *) lfirst(lc))->stream);
 }
 
 static void

@@ -55,6 +55,7 @@ typedef struct KdaWorker
 	List	   *queries;		/* KdaQuery, by number */
 	int			wake_read;		/* pipe that library threads write to */
 	int			wake_write;
+	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
 } KdaWorker;
 
@@ -68,6 +69,8 @@ extern KdaFeed *kda_current_feed;
 /* Brings feeds and queries in line with the catalog; in a transaction of its own. */
 extern void kda_load(KdaWorker *worker);
 extern KdaFeed *kda_feed_by_relid(Oid relid);
+/* Ends reading from a source; what was fetched and not applied is forgotten. */
+extern void kda_source_close(KdaStream *stream);
 /* Opens sources of streams that have queries, closes the others; no transaction. */
 extern void kda_sources_update(KdaWorker *worker);
 /* Matches the shards that a source has found with the stored ones and begins to read them; no transaction. */
