@@ -244,6 +244,21 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	return database ? kda_inbox_snapshot() : NULL;
 }
 
+/* Are there rows in a database stream that this query will not count? */
+static bool
+leaves_rows_out(Oid stream, const char *start)
+{
+	KdaStreamIds ids;
+	char	   *found;
+
+	if (kda_parse_start(start).kind == KDA_START_EARLIEST || !kda_stream_ids(stream, &ids) ||
+		!OidIsValid(ids.inbox))
+		return false;
+	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.%s UNION ALL SELECT 1 FROM kda_storage.%s LIMIT 1",
+								  quote_identifier(get_rel_name(ids.inbox)),
+								  quote_identifier(get_rel_name(ids.inbox2))), 1, &found);
+}
+
 /*---- the statement */
 
 /* The view with that name is there already: does the statement say the same? */
@@ -542,7 +557,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 							  "window_size, window_offset, emit, start, start_snapshot, stopped, retention, nkeys, "
 							  "batch, final, open, closed, target, insert_text, target_columns) VALUES "
 							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s); "
-							  "INSERT INTO kda_storage.query_progress (query_id) VALUES (%d)",
+							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition), regclass_literal(split->stream),
 							  shape_names[split->shape],
@@ -554,7 +569,8 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
 							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(stmt->target_columns), id));
+							  kda_name_array(stmt->target_columns), id,
+							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	if (stmt->description)
 		CreateComments(view, RelationRelationId, 0, stmt->description);
 	kda_catalog_changed();

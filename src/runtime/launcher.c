@@ -218,12 +218,17 @@ tend(List *dbs, BackgroundWorkerHandle **handles)
 		{
 			BackgroundWorker worker;
 			char		title[BGW_MAXLEN];
+			MemoryContext old;
+			bool		registered;
 
 			snprintf(title, sizeof(title), "kda_stream worker %s of %s", NameStr(slot->worker), name);
 			bgworker(&worker, "kda_worker_main", title, "kda_stream worker");
 			worker.bgw_main_arg = Int32GetDatum(s);
 			worker.bgw_notify_pid = MyProcPid;
-			if (!RegisterDynamicBackgroundWorker(&worker, &handles[s]))
+			old = MemoryContextSwitchTo(TopMemoryContext);	/* of the handle */
+			registered = RegisterDynamicBackgroundWorker(&worker, &handles[s]);
+			MemoryContextSwitchTo(old);
+			if (!registered)
 			{
 				handles[s] = NULL;
 				LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);

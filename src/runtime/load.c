@@ -219,6 +219,7 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	MemoryContextSwitchTo(old);
 	load_progress(feed);
 	load_shards(feed);
+	feed->next_position = feed->position;
 	kda_feed_remember(feed);
 	return feed;
 }
@@ -333,6 +334,7 @@ load_streams(KdaWorker *worker)
 		{
 			/* the first query may have been created since */
 			load_progress(feed);
+			feed->next_position = feed->position;
 		}
 		feed->stream->queries = NIL;
 		feed->stream->has_writers = false;

@@ -238,6 +238,25 @@ stage_read(KdaFeed *feed)
 	}
 }
 
+/* A time column that the record has left out shows the arrival that stands for it. */
+static void
+fill_rowtime(KdaStream *stream)
+{
+	KdaBatch   *batch = stream->batch;
+	AttrNumber	attno = stream->options->rowtime_attno;
+	Oid			type;
+
+	if (attno <= 0 || batch->values[attno - 1] == NULL)
+		return;
+	type = TupleDescAttr(stream->desc, attno - 1)->atttypid;
+	for (int i = 0; i < batch->nrows; i++)
+		if (unlikely(batch->nulls[attno - 1][i]) && batch->rowtime[i] != KDA_NO_TIME)
+		{
+			batch->values[attno - 1][i] = kda_rowtime_value(stream->options, type, batch->rowtime[i]);
+			batch->nulls[attno - 1][i] = false;
+		}
+}
+
 /*---- stage: lateness of one query */
 
 /*
@@ -302,8 +321,10 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		return;
 	query->joined = true;
 	query->frontier = stream->watermark;
+	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
-		(stream->watermark != KDA_NO_TIME || strcmp(feed->start, "earliest") != 0))
+		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
+		 kda_parse_start(feed->start ? feed->start : "latest").kind != KDA_START_EARLIEST))
 	{
 		KdaTime		seen = stream->watermark == KDA_NO_TIME ? kda_clock_now() :
 			stream->watermark + stream->options->watermark_us;
@@ -389,7 +410,7 @@ settle_queries(KdaFeed *feed)
 			if (query->groups == NULL || kda_groups_min_window_end(query->groups) <= stream->watermark)
 				kda_query_close_windows(query, stream->watermark);
 		}
-		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump)
+		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);
 		if (stream->watermark > query->frontier)
 			query->frontier = stream->watermark;
@@ -526,6 +547,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 
 	stage_read(feed);
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
+	fill_rowtime(stream);
 	if (OidIsValid(stream->ring) && stream->raw->n > 0)
 		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
 	run_queries(feed);

@@ -17,6 +17,7 @@
 
 #include "miscadmin.h"
 #include "runtime/worker.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 typedef struct Wait
@@ -85,6 +86,12 @@ kda_waits_look(KdaWorker *worker)
 			pfree(wait);
 		}
 	}
+
+	/* queries that were committed before the call must be known before it is judged */
+	if (n > 0)
+		AcceptInvalidationMessages();
+	if (worker->reload)
+		return;
 
 	old = MemoryContextSwitchTo(worker->context);
 	for (int i = 0; i < n; i++)

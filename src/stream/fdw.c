@@ -237,6 +237,8 @@ ignore_refusal(void *arg, int index, const KdaDecodeError *error)
 static bool
 next_segment(StreamScan *s, EState *estate)
 {
+	MemoryContext old;
+
 	if (s->scan)
 	{
 		table_endscan(s->scan);
@@ -250,9 +252,18 @@ next_segment(StreamScan *s, EState *estate)
 
 		if (!OidIsValid(segment))
 			continue;
+		/* the executor calls in memory that lasts for one row */
+		old = MemoryContextSwitchTo(s->context);
 		s->segment = table_open(segment, AccessShareLock);
 		s->slot = table_slot_create(s->segment, NULL);
 		s->scan = table_beginscan(s->segment, estate->es_snapshot, 0, NULL);
+		if (!s->ring)
+		{
+			s->map = palloc0(sizeof(AttrNumber) * Max(s->natts, 1));
+			for (int i = 0; i < s->natts; i++)
+				s->map[i] = get_attnum(segment, psprintf("c%d", i + 1));
+		}
+		MemoryContextSwitchTo(old);
 		return true;
 	}
 	return false;
@@ -282,22 +293,12 @@ next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL)
-		{
-			if (!next_segment(s, node->ss.ps.state))
-				return NULL;
-			s->map = palloc0(sizeof(AttrNumber) * Max(desc->natts, 1));
-			for (int i = 0; i < desc->natts; i++)
-				if (!TupleDescAttr(desc, i)->attisdropped)
-					s->map[i] = get_attnum(RelationGetRelid(s->segment), psprintf("c%d", i + 1));
-		}
+		if (s->scan == NULL && !next_segment(s, node->ss.ps.state))
+			return NULL;
 		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
 		{
 			if (!next_segment(s, node->ss.ps.state))
 				return NULL;
-			for (int i = 0; i < desc->natts; i++)
-				if (!TupleDescAttr(desc, i)->attisdropped)
-					s->map[i] = get_attnum(RelationGetRelid(s->segment), psprintf("c%d", i + 1));
 			continue;
 		}
 		slot_getallattrs(s->slot);
@@ -313,8 +314,18 @@ next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 		slot->tts_values[i] = slot->tts_isnull[i] ? (Datum) 0 : s->slot->tts_values[from - 1];
 	}
 	t = DatumGetTimestampTz(s->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
-	if (rowtime > 0 && !slot->tts_isnull[rowtime - 1])
-		t = kda_rowtime_of(s->options, TupleDescAttr(desc, rowtime - 1)->atttypid, slot->tts_values[rowtime - 1]);
+	if (rowtime > 0)
+	{
+		Oid			type = TupleDescAttr(desc, rowtime - 1)->atttypid;
+
+		if (!slot->tts_isnull[rowtime - 1])
+			t = kda_rowtime_of(s->options, type, slot->tts_values[rowtime - 1]);
+		else
+		{
+			slot->tts_values[rowtime - 1] = kda_rowtime_value(s->options, type, t);
+			slot->tts_isnull[rowtime - 1] = false;
+		}
+	}
 	note_rowtime(s, t, slot);
 	return ExecStoreVirtualTuple(slot);
 }
@@ -364,6 +375,8 @@ static TupleTableSlot *
 next_of_ring(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 {
 	KdaBatch   *b = s->block;
+	AttrNumber	rowtime = s->options->rowtime_attno;
+	KdaTime		t;
 	int			row;
 
 	if (s->block_next >= b->nrows && !next_block(node, s))
@@ -374,7 +387,13 @@ next_of_ring(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 		slot->tts_isnull[i] = b->values[i] == NULL || b->nulls[i][row];
 		slot->tts_values[i] = slot->tts_isnull[i] ? (Datum) 0 : b->values[i][row];
 	}
-	note_rowtime(s, b->rowtime[row] == KDA_NO_TIME ? b->arrival[row] : b->rowtime[row], slot);
+	t = b->rowtime[row] == KDA_NO_TIME ? b->arrival[row] : b->rowtime[row];
+	if (rowtime > 0 && slot->tts_isnull[rowtime - 1] && t != KDA_NO_TIME)
+	{
+		slot->tts_values[rowtime - 1] = kda_rowtime_value(s->options, TupleDescAttr(b->desc, rowtime - 1)->atttypid, t);
+		slot->tts_isnull[rowtime - 1] = false;
+	}
+	note_rowtime(s, t, slot);
 	return ExecStoreVirtualTuple(slot);
 }
 
