@@ -59,6 +59,7 @@ start)
 			share.coordinator.state.topic.min.isr=1
 			group.initial.rebalance.delay.ms=0
 			auto.create.topics.enable=false
+			log.retention.ms=-1
 			log.retention.check.interval.ms=1000
 			log.segment.delete.delay.ms=100
 			file.delete.delay.ms=100

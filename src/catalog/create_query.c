@@ -25,6 +25,7 @@
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "dialect/scan.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "query/agg_signature.h"
@@ -105,10 +106,13 @@ storage_oid(const char *what, int32 id)
 static void
 hand_over(Oid relid, Oid owner, Oid query_rel)
 {
+	KdaOwnerScope scope;
 	ObjectAddress self,
 				parent;
 
+	kda_owner_begin(&scope);
 	ATExecChangeOwner(relid, owner, false, AccessExclusiveLock);
+	kda_owner_end(&scope);
 	ObjectAddressSet(self, RelationRelationId, relid);
 	ObjectAddressSet(parent, RelationRelationId, query_rel);
 	recordDependencyOn(&self, &parent, DEPENDENCY_INTERNAL);
@@ -261,6 +265,31 @@ leaves_rows_out(Oid stream, const char *start)
 
 /*---- the statement */
 
+/* A CREATE statement without what makes no difference: blanks, comments, OR REPLACE, case of words. */
+static char *
+essence(const char *statement)
+{
+	KdaTokens  *tokens = kda_scan(statement, 0, strlen(statement), true);
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < tokens->n; i++)
+	{
+		const KdaToken *t = &tokens->t[i];
+
+		if (i == 1 && kda_token_is(tokens, 1, "or") && kda_token_is(tokens, 2, "replace"))
+		{
+			i = 2;
+			continue;
+		}
+		if (t->kind == KDA_TOKEN_WORD)
+			appendStringInfo(&s, "%s ", kda_token_value(tokens, i));
+		else
+			appendStringInfo(&s, "%.*s ", t->end - t->start, statement + t->start);
+	}
+	return s.data;
+}
+
 /* The view with that name is there already: does the statement say the same? */
 static bool
 exists_already(KdaStmt *stmt, const char *definition)
@@ -284,7 +313,7 @@ exists_already(KdaStmt *stmt, const char *definition)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, stmt->name->relname);
 	one_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id = %d", ids.id),
 			&had, NULL);
-	if (had && strcmp(had, definition) == 0)
+	if (had && strcmp(essence(had), essence(definition)) == 0)
 		return true;			/* the same: nothing happens */
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -434,6 +463,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 				closed = InvalidOid,
 				final = InvalidOid;
 	const char *emit;
+	KdaOwnerScope scope;
 
 	PreventCommandIfReadOnly(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
 	PreventCommandDuringRecovery(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
@@ -467,13 +497,20 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 		ListCell   *lc;
 		int			i = 0;
 
-		if (list_length(stmt->columns) != split->ncolumns)
+		/* window columns that nobody has asked for keep their names */
+		if (split->window_columns_added && list_length(stmt->columns) == split->ncolumns - 2)
+			i = 2;
+		else if (list_length(stmt->columns) != split->ncolumns)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 					 errmsg("the view has %d column names but its query gives %d columns",
 							list_length(stmt->columns), split->ncolumns)));
 		foreach(lc, stmt->columns)
 			split->names[i++] = strVal(lfirst(lc));
+		i = 0;
+		foreach(lc, split->user->targetList)
+			if (!lfirst_node(TargetEntry, lc)->resjunk)
+				lfirst_node(TargetEntry, lc)->resname = split->names[i++];
 	}
 	if (stmt->query->emit == KDA_EMIT_CLOSE && split->shape != KDA_SHAPE_WINDOWS)
 		ereport(ERROR,
@@ -542,7 +579,9 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 		hand_over(open, owner, view);
 	if (OidIsValid(closed))
 		hand_over(closed, owner, view);
+	kda_owner_begin(&scope);
 	ATExecChangeOwner(view, owner, false, AccessExclusiveLock);
+	kda_owner_end(&scope);
 	if (OidIsValid(target))
 	{
 		ObjectAddress self,

@@ -97,7 +97,7 @@ explain(ReturnSetInfo *rsinfo, const char *title, Oid relid)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
 	SPI_connect();
 	SPI_execute(psprintf("EXPLAIN (COSTS OFF) SELECT * FROM %s.%s", KDA_STORAGE_SCHEMA,
-						 quote_identifier(get_rel_name(relid))), true, 0);
+						 quote_identifier(get_rel_name(relid))), false, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		value = CStringGetTextDatum(psprintf("  %s", SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1)));

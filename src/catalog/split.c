@@ -46,6 +46,7 @@
 #include "query/agg_signature.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 
@@ -655,9 +656,9 @@ unsupported_aggregate_walker(Node *node, RawContext *cxt)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("aggregate %s cannot be used in a continuous query",
-							kda_agg_signature((Aggref *) node)),
+							format_procedure(((Aggref *) node)->aggfnoid)),
 					 why ? errdetail("%s", why) : 0,
-					 errhint("Aggregates with a combine function (and, if their state is internal, serialize functions) can; the others come in a later release."),
+					 errhint("Plain aggregates whose partial results can be combined and stored can be used."),
 					 parser_errposition(cxt->pstate, ((Aggref *) node)->location)));
 		return false;
 	}
@@ -804,6 +805,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 									   lcons(result_column("window_end", raw_window_end(&cxt, -1)),
 											 select->targetList));
 			shift_ordinals(select->groupClause, 2);
+			split->window_columns_added = true;
 		}
 		select->groupClause = lcons(raw_window_start(&cxt, -1), select->groupClause);
 	}
@@ -826,6 +828,18 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 	{
 		unsupported_aggregate_walker((Node *) query->targetList, &cxt);
 		unsupported_aggregate_walker(query->havingQual, &cxt);
+	}
+
+	foreach(lc, query->groupClause)
+	{
+		TargetEntry *tle = get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), query->targetList);
+
+		if (!kda_key_supported(exprType((Node *) tle->expr)))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a continuous query cannot group by type %s", format_type_be(exprType((Node *) tle->expr))),
+					 errdetail("The type has no hash function."),
+					 parser_errposition(cxt.pstate, exprLocation((Node *) tle->expr))));
 	}
 
 	/* Rights are checked here, and again whenever the query runs. */
@@ -924,6 +938,9 @@ final_mutator(Node *node, FinalContext *cxt)
 		Assert(lc != NULL);
 		att = TupleDescAttr(RelationGetDescr(cxt->open),
 							cxt->first_key - 1 + list_length(cxt->keys) + i);
+		/* nothing to finish: count, sum(int4), min, max … */
+		if (kda_agg_state_is_result(agg) && att->atttypid == agg->aggtype)
+			return (Node *) makeVar(1, att->attnum, att->atttypid, att->atttypmod, att->attcollation, 0);
 		sig = makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
 						CStringGetTextDatum(kda_agg_signature(agg)), false, false);
 		return (Node *) makeFuncExpr(cxt->final_func, agg->aggtype,

@@ -32,6 +32,7 @@ typedef struct KdaSplit
 	int32	   *typmods;
 	Oid		   *collations;
 	bool		has_rowtime;	/* one of them is called rowtime */
+	bool		window_columns_added;	/* the first two are window_start and window_end, unasked */
 } KdaSplit;
 
 /*

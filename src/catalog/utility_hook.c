@@ -273,6 +273,7 @@ owner_follows(Oid relid)
 	Oid			parts[4];
 	Oid			owner;
 	Relation	rel;
+	KdaOwnerScope scope;
 
 	if (!kda_query_ids(relid, &ids))
 		return;
@@ -283,9 +284,11 @@ owner_follows(Oid relid)
 	parts[1] = ids.final;
 	parts[2] = ids.open;
 	parts[3] = ids.closed;
+	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))
 			ATExecChangeOwner(parts[i], owner, true, AccessExclusiveLock);
+	kda_owner_end(&scope);
 	kda_catalog_changed();
 }
 

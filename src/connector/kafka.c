@@ -83,8 +83,12 @@ typedef struct Kafka
 	int			wake_fd;
 	rd_kafka_conf_t *conf;		/* what a handle is made with */
 
-	/* made by the helper before "known", ours afterwards */
+	/*
+	 * Made by the helper.  The second handle is for its questions alone: on
+	 * the first one they would wait behind a fetch that waits for records.
+	 */
 	rd_kafka_t *rk;
+	rd_kafka_t *asking;
 	rd_kafka_topic_t *topic;
 	rd_kafka_queue_t *queue;
 	rd_kafka_message_t **messages;
@@ -167,6 +171,16 @@ make_handle(Kafka *k, int n)
 		set_trouble(k, why);
 		return false;
 	}
+	conf = rd_kafka_conf_dup(k->conf);
+	k->asking = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
+	if (k->asking == NULL)
+	{
+		rd_kafka_conf_destroy(conf);
+		rd_kafka_topic_conf_destroy(topic_conf);
+		rd_kafka_destroy(rk);
+		set_trouble(k, why);
+		return false;
+	}
 	/* a position that is gone is an error, never a jump */
 	rd_kafka_topic_conf_set(topic_conf, "auto.offset.reset", "error", NULL, 0);
 	topic = rd_kafka_topic_new(rk, k->topic_name, topic_conf);
@@ -174,6 +188,7 @@ make_handle(Kafka *k, int n)
 	{
 		note_trouble(k, k->topic_name, rd_kafka_last_error());
 		rd_kafka_destroy(rk);
+		rd_kafka_destroy(k->asking);
 		return false;
 	}
 	k->rk = rk;
@@ -190,7 +205,8 @@ drop_handle(Kafka *k)
 	rd_kafka_queue_destroy(k->queue);
 	rd_kafka_topic_destroy(k->topic);
 	rd_kafka_destroy(k->rk);
-	k->rk = NULL;
+	rd_kafka_destroy(k->asking);
+	k->rk = k->asking = NULL;
 	k->topic = NULL;
 	k->queue = NULL;
 }
@@ -216,8 +232,17 @@ static int
 ask_partitions(Kafka *k)
 {
 	const struct rd_kafka_metadata *md;
-	rd_kafka_resp_err_t err = rd_kafka_metadata(k->rk, 0, k->topic, &md, CALL_MS);
+	rd_kafka_topic_t *topic = rd_kafka_topic_new(k->asking, k->topic_name, NULL);
+	rd_kafka_resp_err_t err;
 	int			n = -1;
+
+	if (topic == NULL)
+	{
+		note_trouble(k, k->topic_name, rd_kafka_last_error());
+		return -1;
+	}
+	err = rd_kafka_metadata(k->asking, 0, topic, &md, CALL_MS);
+	rd_kafka_topic_destroy(topic);
 
 	if (err)
 	{
@@ -244,7 +269,7 @@ ask_partitions(Kafka *k)
 static bool
 ask_range(Kafka *k, int32 partition, int64 *low, int64 *high)
 {
-	rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(k->rk, k->topic_name, partition, low, high, CALL_MS);
+	rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(k->asking, k->topic_name, partition, low, high, CALL_MS);
 
 	if (err)
 		note_trouble(k, "cannot ask for the ends of the topic", err);
@@ -262,7 +287,7 @@ ask_time(Kafka *k, int32 partition, KdaTime time, int64 high, int64 *offset)
 
 	/* milliseconds, rounded up */
 	p->offset = time / 1000 + (time % 1000 > 0 ? 1 : 0) + EPOCH_MS;
-	err = rd_kafka_offsets_for_times(k->rk, list, CALL_MS);
+	err = rd_kafka_offsets_for_times(k->asking, list, CALL_MS);
 	if (!err)
 		err = p->err;
 	fine = !err;
@@ -752,6 +777,7 @@ kafka_service(KdaSource *source)
 	if (!connected)
 		return;
 	rd_kafka_poll(k->rk, 0);
+	rd_kafka_poll(k->asking, 0);
 	if (!reachable)
 		k->unreachable_since_round = round + 1;
 

@@ -208,7 +208,8 @@ kda_fail_stream(KdaFeed *feed, const char *why)
 void
 kda_fail_query(KdaQuery *query, const char *why)
 {
-	Datum		values[2] = {Int32GetDatum(query->id), CStringGetTextDatum(why)};
+	Datum		values[2] = {Int32GetDatum(query->id),
+	CStringGetTextDatum(psprintf("%s; correct the cause, then DROP and CREATE it", why))};
 
 	run(&fail_query, values, NULL);
 	kda_catalog_changed();

@@ -1,7 +1,10 @@
 -- KDA statements among ordinary ones, and what the words are not.
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
-SELECT 1 AS before; CREATE STREAM d (rowtime timestamptz, k text, x DOUBLE, n TINYINT, b VARBINARY(10)) DESCRIPTION 'a stream'; SELECT 2 AS after; // a KDA comment
+SELECT 1 AS before; CREATE STREAM d (rowtime timestamptz, k text, x DOUBLE, n TINYINT, b VARBINARY(10)) DESCRIPTION 'a stream'; SELECT 2 AS after;
+// a comment of KDA, before a statement of KDA
+CREATE STREAM commented (a int); // and behind it
+DROP STREAM commented;
 SELECT obj_description('d'::regclass), format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'd'::regclass AND attnum > 0 ORDER BY attnum;
 CREATE STREAM flink (ts timestamp, v int, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND);
 SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'flink'::regclass;
@@ -19,7 +22,7 @@ $$);
 \d dv
 SELECT count(*) FROM ordinary;
 SELECT kda.definition('dv');
-SELECT * FROM kda.query($$ SELECT k, count(*) FROM d WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k $$) AS t(window_start timestamptz, window_end timestamptz, k text, n bigint);
+SELECT * FROM kda.query($$ SELECT k, count(*) FROM d WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k $$) AS t(k text, n bigint);
 
 -- words that stay PostgreSQL's
 SELECT stream state FROM kda.streams WHERE stream = 'd'::regclass;

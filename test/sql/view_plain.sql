@@ -52,7 +52,7 @@ SELECT * FROM running WHERE k IN ('kept', 'copied', 'rolled') ORDER BY k;
 -- the buffer of the stream, and an index on the closed rows
 SELECT k, v FROM ev WHERE k IN ('kept', 'copied') ORDER BY k, v;
 CREATE INDEX ON big (k);
-SELECT indexdef FROM pg_indexes WHERE indexdef LIKE '%big_k_idx%';
+SELECT regexp_replace(indexdef, '_\d+ ', '_N ') FROM pg_indexes WHERE indexname = 'big_k_idx';
 CREATE INDEX ON running (k);
 DROP STREAM ev CASCADE;
 DROP TABLE names;
