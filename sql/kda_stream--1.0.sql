@@ -22,6 +22,7 @@ CREATE TABLE kda_storage.stream (
 	ring		regclass,				-- raw records of a source stream, UNLOGGED: the segment that is written now
 	ring2		regclass,				-- the other segment
 	segment_since timestamptz NOT NULL DEFAULT clock_timestamp(),	-- when they last changed places
+	origin		text NOT NULL,			-- system identifier/database OID: tells a restored or copied row from an original
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
 	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
@@ -141,14 +142,13 @@ CREATE TABLE kda_storage.advance (
 );
 COMMENT ON TABLE kda_storage.advance IS 'kda.advance of source streams that a worker has still to apply';
 
-CREATE TABLE kda_storage.origin (
-	system_identifier	text NOT NULL,
-	database_oid		oid NOT NULL,
-	errors_forgotten	bigint NOT NULL DEFAULT 0	-- rows that have left kda.error_stream
+CREATE TABLE kda_storage.forgotten (
+	errors	bigint NOT NULL DEFAULT 0
 );
+INSERT INTO kda_storage.forgotten DEFAULT VALUES;
+COMMENT ON TABLE kda_storage.forgotten IS 'how many rows have left kda.error_stream by age or size';
 COMMENT ON SEQUENCE kda_storage.error_id_seq IS 'numbers of refused records';
 COMMENT ON TABLE kda_storage.advance IS 'calls of kda.advance on source streams, until the worker has applied them';
-COMMENT ON TABLE kda_storage.origin IS 'where these rows were written: tells a restored or copied database from the original';
 
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error_id_seq', '');
@@ -158,7 +158,6 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.shard', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error', '');
-SELECT pg_catalog.pg_extension_config_dump('kda_storage.origin', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.advance', '');
 
 /* ----------------------------------------------------------------- stream */

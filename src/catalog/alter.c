@@ -71,6 +71,8 @@ kda_alter_stream_state(KdaStmt *stmt)
 
 	check_stream_owner(relid, stmt->name->relname);
 	id = kda_stream_ensure_storage(relid);
+	kda_adopt_strangers();
+	CommandCounterIncrement();
 	switch (stmt->action)
 	{
 		case KDA_PAUSE:
@@ -113,6 +115,8 @@ kda_resume_all(PG_FUNCTION_ARGS)
 	KdaOwnerScope scope;
 
 	PreventCommandDuringRecovery("kda.resume_all()");
+	kda_adopt_strangers();
+	CommandCounterIncrement();
 	kda_owner_begin(&scope);
 	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused", true, 0);
 	found = SPI_processed;
@@ -179,6 +183,10 @@ kda_alter_query(KdaStmt *stmt)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("option \"%s\" of \"%s\" cannot be changed", def->defname, stmt->name->relname),
 					 errhint("Option retention of a continuous view can; for others DROP and CREATE it.")));
+		if (!OidIsValid(ids.closed))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("retention of a view without a window is not part of this release")));
 		iv = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(value),
 												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
 		if (iv->time < 0 || iv->day < 0 || iv->month < 0)

@@ -512,6 +512,11 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 			if (!lfirst_node(TargetEntry, lc)->resjunk)
 				lfirst_node(TargetEntry, lc)->resname = split->names[i++];
 	}
+	if (options.retention && split->shape == KDA_SHAPE_GROUPS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("retention of a view without a window is not part of this release"),
+				 errhint("With WINDOWED BY, or without aggregates, rows go by their time.")));
 	if (stmt->query->emit == KDA_EMIT_CLOSE && split->shape != KDA_SHAPE_WINDOWS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

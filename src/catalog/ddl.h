@@ -95,6 +95,11 @@ extern char *kda_name_array(List *names);
 /* Columns of a pump's target that it fills, in the order of its select list; attribute numbers. */
 extern List *kda_query_target_columns(int32 query_id, Oid target, int n);
 
+/*---- origin.c: which system and database a stream's row was written in */
+extern char *kda_origin(void);
+/* Takes streams over that have come with a dump or copy; those of outside servers are paused. */
+extern void kda_adopt_strangers(void);
+
 /* compat of permission checks and group RTEs, split.c's helpers */
 extern void kda_check_query_permissions(Query *query);
 extern Query *kda_flatten_group_rte(Query *query);

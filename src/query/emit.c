@@ -18,6 +18,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "catalog/ddl.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -469,4 +470,25 @@ kda_query_emit_changed(KdaQuery *query)
 	emit(&em);
 	tuplestore_end(em.rows);
 	kda_current_query = NULL;
+}
+
+#define FORGET_EVERY	(10 * USECS_PER_SEC)
+
+void
+kda_query_forget_old(KdaQuery *query, TimestampTz now)
+{
+	KdaTime		mark = query->stream->watermark;
+	Oid			types[1] = {TIMESTAMPTZOID};
+	Datum		values[1];
+
+	if (query->retention_us < 0 || !OidIsValid(query->closed_rel) || mark == KDA_NO_TIME ||
+		TIMESTAMP_NOT_FINITE(mark) || now < query->forget_at)
+		return;
+	query->forget_at = now + FORGET_EVERY;
+	values[0] = TimestampTzGetDatum(mark - query->retention_us);
+	SPI_connect();
+	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE kda_time < $1", KDA_STORAGE_SCHEMA,
+								   quote_identifier(get_rel_name(query->closed_rel))),
+						  1, types, values, NULL, false, 0);
+	SPI_finish();
 }

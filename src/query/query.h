@@ -41,6 +41,7 @@ typedef struct KdaQuery
 	int64		window_size_us;
 	int64		window_offset_us;
 	int64		retention_us;	/* < 0: for ever */
+	TimestampTz forget_at;		/* next look for rows that are older */
 	int			nkeys;			/* leading columns of batch that are group keys (windows: incl. window_start) */
 	Oid			batch_rel;
 	Oid			final_rel;
@@ -157,6 +158,8 @@ extern void kda_query_write_back(KdaQuery *query);
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
 /* Endless groups that this transaction has changed. */
 extern void kda_query_emit_changed(KdaQuery *query);
+/* Deletes closed rows that are older than the view's retention, now and then. */
+extern void kda_query_forget_old(KdaQuery *query, TimestampTz now);
 /* Plain rows of one batch to where they go. */
 extern void kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows);
 

@@ -97,7 +97,7 @@ kda_error_stream_trim(void)
 						 "(pg_catalog.max(error_id) - pg_catalog.min(error_id)) / 10 "
 						 "FROM kda_storage.error)) RETURNING 1), "
 						 "n AS (SELECT pg_catalog.count(*) AS n FROM gone) "
-						 "UPDATE kda_storage.origin SET errors_forgotten = errors_forgotten + n.n FROM n "
+						 "UPDATE kda_storage.forgotten SET errors = errors + n.n FROM n "
 						 "WHERE n.n > 0",
 						 kda_error_retention_min, kda_error_stream_size_kb), false, 0);
 	SPI_finish();

@@ -556,6 +556,10 @@ kda_load(KdaWorker *worker)
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
+		kda_adopt_strangers();
+		CommandCounterIncrement();
+		InvalidateCatalogSnapshot();
+		UpdateActiveSnapshotCommandId();
 		SPI_connect();
 		load_streams(worker);
 		load_queries(worker);

@@ -29,6 +29,9 @@ at_xact_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			/* a restored or copied database: nobody has started its workers yet */
+			if (inserted && !kda_slots_any(MyDatabaseId))
+				changed = true;
 			if (changed)
 			{
 				MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);

@@ -110,6 +110,7 @@ extern void kda_shmem_init(void);
  */
 extern int	kda_slots_want(Oid database, int n, char **names);
 extern void kda_slots_wake(Oid database);	/* sets the latches of its workers */
+extern bool kda_slots_any(Oid database);	/* has it any? */
 extern void kda_launcher_wake(void);
 
 /*---- launcher.c, probe.c */
@@ -143,10 +144,6 @@ extern void kda_worker_report_error(const char *message);
 extern uint32 kda_wait_event_main(void);
 /* Is the database one that this server was told to run? */
 extern bool kda_database_allowed(const char *name);
-
-/*---- origin.c */
-/* Notices a restored or copied database, and pauses what reads from outside. */
-extern void kda_adopt_origin(void);
 
 /*---- worker.c: the order of the stages */
 extern PGDLLEXPORT void kda_worker_main(Datum arg);

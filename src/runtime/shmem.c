@@ -135,3 +135,15 @@ kda_launcher_wake(void)
 		SetLatch(kda_shared->launcher_latch);
 	LWLockRelease(kda_shared->lock);
 }
+
+bool
+kda_slots_any(Oid database)
+{
+	bool		any = false;
+
+	LWLockAcquire(kda_shared->lock, LW_SHARED);
+	for (int i = 0; i < kda_shared->nslots; i++)
+		any |= kda_shared->slots[i].wanted && kda_shared->slots[i].database == database;
+	LWLockRelease(kda_shared->lock);
+	return any;
+}

@@ -50,6 +50,7 @@ typedef struct RefuseContext
 {
 	KdaFeed    *feed;
 	KdaQuery   *query;
+	uint8	   *failed_any;		/* by row: some query has refused it */
 } RefuseContext;
 
 static KdaStream *
@@ -167,7 +168,9 @@ refuse_expression(void *arg, int row, ErrorData *edata)
 	stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
 				  cxt->feed->stream->batch->position[row], edata->message);
 	add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
-	cxt->feed->stream->d_failed++;
+	if (!cxt->failed_any[row])
+		cxt->feed->stream->d_failed++;
+	cxt->failed_any[row] = 1;
 }
 
 /*---- stage: read and decode */
@@ -343,16 +346,18 @@ run_queries(KdaFeed *feed)
 	KdaStream  *stream = feed->stream;
 	KdaBatch   *batch = stream->batch;
 	uint8	   *late_any;
+	uint8	   *failed_any;
 	ListCell   *lc;
 
 	if (batch->nrows == 0)
 		return;
 	late_any = palloc0(batch->nrows);
+	failed_any = palloc0(batch->nrows);
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
 		Tuplestorestate *rows = NULL;
-		RefuseContext cxt = {feed, query};
+		RefuseContext cxt = {feed, query, failed_any};
 		instr_time	start,
 					end;
 
@@ -388,7 +393,7 @@ run_queries(KdaFeed *feed)
 
 /* Closes what the watermark has passed, writes the rest back. */
 static void
-settle_queries(KdaFeed *feed)
+settle_queries(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
 	ListCell   *lc;
@@ -414,6 +419,7 @@ settle_queries(KdaFeed *feed)
 			kda_query_emit_changed(query);
 		if (stream->watermark > query->frontier)
 			query->frontier = stream->watermark;
+		kda_query_forget_old(query, now);
 	}
 }
 
@@ -556,7 +562,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	feed->tick_at = kda_watermark_tick(stream, now, &moved);
 	moved |= kda_watermark_update(stream);
 
-	settle_queries(feed);
+	settle_queries(feed, now);
 
 	feed->touched |= moved || stream->batch->nrows > 0 || stream->d_records > 0 ||
 		stream->watermark != feed->saved_watermark || stream->advanced != feed->saved_advanced ||

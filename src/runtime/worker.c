@@ -463,7 +463,6 @@ kda_worker_main(Datum arg)
 	make_pipe(worker);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
 	before_shmem_exit(close_sources, (Datum) 0);
-	kda_adopt_origin();
 
 	loop(worker);
 	proc_exit(0);

@@ -85,9 +85,9 @@ kda_stream_ensure_storage(Oid relid)
 		b = make_segment(relid, options, ids.id, "b");
 	}
 	kind = options->server_type == NULL ? "inbox" : "ring";
-	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s); "
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s, %s); "
 							  "INSERT INTO kda_storage.stream_progress (stream_id) VALUES (%d)",
-							  kind, kind, ids.id, relid,
+							  kind, kind, ids.id, relid, quote_literal_cstr(kda_origin()),
 							  OidIsValid(a) ? psprintf("%u::pg_catalog.regclass", a) : "NULL",
 							  OidIsValid(b) ? psprintf("%u::pg_catalog.regclass", b) : "NULL", ids.id));
 	CommandCounterIncrement();

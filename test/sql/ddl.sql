@@ -92,6 +92,7 @@ CREATE OR REPLACE CONTINUOUS VIEW other AS SELECT count(*) + 1 AS n FROM shop.pu
 CREATE OR REPLACE VIEW other AS SELECT 1 AS n;
 ALTER CONTINUOUS VIEW other STOP;
 ALTER CONTINUOUS VIEW other SET (retention = '1 day');
+ALTER CONTINUOUS VIEW other SET (nosuch = '1 day');
 CREATE CONTINUOUS VIEW second WITH (start = 'earliest') AS SELECT count(*) FROM shop.purchases;
 
 -- PAUSE and RESUME lose nothing

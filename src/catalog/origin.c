@@ -1,0 +1,126 @@
+/*-------------------------------------------------------------------------
+ *
+ * origin.c
+ *	  Telling a restored or copied database from the original: its streams of
+ *	  outside servers must not read until somebody says so.
+ *
+ * Each stream's row says in which system and database it was written.  A row
+ * that names another one has come by a dump or as a copy of the database.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/ddl.h"
+#include "catalog/dependency.h"
+#include "catalog/objectaddress.h"
+#include "catalog/options.h"
+#include "catalog/pg_class.h"
+#include "commands/dbcommands.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "stream/inbox.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+char *
+kda_origin(void)
+{
+	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
+}
+
+static Oid
+oid_at(uint64 row, int column)
+{
+	bool		isnull;
+
+	return DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull));
+}
+
+static void
+depend(Oid self_oid, Oid parent_oid, DependencyType type)
+{
+	ObjectAddress self,
+				parent;
+
+	ObjectAddressSet(self, RelationRelationId, self_oid);
+	ObjectAddressSet(parent, RelationRelationId, parent_oid);
+	recordDependencyOn(&self, &parent, type);
+}
+
+/* Storage goes with its stream or query: pg_dump does not keep that. */
+static void
+record_dependencies(void)
+{
+	static const char *const columns[][2] = {
+		{"stream", "inbox"}, {"stream", "inbox2"}, {"stream", "ring"}, {"stream", "ring2"},
+		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"}
+	};
+
+	for (int c = 0; c < lengthof(columns); c++)
+	{
+		SPI_execute(psprintf("SELECT t.%s::oid, t.rel::oid FROM kda_storage.%s t "
+							 "JOIN pg_catalog.pg_class a ON a.oid = t.%s JOIN pg_catalog.pg_class b ON b.oid = t.rel "
+							 "WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+							 "AND d.objid = a.oid AND d.refobjid = b.oid AND d.deptype = 'i')",
+							 columns[c][1], columns[c][0], columns[c][1]), true, 0);
+		for (uint64 i = 0; i < SPI_processed; i++)
+			depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+	}
+	SPI_execute("SELECT q.rel::oid, q.target::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.target "
+				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+				"AND d.objid = q.rel AND d.refobjid = q.target)", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_NORMAL);
+}
+
+void
+kda_adopt_strangers(void)
+{
+	KdaOwnerScope scope;
+	char	   *mine = quote_literal_cstr(kda_origin());
+	SPITupleTable *table;
+	uint64		n;
+	int			paused = 0;
+
+	if (!OidIsValid(kda_storage_relation("query_progress")))
+		return;
+	kda_owner_begin(&scope);
+	SPI_execute(psprintf("SELECT s.stream_id, s.rel::oid FROM kda_storage.stream s JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+						 "WHERE s.origin <> %s", mine), true, 0);
+	table = SPI_tuptable;
+	n = SPI_processed;
+	if (n > 0)
+	{
+		/* one process does it, the others see it done */
+		SPI_execute("LOCK TABLE kda_storage.stream IN SHARE ROW EXCLUSIVE MODE", false, 0);
+		record_dependencies();
+	}
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		int32		id = DatumGetInt32(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+		Oid			rel = DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull));
+		bool		outside = kda_stream_options_get(rel)->server_type != NULL;
+
+		SPI_execute(psprintf("UPDATE kda_storage.stream SET origin = %s, paused = paused OR %s "
+							 "WHERE stream_id = %d AND origin <> %s",
+							 mine, outside ? "true" : "false", id, mine), false, 0);
+		if (SPI_processed == 0)
+			continue;
+		if (outside)
+			paused++;
+		else
+			kda_inbox_restamp(id, rel);
+	}
+	kda_owner_end(&scope);
+	if (n > 0)
+		kda_catalog_changed();
+	if (paused > 0)
+		ereport(LOG,
+				(errmsg("database \"%s\" is a restored or copied one: its %d streams of outside servers are paused",
+						get_database_name(MyDatabaseId), paused),
+				 errhint("ALTER STREAM … RESUME, or SELECT kda.resume_all(), once no other database reads them.")));
+}
