@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
+#include "query/agg_signature.h"
 #include "query/groups.h"
 #include "query/query.h"
 #include "query/run.h"
@@ -405,10 +406,9 @@ kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows)
 }
 
 /* Runs the final part; its rows land in a tuplestore. */
-static Tuplestorestate *
-run_final(KdaQuery *query, const KdaPlanBounds *bounds)
+static void
+run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 {
-	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
 	KdaIdentity save;
 
@@ -417,6 +417,135 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds)
 	kda_plan_run_bounded(query->final_plan, bounds, dest);
 	kda_become_self(&save);
 	dest->rDestroy(dest);
+}
+
+/* The tuples of the open table that the bounds stand for. */
+static void
+find_tuples(KdaQuery *query, KdaPlanBounds *bounds)
+{
+	Relation	rel = table_open(query->open_rel, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	int			room = 64;
+
+	bounds->tids = palloc(sizeof(ItemPointerData) * room);
+	bounds->ntids = 0;
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		Datum		start = slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull);
+
+		if (isnull || DatumGetTimestampTz(start) >= bounds->before)
+			continue;
+		if (bounds->ntids == room)
+		{
+			room *= 2;
+			bounds->tids = repalloc_huge(bounds->tids, sizeof(ItemPointerData) * room);
+		}
+		bounds->tids[bounds->ntids++] = slot->tts_tid;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/* A group whose final row cannot be computed: what it is goes to the error stream. */
+static void
+refuse_group(KdaQuery *query, ItemPointer tid, const ErrorData *edata)
+{
+	Relation	rel = table_open(query->open_rel, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	KdaTime		time = KDA_NO_TIME;
+	char	   *json = NULL;
+
+	if (table_tuple_fetch_row_version(rel, tid, GetActiveSnapshot(), slot))
+	{
+		if (query->shape == KDA_SHAPE_WINDOWS)
+		{
+			bool		isnull;
+
+			time = DatumGetTimestampTz(slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull)) +
+				query->window_size_us - 1;
+		}
+		json = slot_json(slot, KDA_OPEN_FIRST_KEY - 1);
+	}
+	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL, time,
+				  json, json ? strlen(json) : 0, query->relid);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/*
+ * The final rows within bounds.  A row whose expressions fail is refused, the
+ * others are given; NULL if the query cannot run at all (it has failed then).
+ */
+static Tuplestorestate *
+final_rows(KdaQuery *query, KdaPlanBounds *bounds)
+{
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile edata = NULL;
+	KdaIdentity save;
+
+	GetUserIdAndSecContext(&save.userid, &save.sec_context);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		run_final(query, bounds, rows);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		kda_in_query = false;
+		SetUserIdAndSecContext(save.userid, save.sec_context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (edata == NULL)
+		return rows;
+
+	tuplestore_end(rows);
+	if (kda_error_is_transient(edata->sqlerrcode))
+		ReThrowError(edata);
+	if (bounds->tids == NULL)
+		find_tuples(query, bounds);
+	if (bounds->ntids == 0 ||
+		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+	{
+		kda_query_fail(query, edata);
+		return NULL;
+	}
+	rows = tuplestore_begin_heap(false, false, work_mem);
+	if (bounds->ntids == 1)
+		refuse_group(query, bounds->tids, edata);
+	else
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(kda_plan_desc(query->final_plan), &TTSOpsMinimalTuple);
+
+		for (int half = 0; half < 2 && query->failure == NULL; half++)
+		{
+			int			middle = bounds->ntids / 2;
+			KdaPlanBounds part = *bounds;
+			Tuplestorestate *some;
+
+			part.tids = half == 0 ? bounds->tids : bounds->tids + middle;
+			part.ntids = half == 0 ? middle : bounds->ntids - middle;
+			some = final_rows(query, &part);
+			if (some == NULL)
+				break;
+			while (tuplestore_gettupleslot(some, true, false, slot))
+				tuplestore_puttupleslot(rows, slot);
+			tuplestore_end(some);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+	}
 	return rows;
 }
 
@@ -437,11 +566,14 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	bounds.before = frontier == KDA_END_TIME ? KDA_END_TIME : frontier - query->window_size_us + 1;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	em.rows = run_final(query, &bounds);
+	em.rows = final_rows(query, &bounds);
 	PopActiveSnapshot();
-	em.desc = kda_plan_desc(query->final_plan);
-	emit(&em);
-	tuplestore_end(em.rows);
+	if (em.rows)
+	{
+		em.desc = kda_plan_desc(query->final_plan);
+		emit(&em);
+		tuplestore_end(em.rows);
+	}
 	if (query->failure == NULL)
 		kda_groups_close(query->groups, frontier);
 	kda_current_query = NULL;
@@ -464,11 +596,14 @@ kda_query_emit_changed(KdaQuery *query)
 	em.shard_wm = query->stream->watermark;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	em.rows = run_final(query, &bounds);
+	em.rows = final_rows(query, &bounds);
 	PopActiveSnapshot();
-	em.desc = kda_plan_desc(query->final_plan);
-	emit(&em);
-	tuplestore_end(em.rows);
+	if (em.rows)
+	{
+		em.desc = kda_plan_desc(query->final_plan);
+		emit(&em);
+		tuplestore_end(em.rows);
+	}
 	kda_current_query = NULL;
 }
 

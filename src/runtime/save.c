@@ -236,6 +236,20 @@ copy_shards(KdaFeed *feed)
 	feed->saved_nshards = stream->nshards;
 }
 
+/* The new text lives in memory of the transaction. */
+static void
+keep_text(MemoryContext context, char **had, const char *now)
+{
+	char	   *copy;
+
+	if (*had == now)
+		return;
+	copy = now ? MemoryContextStrdup(context, now) : NULL;
+	if (*had)
+		pfree(*had);
+	*had = copy;
+}
+
 void
 kda_feed_remember(KdaFeed *feed)
 {
@@ -250,19 +264,10 @@ kda_feed_remember(KdaFeed *feed)
 	feed->saved_watermark = stream->watermark;
 	feed->saved_advanced = stream->advanced;
 	feed->saved_derived = stream->derived;
-	if (feed->next_position.snapshot1 != feed->position.snapshot1)
-	{
-		/* the new one lives in memory of the transaction */
-		KdaInboxPosition next = feed->next_position;
-
-		next.snapshot1 = MemoryContextStrdup(stream->context, next.snapshot1);
-		next.snapshot2 = next.snapshot2 ? MemoryContextStrdup(stream->context, next.snapshot2) : NULL;
-		if (feed->position.snapshot1)
-			pfree(feed->position.snapshot1);
-		if (feed->position.snapshot2)
-			pfree(feed->position.snapshot2);
-		feed->position = next;
-	}
+	keep_text(stream->context, &feed->position.snapshot1, feed->next_position.snapshot1);
+	keep_text(stream->context, &feed->position.snapshot2, feed->next_position.snapshot2);
+	feed->position.last_xid = feed->next_position.last_xid;
+	feed->position.last_seq = feed->next_position.last_seq;
 	feed->next_position = feed->position;
 	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
 	feed->touched = false;

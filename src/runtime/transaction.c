@@ -567,6 +567,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	feed->touched |= moved || stream->batch->nrows > 0 || stream->d_records > 0 ||
 		stream->watermark != feed->saved_watermark || stream->advanced != feed->saved_advanced ||
 		feed->next_position.snapshot1 != feed->position.snapshot1 ||
+		feed->next_position.snapshot2 != feed->position.snapshot2 ||
 		strcmp(feed->last_error, feed->stored_error) != 0;
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;

@@ -93,6 +93,11 @@ kda_watermark_update(KdaStream *stream)
 			held = true;
 		least = Min(least, Max(stream->derived, stream->advanced));
 	}
+	/* All of them went idle at once: nothing holds time back any more but what they have seen. */
+	if (least == KDA_END_TIME && !held)
+		for (int s = 0; s < stream->nshards; s++)
+			if (shard_mark(stream, &stream->shards[s]) != KDA_NO_TIME)
+				least = Min(least, shard_mark(stream, &stream->shards[s]));
 	if (!held && least != KDA_END_TIME && least > stream->watermark)
 		stream->watermark = least;
 	if (stream->advanced > stream->watermark)
