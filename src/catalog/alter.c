@@ -118,7 +118,7 @@ kda_resume_all(PG_FUNCTION_ARGS)
 	kda_adopt_strangers();
 	CommandCounterIncrement();
 	kda_owner_begin(&scope);
-	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused", true, 0);
+	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused", false, 0);
 	found = SPI_processed;
 	relids = MemoryContextAlloc(old, sizeof(Oid) * Max(found, 1));
 	for (uint64 i = 0; i < found; i++)

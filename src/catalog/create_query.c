@@ -413,6 +413,22 @@ refuse_cycle(Oid source, Oid target, const char *name)
 			 errhint("A stream must not depend on what it is made of.")));
 }
 
+/* A pump's rows are read in the transaction order of one process. */
+static void
+same_worker(Oid source, Oid target)
+{
+	char	   *a = kda_stream_options_get(source)->worker;
+	char	   *b = kda_stream_options_get(target)->worker;
+
+	if (strcmp(a, b) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("streams \"%s\" and \"%s\" are on different workers", get_rel_name(source),
+						get_rel_name(target)),
+				 errdetail("Option worker is '%s' and '%s'.", a, b),
+				 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…').")));
+}
+
 static int32
 next_id(void)
 {
@@ -531,7 +547,10 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 					 errhint("Leave it out: a window leaves when it closes.")));
 		insert_text = check_target(stmt, split, &target, &target_is_stream);
 		if (target_is_stream)
+		{
 			refuse_cycle(split->stream, target, stmt->name->relname);
+			same_worker(split->stream, target);
+		}
 	}
 	emit = stmt->query->emit == KDA_EMIT_CLOSE || (pump && split->shape == KDA_SHAPE_WINDOWS) ?
 		"close" : "changes";

@@ -26,6 +26,7 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "rewrite/rewriteHandler.h"
 #include "runtime/runtime.h"
 #include "stream/stream.h"
 #include "tcop/utility.h"
@@ -206,13 +207,44 @@ redirect_index(IndexStmt *stmt)
 	return stmt;
 }
 
+/*
+ * Does the view select from its storage?  In the middle of a restore it does
+ * not yet: pg_dump makes an empty view first and replaces it later.
+ */
+static bool
+shows_storage(Oid relid, const KdaQueryIds *ids)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, get_view_query(rel)->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_SUBQUERY)
+		{
+			ListCell   *ls;
+
+			foreach(ls, rte->subquery->rtable)
+				found |= OidIsValid(lfirst_node(RangeTblEntry, ls)->relid) &&
+					(lfirst_node(RangeTblEntry, ls)->relid == ids->final ||
+					 lfirst_node(RangeTblEntry, ls)->relid == ids->closed);
+		}
+		found |= OidIsValid(rte->relid) && (rte->relid == ids->final || rte->relid == ids->closed);
+	}
+	table_close(rel, NoLock);
+	return found;
+}
+
 static void
 refuse_replacing_view(ViewStmt *stmt)
 {
 	Oid			relid = stmt->replace ? RangeVarGetRelid(stmt->view, NoLock, true) : InvalidOid;
 	KdaQueryIds ids;
 
-	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids))
+	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids) &&
+		shows_storage(relid, &ids))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is a %s", stmt->view->relname, ids.is_pump ? "pump" : "continuous view"),
