@@ -13,6 +13,7 @@ jars=no
 for what in "$@"; do
 	case $what in
 	test) packages="$packages python3 python3-pytest python3-psycopg2 python3-confluent-kafka" ;;
+	demo) packages="$packages perl" ;;
 	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done
