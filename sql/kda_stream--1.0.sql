@@ -81,9 +81,9 @@ CREATE TABLE kda_storage.query (
 	definition	text NOT NULL,
 	stream		regclass NOT NULL,
 	shape		text NOT NULL CHECK (shape IN ('rows', 'groups', 'windows')),
-	window_size	interval,
-	window_offset interval,
-	time_zone	text,
+	state		text CHECK (state IN ('groups', 'rows')),	-- what is kept: partial aggregates, or the records' columns
+	window_spec	text,					-- description of the windows: src/stream/window.h
+	per_window	boolean NOT NULL DEFAULT false,	-- the final part is more than groups: it runs for each window as a whole
 	emit		text NOT NULL CHECK (emit IN ('changes', 'close')),
 	start		text NOT NULL,
 	start_snapshot text,				-- database streams: transactions that had committed before CREATE are not counted
@@ -92,7 +92,7 @@ CREATE TABLE kda_storage.query (
 	nkeys		int NOT NULL DEFAULT 0,
 	batch		regclass NOT NULL,		-- view: the per-batch part
 	final		regclass,				-- view over open: the final part
-	open		regclass,				-- partial states
+	open		regclass,				-- what is kept
 	closed		regclass,				-- final rows (views only)
 	target		regclass,				-- pumps: stream or table
 	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
@@ -186,6 +186,36 @@ CREATE FUNCTION kda.tumble_start(ts timestamptz, size interval, "offset" interva
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
 COMMENT ON FUNCTION kda.tumble_start(timestamptz, interval, interval) IS 'start of the tumbling window that a time falls into; windows begin at the epoch (UTC) plus the offset';
 
+CREATE FUNCTION kda.tumble_start(ts timestamptz, size interval, "offset" interval, time_zone text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
+COMMENT ON FUNCTION kda.tumble_start(timestamptz, interval, interval, text) IS 'the same with days and months of a time zone';
+
+CREATE FUNCTION kda.hop_windows(ts timestamptz, size interval, slide interval, "offset" interval DEFAULT '0', time_zone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz) RETURNS SETOF record
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'kda_hop_windows';
+COMMENT ON FUNCTION kda.hop_windows(timestamptz, interval, interval, interval, text) IS 'the sliding windows that a time falls into';
+
+CREATE FUNCTION kda.cumulate_windows(ts timestamptz, size interval, step interval, "offset" interval DEFAULT '0', time_zone text DEFAULT 'UTC',
+	OUT window_start timestamptz, OUT window_end timestamptz) RETURNS SETOF record
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'kda_cumulate_windows';
+COMMENT ON FUNCTION kda.cumulate_windows(timestamptz, interval, interval, interval, text) IS 'the cumulating windows that a time falls into';
+
+CREATE FUNCTION kda.windows(ts timestamptz, description text, OUT window_start timestamptz, OUT window_end timestamptz) RETURNS SETOF record
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'kda_windows';
+COMMENT ON FUNCTION kda.windows(timestamptz, text) IS 'the windows that a time falls into; continuous queries use it';
+
+CREATE FUNCTION kda.windows(ts timestamptz, description text, after timestamptz, OUT window_start timestamptz, OUT window_end timestamptz) RETURNS SETOF record
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'kda_windows';
+COMMENT ON FUNCTION kda.windows(timestamptz, text, timestamptz) IS 'those of them that end later than a time';
+
+CREATE FUNCTION kda.window_start(ts timestamptz, description text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_window_start_of';
+COMMENT ON FUNCTION kda.window_start(timestamptz, text) IS 'start of the pane that a time falls into; continuous queries use it';
+
+CREATE FUNCTION kda.window_end(ts timestamptz, description text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_window_end_of';
+COMMENT ON FUNCTION kda.window_end(timestamptz, text) IS 'end of the last window that a time falls into; continuous queries use it';
+
 CREATE FUNCTION kda.tumble_end(window_start timestamptz, size interval) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_end_sql';
 COMMENT ON FUNCTION kda.tumble_end(timestamptz, interval) IS 'end of the tumbling window that begins at a time';
@@ -234,6 +264,33 @@ COMMENT ON FUNCTION kda.final(text, "any", anyelement) IS 'result of an aggregat
 CREATE FUNCTION kda.emitted() RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kda_emitted';
 COMMENT ON FUNCTION kda.emitted() IS 'the rows that a pump is about to insert; only inside its worker';
+
+CREATE FUNCTION kda_storage.merge_step(internal, text, "any", anyelement) RETURNS internal
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_merge_step';
+COMMENT ON FUNCTION kda_storage.merge_step(internal, text, "any", anyelement) IS 'of aggregate kda.merge';
+CREATE FUNCTION kda_storage.merge_final(internal, text, "any", anyelement) RETURNS anyelement
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_merge_final';
+COMMENT ON FUNCTION kda_storage.merge_final(internal, text, "any", anyelement) IS 'of aggregate kda.merge';
+CREATE AGGREGATE kda.merge(aggregate text, state "any", result_type anyelement) (
+	SFUNC = kda_storage.merge_step, STYPE = internal, FINALFUNC = kda_storage.merge_final, FINALFUNC_EXTRA
+);
+COMMENT ON AGGREGATE kda.merge(text, "any", anyelement) IS 'result of an aggregate from several partial states; continuous views use it';
+
+CREATE FUNCTION kda.frontier(query_id int) RETURNS timestamptz
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_frontier';
+COMMENT ON FUNCTION kda.frontier(int) IS 'windows of a continuous query that end at or before this are closed; continuous views use it';
+
+CREATE FUNCTION kda.pane_after(tid) RETURNS timestamptz
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_pane_after';
+COMMENT ON FUNCTION kda.pane_after(tid) IS 'the record counts in windows that end later than this; only inside a worker';
+
+CREATE FUNCTION kda.window_closed() RETURNS boolean
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_window_closed';
+COMMENT ON FUNCTION kda.window_closed() IS 'what window_closed is in a continuous query: true for rows of windows that have closed';
+
+CREATE FUNCTION kda.window_revision() RETURNS int
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_window_revision';
+COMMENT ON FUNCTION kda.window_revision() IS 'what window_revision is in a continuous query: how often the row was corrected after its window had closed';
 
 /* ---------------------------------------------------------------- dialect */
 

@@ -28,6 +28,7 @@
 #include "dialect/scan.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "query/agg_signature.h"
 #include "stream/inbox.h"
 #include "stream/stream.h"
@@ -73,10 +74,14 @@ read_options(KdaStmt *stmt)
 						 errmsg("retention must not be negative: \"%s\"", o.retention)));
 		}
 		else if (strcmp(def->defname, "time_zone") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("option \"time_zone\" of a query is not part of this release"),
-					 errhint("Windows of days are days of UTC; shift them with an offset: TUMBLING (INTERVAL '1' DAY, INTERVAL '…').")));
+		{
+			o.time_zone = defGetString(def);
+			if (pg_tzset(o.time_zone) == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("time zone \"%s\" not recognized", o.time_zone),
+						 errhint("SELECT name FROM pg_timezone_names lists them.")));
+		}
 		else
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -441,15 +446,6 @@ next_id(void)
 static const char *const shape_names[] = {"rows", "groups", "windows"};
 
 static char *
-interval_literal(const Interval *iv)
-{
-	if (iv == NULL)
-		return "NULL";
-	return psprintf("%s::pg_catalog.interval",
-					quote_literal_cstr(DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(iv)))));
-}
-
-static char *
 regclass_literal(Oid relid)
 {
 	return OidIsValid(relid) ? psprintf("%u::pg_catalog.regclass", relid) : "NULL";
@@ -507,7 +503,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 				 errhint("EMIT CHANGES and EMIT ON WINDOW CLOSE are."),
 				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
 
-	split = kda_split_query(stmt->query, source_text, !pump);
+	split = kda_split_query(stmt->query, source_text, options.time_zone, !pump);
 	if (stmt->columns)
 	{
 		ListCell   *lc;
@@ -538,6 +534,12 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("EMIT ON WINDOW CLOSE needs a window"),
 				 errhint("Add WINDOWED BY TUMBLING (…), or leave EMIT out.")));
+	if (pump && split->shape == KDA_SHAPE_GROUPS && split->per_window)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a pump without a window cannot have such a query"),
+				 errdetail("DISTINCT, ORDER BY, LIMIT, window functions, and aggregates that cannot be combined look at all records that ever came: none of its rows is ever final."),
+				 errhint("Add WINDOWED BY, or CREATE CONTINUOUS VIEW and read it.")));
 	if (pump)
 	{
 		if (split->shape == KDA_SHAPE_WINDOWS && stmt->query->emit == KDA_EMIT_CHANGES)
@@ -571,11 +573,11 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	batch = storage_oid("batch", id);
 	if (split->shape != KDA_SHAPE_ROWS)
 	{
-		kda_run_as_owner(kda_groups_table_ddl(split->batch, split->nkeys, storage_name("open", id)));
+		kda_run_as_owner(kda_split_open_ddl(split, storage_name("open", id)));
 		CommandCounterIncrement();
 		open = storage_oid("open", id);
 		kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("final", id),
-								  kda_split_final_sql(split, open)));
+								  kda_split_final_sql(split, open, id)));
 		CommandCounterIncrement();
 		final = storage_oid("final", id);
 	}
@@ -617,14 +619,16 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	}
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
-							  "window_size, window_offset, emit, start, start_snapshot, stopped, retention, nkeys, "
+							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
 							  "batch, final, open, closed, target, insert_text, target_columns) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s); "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition), regclass_literal(split->stream),
 							  shape_names[split->shape],
-							  interval_literal(split->window_size), interval_literal(split->window_offset),
+							  split->state == KDA_STATE_NONE ? "NULL" : split->state == KDA_STATE_GROUPS ? "'groups'" : "'rows'",
+							  split->window ? quote_literal_cstr(split->window_text) : "NULL",
+							  split->per_window ? "true" : "false",
 							  emit, quote_literal_cstr(start),
 							  snapshot ? quote_literal_cstr(snapshot) : "NULL",
 							  stmt->stopped ? "true" : "false",

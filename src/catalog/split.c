@@ -1,353 +1,72 @@
 /*-------------------------------------------------------------------------
  *
  * split.c
- *	  Splits the SELECT of a continuous query into its per-batch part and its
- *	  final part, both ordinary SQL.
+ *	  Splits the SELECT of a continuous query: what is done with each batch, and
+ *	  what has to be kept so that the result can be computed from it.
  *
  * In: the raw SELECT with the window clause lifted out (dialect/).  Out: an
- * analysed Query for the whole, one for the per-batch part, and the text of
- * the final part over the table of open groups.  Runs in the session that
- * declares the query, as that user.  Plans nothing and creates nothing.
+ * analysed Query for the whole, one for the per-batch part, and the list of
+ * what is kept.  Runs in the session that declares the query, as that user.
+ * Plans nothing and creates nothing.
  *
- * Words such as window_start are replaced in the raw tree by expressions over
- * kda.tumble_start(rowtime, size, offset), which also becomes the first group
- * key; from there on the parser's own rules say what is grouped and what is
- * not.
+ * Two kinds of state.  Groups: partial aggregates by pane and key, where every
+ * aggregate can be combined.  Rows: the columns that the final part needs, of
+ * every record; the final part is then the user's own SQL over them, so that
+ * whatever PostgreSQL can say about the rows of a window can be asked.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
 #include "access/heapam.h"
-#include "access/tableam.h"
 #include "access/sysattr.h"
 #include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/ddl.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
-#include "catalog/pg_type.h"
-#include "catalog/ddl.h"
 #include "catalog/pg_collation.h"
-#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "catalog/split.h"
-#include "parser/parse_coerce.h"
-#include "rewrite/rewriteManip.h"
-#include "utils/snapmgr.h"
-#include "executor/executor.h"
+#include "catalog/window_clause.h"
+#include "catalog/words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/analyze.h"
-#include "parser/parse_expr.h"
 #include "parser/parse_func.h"
+#include "parser/parse_clause.h"
 #include "parser/parse_node.h"
+#include "parser/parse_oper.h"
 #include "parser/parse_relation.h"
-#include "parser/parse_type.h"
+#include "parser/parsetree.h"
 #include "query/agg_signature.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."
 
-/* What the raw-tree replacement needs to know. */
-typedef struct RawContext
-{
-	ParseState *pstate;			/* for error positions */
-	RangeVar   *stream_rv;
-	const char *stream_name;	/* alias or relation name */
-	KdaStreamOptions *options;
-	char	   *rowtime_column; /* NULL: not declared */
-	bool		rowtime_is_timestamptz;
-	Interval   *size;			/* NULL: no window */
-	Interval   *offset;
-	bool		outside;		/* in select list or HAVING, outside aggregates */
-	bool		named_window;	/* window_start or window_end was used */
-} RawContext;
-
 static void
-refuse(RawContext *cxt, const char *what, int location)
+refuse(ParseState *pstate, const char *what, int location)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("%s cannot be used in a continuous query", what),
 			 errhint(REFUSE_HINT_LATER),
-			 parser_errposition(cxt ? cxt->pstate : NULL, location)));
-}
-
-/*---- building raw nodes */
-
-static Node *
-raw_function(const char *name, List *args, int location)
-{
-	return (Node *) makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))),
-								 args, COERCE_EXPLICIT_CALL, location);
-}
-
-static Node *
-raw_interval(const Interval *value)
-{
-	A_Const    *c = makeNode(A_Const);
-	TypeCast   *cast = makeNode(TypeCast);
-	char	   *text = DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(value)));
-
-	c->val.sval.type = T_String;
-	c->val.sval.sval = text;
-	c->location = -1;
-	cast->arg = (Node *) c;
-	cast->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"),
-														 makeString("interval")));
-	cast->location = -1;
-	return (Node *) cast;
-}
-
-static Node *
-raw_stream_column(RawContext *cxt, const char *column, int location)
-{
-	ColumnRef  *ref = makeNode(ColumnRef);
-
-	ref->fields = list_make2(makeString(pstrdup(cxt->stream_name)), makeString(pstrdup(column)));
-	ref->location = location;
-	return (Node *) ref;
-}
-
-/* The record's time, as timestamptz. */
-static Node *
-raw_rowtime(RawContext *cxt, int location)
-{
-	if (cxt->rowtime_column && cxt->rowtime_is_timestamptz)
-		return raw_stream_column(cxt, cxt->rowtime_column, location);
-	return raw_function("rowtime", list_make1(raw_stream_column(cxt, "ctid", location)), location);
-}
-
-static Node *
-raw_window_start(RawContext *cxt, int location)
-{
-	return raw_function("tumble_start",
-						list_make3(raw_rowtime(cxt, location), raw_interval(cxt->size),
-								   raw_interval(cxt->offset)),
-						location);
-}
-
-static Node *
-raw_window_end(RawContext *cxt, int location)
-{
-	return raw_function("tumble_end",
-						list_make2(raw_window_start(cxt, location), raw_interval(cxt->size)),
-						location);
-}
-
-/*---- replacing words */
-
-/* Does the reference name our stream's column (unqualified, or by the stream's name)? */
-static const char *
-stream_word(RawContext *cxt, ColumnRef *ref)
-{
-	int			n = list_length(ref->fields);
-	Node	   *last = llast(ref->fields);
-
-	if (!IsA(last, String))
-		return NULL;
-	if (n == 2 && (!IsA(linitial(ref->fields), String) ||
-				   strcmp(strVal(linitial(ref->fields)), cxt->stream_name) != 0))
-		return NULL;
-	if (n > 2)
-		return NULL;
-	return strVal(last);
-}
-
-static Node *
-replace_word(RawContext *cxt, ColumnRef *ref)
-{
-	const char *word = stream_word(cxt, ref);
-
-	if (word == NULL)
-		return NULL;
-
-	if (cxt->size && list_length(ref->fields) == 1)
-	{
-		if (strcmp(word, "window_start") == 0)
-		{
-			cxt->named_window = true;
-			return raw_window_start(cxt, ref->location);
-		}
-		if (strcmp(word, "window_end") == 0)
-		{
-			cxt->named_window = true;
-			return raw_window_end(cxt, ref->location);
-		}
-		if (strcmp(word, "window_time") == 0 || strcmp(word, "window_closed") == 0 ||
-			strcmp(word, "window_revision") == 0)
-			refuse(cxt, psprintf("\"%s\"", word), ref->location);
-	}
-
-	if (pg_strcasecmp(word, "rowtime") == 0)
-	{
-		if (cxt->size && cxt->outside)
-			return raw_window_end(cxt, ref->location);
-		if (cxt->rowtime_column == NULL)
-			return raw_rowtime(cxt, ref->location);
-	}
-	return NULL;
-}
-
-static bool
-is_aggregate_call(FuncCall *call)
-{
-	if (call->agg_star || call->agg_distinct || call->agg_order || call->agg_filter ||
-		call->agg_within_group)
-		return true;
-	/* Any overload that is an aggregate will do: names are rarely shared. */
-	{
-		FuncCandidateList cand = FuncnameGetCandidates(call->funcname, -1, NIL, false, false,
-													   false, true);
-
-		for (; cand; cand = cand->next)
-			if (get_func_prokind(cand->oid) == PROKIND_AGGREGATE)
-				return true;
-	}
-	return false;
-}
-
-/*
- * raw_expression_tree_walker cannot replace nodes, and there is no raw
- * mutator in core; so the walker is handed the places that hold expressions.
- */
-static bool replace_walker(Node *node, RawContext *cxt);
-
-static Node *
-replace_in(Node *node, RawContext *cxt)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, ColumnRef))
-	{
-		Node	   *other = replace_word(cxt, (ColumnRef *) node);
-
-		return other ? other : node;
-	}
-	if (IsA(node, List))
-	{
-		ListCell   *lc;
-
-		foreach(lc, (List *) node)
-			lfirst(lc) = replace_in(lfirst(lc), cxt);
-		return node;
-	}
-	replace_walker(node, cxt);
-	return node;
-}
-
-#define REPLACE(field)	((field) = (void *) replace_in((Node *) (field), cxt))
-
-static bool
-replace_walker(Node *node, RawContext *cxt)
-{
-	bool		outside = cxt->outside;
-
-	if (node == NULL)
-		return false;
-	check_stack_depth();
-
-	switch (nodeTag(node))
-	{
-		case T_ResTarget:
-			REPLACE(((ResTarget *) node)->val);
-			return false;
-		case T_A_Expr:
-			REPLACE(((A_Expr *) node)->lexpr);
-			REPLACE(((A_Expr *) node)->rexpr);
-			return false;
-		case T_BoolExpr:
-			REPLACE(((BoolExpr *) node)->args);
-			return false;
-		case T_TypeCast:
-			REPLACE(((TypeCast *) node)->arg);
-			return false;
-		case T_CollateClause:
-			REPLACE(((CollateClause *) node)->arg);
-			return false;
-		case T_FuncCall:
-			{
-				FuncCall   *call = (FuncCall *) node;
-
-				if (is_aggregate_call(call))
-					cxt->outside = false;
-				REPLACE(call->args);
-				REPLACE(call->agg_order);
-				REPLACE(call->agg_filter);
-				cxt->outside = outside;
-				return false;
-			}
-		case T_NullTest:
-			REPLACE(((NullTest *) node)->arg);
-			return false;
-		case T_BooleanTest:
-			REPLACE(((BooleanTest *) node)->arg);
-			return false;
-		case T_CaseExpr:
-			REPLACE(((CaseExpr *) node)->arg);
-			REPLACE(((CaseExpr *) node)->args);
-			REPLACE(((CaseExpr *) node)->defresult);
-			return false;
-		case T_CaseWhen:
-			REPLACE(((CaseWhen *) node)->expr);
-			REPLACE(((CaseWhen *) node)->result);
-			return false;
-		case T_CoalesceExpr:
-			REPLACE(((CoalesceExpr *) node)->args);
-			return false;
-		case T_MinMaxExpr:
-			REPLACE(((MinMaxExpr *) node)->args);
-			return false;
-		case T_RowExpr:
-			REPLACE(((RowExpr *) node)->args);
-			return false;
-		case T_A_ArrayExpr:
-			REPLACE(((A_ArrayExpr *) node)->elements);
-			return false;
-		case T_A_Indirection:
-			REPLACE(((A_Indirection *) node)->arg);
-			REPLACE(((A_Indirection *) node)->indirection);
-			return false;
-		case T_A_Indices:
-			REPLACE(((A_Indices *) node)->lidx);
-			REPLACE(((A_Indices *) node)->uidx);
-			return false;
-		case T_SortBy:
-			REPLACE(((SortBy *) node)->node);
-			return false;
-		case T_NamedArgExpr:
-			REPLACE(((NamedArgExpr *) node)->arg);
-			return false;
-		case T_XmlExpr:
-			REPLACE(((XmlExpr *) node)->named_args);
-			REPLACE(((XmlExpr *) node)->args);
-			return false;
-		case T_XmlSerialize:
-			REPLACE(((XmlSerialize *) node)->expr);
-			return false;
-		case T_JoinExpr:
-			REPLACE(((JoinExpr *) node)->quals);
-			replace_walker(((JoinExpr *) node)->larg, cxt);
-			replace_walker(((JoinExpr *) node)->rarg, cxt);
-			return false;
-		case T_SubLink:
-			/* inside, the words are the subquery's own unless qualified; only the test is ours */
-			REPLACE(((SubLink *) node)->testexpr);
-			return false;
-		default:
-			return false;
-	}
+			 parser_errposition(pstate, location)));
 }
 
 /*---- FROM: exactly one stream, on the preserved side of every outer join */
 
 typedef struct FromContext
 {
-	RawContext *raw;
+	ParseState *pstate;
 	RangeVar   *stream;
 	Oid			stream_relid;
 	bool		nullable;		/* below the nullable side of an outer join */
@@ -394,7 +113,7 @@ find_stream(Node *node, FromContext *from)
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("\"%s\" is a continuous query and cannot be read by another one", rv->relname),
 						 errhint("Write its result into a stream with CREATE PUMP, and read that stream."),
-						 parser_errposition(from->raw->pstate, rv->location)));
+						 parser_errposition(from->pstate, rv->location)));
 			return;
 		}
 		if (OidIsValid(from->stream_relid))
@@ -403,14 +122,14 @@ find_stream(Node *node, FromContext *from)
 					 errmsg("a continuous query reads one stream, this one names \"%s\" and \"%s\"",
 							from->stream->relname, rv->relname),
 					 errhint("Joins of streams are not part of this release."),
-					 parser_errposition(from->raw->pstate, rv->location)));
+					 parser_errposition(from->pstate, rv->location)));
 		if (from->nullable)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", rv->relname),
 					 errdetail("Rows of the other side would have to wait for records that may never come."),
 					 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
-					 parser_errposition(from->raw->pstate, rv->location)));
+					 parser_errposition(from->pstate, rv->location)));
 		from->stream = rv;
 		from->stream_relid = relid;
 	}
@@ -467,90 +186,6 @@ refuse_streams_below(Query *query, ParseState *pstate)
 				 errhint("Name the stream in FROM of the query itself.")));
 }
 
-/*---- window clause */
-
-static Interval *
-constant_interval(RawContext *cxt, Node *raw, const char *what)
-{
-	Node	   *expr = transformExpr(cxt->pstate, raw, EXPR_KIND_SELECT_TARGET);
-	int			location = exprLocation(raw);
-	Const	   *c;
-
-	expr = coerce_to_target_type(cxt->pstate, expr, exprType(expr), INTERVALOID, -1,
-								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
-	if (expr == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("the %s of a window must be an interval", what),
-				 parser_errposition(cxt->pstate, location)));
-	expr = eval_const_expressions(NULL, expr);
-	if (!IsA(expr, Const) || ((Const *) expr)->constisnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the %s of a window must be a constant", what),
-				 errhint("For example INTERVAL '1' MINUTE."),
-				 parser_errposition(cxt->pstate, location)));
-	c = (Const *) expr;
-	return DatumGetIntervalP(c->constvalue);
-}
-
-static int64
-interval_us(RawContext *cxt, const Interval *iv, const char *what, int location)
-{
-	if (iv->month != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a window %s of months or years is not part of this release", what),
-				 errhint("Use days or shorter units."),
-				 parser_errposition(cxt->pstate, location)));
-	return iv->time + (int64) iv->day * USECS_PER_DAY;
-}
-
-static void
-read_window(RawContext *cxt, KdaWindowClause *window)
-{
-	int64		size;
-	int64		offset = 0;
-	int			nargs = list_length(window->args);
-
-	if (window->kind != KDA_WINDOW_TUMBLING)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s windows are not part of this release", kda_window_kind_name(window->kind)),
-				 errhint("TUMBLING (size [, offset]) is."),
-				 parser_errposition(cxt->pstate, window->location)));
-	if (nargs < 1 || nargs > 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("TUMBLING takes one or two arguments, not %d", nargs),
-				 errhint("TUMBLING (size [, offset])"),
-				 parser_errposition(cxt->pstate, window->location)));
-
-	cxt->size = constant_interval(cxt, linitial(window->args), "size");
-	size = interval_us(cxt, cxt->size, "size", exprLocation(linitial(window->args)));
-	if (size <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of a window must be greater than zero"),
-				 errdetail("It is %s.", DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(cxt->size)))),
-				 parser_errposition(cxt->pstate, exprLocation(linitial(window->args)))));
-	if (nargs == 2)
-	{
-		cxt->offset = constant_interval(cxt, lsecond(window->args), "offset");
-		offset = interval_us(cxt, cxt->offset, "offset", exprLocation(lsecond(window->args)));
-	}
-	else
-		cxt->offset = palloc0(sizeof(Interval));
-	if (offset >= size || offset <= -size)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the offset of a window must be smaller than its size"),
-				 errdetail("The offset is %s, the size %s.",
-						   DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(cxt->offset))),
-						   DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(cxt->size)))),
-				 parser_errposition(cxt->pstate, exprLocation(lsecond(window->args)))));
-}
-
 /*---- the whole query, analysed */
 
 static ResTarget *
@@ -601,263 +236,544 @@ name_targets(List *targets)
 	}
 }
 
-static bool
-volatile_parts(Query *query)
-{
-	return contain_volatile_functions((Node *) query->jointree);
-}
 
+/* SELECT * does not show the windows, which stand in FROM as well. */
 static void
-check_query(RawContext *cxt, Query *query, bool aggregated)
+hide_windows_of_star(Query *query, int window_rti, List *star_locations)
 {
-	if (query->commandType != CMD_SELECT || query->utilityStmt)
-		refuse(cxt, "this statement", -1);
-	if (query->setOperations)
-		refuse(cxt, "UNION, INTERSECT or EXCEPT", -1);
-	if (query->cteList)
-		refuse(cxt, "WITH", -1);
-	if (query->rowMarks)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("FOR UPDATE cannot be used in a continuous query")));
-	if (query->groupingSets)
-		refuse(cxt, "GROUPING SETS, ROLLUP or CUBE", -1);
-	if (query->hasWindowFuncs)
-		refuse(cxt, "a window function (OVER)", -1);
-	if (query->distinctClause)
-		refuse(cxt, "DISTINCT", -1);
-	if (query->sortClause || query->limitCount || query->limitOffset)
-		refuse(cxt, "ORDER BY or LIMIT", -1);
-	if (aggregated && query->hasTargetSRFs)
-		refuse(cxt, "a set-returning function beside an aggregate", -1);
-	if (aggregated && query->constraintDeps)
-		refuse(cxt, "a column that GROUP BY names only through a primary key", -1);
-	if (aggregated ? contain_volatile_functions((Node *) query) : volatile_parts(query))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a volatile function can stand only in the select list of a continuous query without aggregates"),
-				 errdetail("Its result would change when records are read again."),
-				 errhint("now() and current_timestamp are stable and may be used.")));
-	if (aggregated && query->hasSubLinks &&
-		(checkExprHasSubLink((Node *) query->targetList) || checkExprHasSubLink(query->havingQual)))
-		refuse(cxt, "a subquery in the select list or HAVING beside an aggregate", -1);
+	ListCell   *lc;
+	AttrNumber	resno = 1;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (IsA(tle->expr, Var) && ((Var *) tle->expr)->varno == window_rti &&
+			list_member_int(star_locations, ((Var *) tle->expr)->location) && tle->ressortgroupref == 0)
+			query->targetList = foreach_delete_current(query->targetList, lc);
+		else
+			tle->resno = resno++;
+	}
 }
 
+static List *
+star_locations(SelectStmt *select)
+{
+	List	   *locations = NIL;
+	ListCell   *lc;
+
+	foreach(lc, select->targetList)
+	{
+		Node	   *val = lfirst_node(ResTarget, lc)->val;
+
+		if (IsA(val, ColumnRef) && list_length(((ColumnRef *) val)->fields) == 1 &&
+			IsA(linitial(((ColumnRef *) val)->fields), A_Star))
+			locations = lappend_int(locations, ((ColumnRef *) val)->location);
+	}
+	return locations;
+}
+
+/*---- levels */
+
+typedef struct VarContext
+{
+	int			depth;
+	List	   *vars;			/* as seen from the top */
+	int			only_rti;		/* 0: all */
+	bool		in_aggs;		/* also those inside aggregates of the top level */
+	bool		found;
+} VarContext;
+
+/* Vars (and ctid's) of the top level below node, at any depth. */
 static bool
-unsupported_aggregate_walker(Node *node, RawContext *cxt)
+vars_walker(Node *node, VarContext *cxt)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Aggref))
+	if (IsA(node, Var))
 	{
-		char	   *why = NULL;
+		Var		   *var = (Var *) node;
 
-		if (!kda_agg_supported((Aggref *) node, &why))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("aggregate %s cannot be used in a continuous query",
-							format_procedure(((Aggref *) node)->aggfnoid)),
-					 why ? errdetail("%s", why) : 0,
-					 errhint("Plain aggregates whose partial results can be combined and stored can be used."),
-					 parser_errposition(cxt->pstate, ((Aggref *) node)->location)));
+		if ((int) var->varlevelsup == cxt->depth && (cxt->only_rti == 0 || var->varno == cxt->only_rti))
+		{
+			Var		   *copy = copyObject(var);
+
+			copy->varlevelsup = 0;
+			copy->location = -1;
+			cxt->found = true;
+			cxt->vars = list_append_unique(cxt->vars, copy);
+		}
 		return false;
 	}
-	return expression_tree_walker(node, unsupported_aggregate_walker, cxt);
+	if (IsA(node, Aggref) && (int) ((Aggref *) node)->agglevelsup == cxt->depth && !cxt->in_aggs)
+		return false;
+	if (IsA(node, Query))
+	{
+		cxt->depth++;
+		query_tree_walker((Query *) node, vars_walker, cxt, 0);
+		cxt->depth--;
+		return false;
+	}
+	return expression_tree_walker(node, vars_walker, cxt);
 }
 
 static bool
-collect_aggs_walker(Node *node, List **aggs)
+mentions(Node *node, int rti)
+{
+	VarContext	cxt = {0};
+
+	cxt.only_rti = rti;
+	cxt.in_aggs = true;
+	vars_walker(node, &cxt);
+	return cxt.found;
+}
+
+static bool
+mentions_others(Node *node, int rti)
+{
+	VarContext	cxt = {0};
+	ListCell   *lc;
+
+	cxt.in_aggs = true;
+	vars_walker(node, &cxt);
+	foreach(lc, cxt.vars)
+		if (lfirst_node(Var, lc)->varno != rti)
+			return true;
+	return false;
+}
+
+typedef struct AggContext
+{
+	int			depth;
+	List	   *aggs;
+} AggContext;
+
+/* Aggregates of the top level, as seen from there. */
+static bool
+aggs_walker(Node *node, AggContext *cxt)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, Aggref))
+	if (IsA(node, Aggref) && (int) ((Aggref *) node)->agglevelsup == cxt->depth)
 	{
-		*aggs = list_append_unique(*aggs, node);
+		Node	   *copy = copyObject(node);
+
+		if (cxt->depth > 0)
+			IncrementVarSublevelsUp(copy, -cxt->depth, cxt->depth);
+		cxt->aggs = list_append_unique(cxt->aggs, copy);
 		return false;
 	}
-	return expression_tree_walker(node, collect_aggs_walker, aggs);
+	if (IsA(node, Query))
+	{
+		cxt->depth++;
+		query_tree_walker((Query *) node, aggs_walker, cxt, 0);
+		cxt->depth--;
+		return false;
+	}
+	return expression_tree_walker(node, aggs_walker, cxt);
 }
 
 static List *
 collect_aggs(Query *user)
 {
-	List	   *aggs = NIL;
+	AggContext	cxt = {0};
 
-	collect_aggs_walker((Node *) user->targetList, &aggs);
-	collect_aggs_walker(user->havingQual, &aggs);
-	return aggs;
+	aggs_walker((Node *) user->targetList, &cxt);
+	aggs_walker(user->havingQual, &cxt);
+	return cxt.aggs;
 }
 
-static Query *
-make_batch_query(KdaSplit *split)
+/*---- checks */
+
+static void
+check_query(ParseState *pstate, Query *query, bool kept)
+{
+	if (query->commandType != CMD_SELECT || query->utilityStmt)
+		refuse(pstate, "this statement", -1);
+	if (query->setOperations)
+		refuse(pstate, "UNION, INTERSECT or EXCEPT", -1);
+	if (query->rowMarks)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("FOR UPDATE cannot be used in a continuous query")));
+	if (query->hasModifyingCTE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query cannot change data in WITH"),
+				 errhint("CREATE PUMP … AS INSERT INTO … writes its result.")));
+	if (kept ? contain_volatile_functions((Node *) query) : contain_volatile_functions((Node *) query->jointree))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a volatile function can stand only in the select list of a continuous query without aggregates"),
+				 errdetail("Its result would change when records are read again."),
+				 errhint("now() and current_timestamp are stable and may be used.")));
+}
+
+/*
+ * GROUP BY t.id, with t.name in the select list because id is the key of t: the
+ * column is grouped by as well, which changes no group.
+ */
+static void
+group_by_dependent_columns(Query *query)
+{
+	VarContext	cxt = {0};
+	ListCell   *lc,
+			   *lt;
+
+	vars_walker((Node *) query->targetList, &cxt);
+	vars_walker(query->havingQual, &cxt);
+	foreach(lc, cxt.vars)
+	{
+		TargetEntry *found = NULL;
+		SortGroupClause *sgc;
+		Oid			lt_op,
+					eq_op;
+		bool		hashable;
+
+		foreach(lt, query->targetList)
+			if (equal(lfirst_node(TargetEntry, lt)->expr, lfirst(lc)))
+				found = lfirst_node(TargetEntry, lt);
+		if (found && found->ressortgroupref != 0 && get_sortgroupref_clause_noerr(found->ressortgroupref, query->groupClause))
+			continue;
+		if (found == NULL)
+		{
+			found = makeTargetEntry(copyObject(lfirst(lc)), list_length(query->targetList) + 1, NULL, true);
+			query->targetList = lappend(query->targetList, found);
+		}
+		get_sort_group_operators(exprType(lfirst(lc)), false, true, false, &lt_op, &eq_op, NULL, &hashable);
+		sgc = makeNode(SortGroupClause);
+		sgc->tleSortGroupRef = assignSortGroupRef(found, query->targetList);
+		sgc->eqop = eq_op;
+		sgc->sortop = lt_op;
+		sgc->hashable = hashable;
+		query->groupClause = lappend(query->groupClause, sgc);
+	}
+	query->constraintDeps = NIL;
+}
+
+/*---- what is kept */
+
+static bool
+group_key_has_srf(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->groupClause)
+		if (expression_returns_set((Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), query->targetList)->expr))
+			return true;
+	return false;
+}
+
+/* Can the result be computed from partial aggregates by pane and key? */
+static bool
+groups_suffice(KdaSplit *split)
 {
 	Query	   *user = split->user;
-	Query	   *batch = copyObject(user);
-	List	   *targets = NIL;
-	AttrNumber	resno = 1;
 	ListCell   *lc;
-	List	   *group = NIL;
 
-	if (split->shape == KDA_SHAPE_ROWS)
+	if (user->groupingSets || group_key_has_srf(user) || split->window_quals)
+		return false;
+	if (split->window && !kda_window_is_aligned(split->window))
+		return false;
+	foreach(lc, collect_aggs(user))
 	{
-		/* first the record's place in the batch: what is emitted takes its time from there */
-		int			rti = 0;
+		char	   *why;
 
-		foreach(lc, batch->rtable)
-			if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION &&
-				lfirst_node(RangeTblEntry, lc)->relid == split->stream)
-				rti = foreach_current_index(lc) + 1;
-		foreach(lc, batch->targetList)
-			lfirst_node(TargetEntry, lc)->resno++;
-		batch->targetList = lcons(makeTargetEntry((Expr *) makeVar(rti, SelfItemPointerAttributeNumber, TIDOID,
-																   -1, InvalidOid, 0),
-												  1, "kda_row", false),
-								  batch->targetList);
-		return batch;
+		if (!kda_agg_supported(lfirst(lc), &why))
+			return false;
+		if (split->window && mentions(lfirst(lc), split->window_rti))
+			return false;
+		if (checkExprHasSubLink(lfirst(lc)))
+			return false;
 	}
+	foreach(lc, user->groupClause)
+	{
+		Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr;
 
+		if (!kda_key_supported(exprType(key)))
+			return false;
+		if (split->window && mentions(key, split->window_rti) && mentions_others(key, split->window_rti))
+			return false;
+	}
+	return true;
+}
+
+static void
+keep(KdaSplit *split, Node *expr, AttrNumber attno)
+{
+	KdaKept    *kept = palloc(sizeof(KdaKept));
+
+	kept->expr = expr;
+	kept->attno = attno;
+	split->kept = lappend(split->kept, kept);
+}
+
+/* FROM without the windows. */
+static Query *
+without_windows(KdaSplit *split)
+{
+	Query	   *batch = copyObject(split->user);
+	ListCell   *lc;
+
+	if (split->window_rti == 0)
+		return batch;
+	foreach(lc, batch->jointree->fromlist)
+		if (IsA(lfirst(lc), RangeTblRef) && ((RangeTblRef *) lfirst(lc))->rtindex == split->window_rti)
+			batch->jointree->fromlist = foreach_delete_current(batch->jointree->fromlist, lc);
+	/* the entry stays where it is, and names nothing */
+	return batch;
+}
+
+static int
+stream_rti(Query *query, Oid stream)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION &&
+			lfirst_node(RangeTblEntry, lc)->relid == stream)
+			return foreach_current_index(lc) + 1;
+	elog(ERROR, "stream %u is not in the query", stream);
+}
+
+static Node *
+stream_ctid(KdaSplit *split)
+{
+	return (Node *) makeVar(stream_rti(split->user, split->stream), SelfItemPointerAttributeNumber, TIDOID, -1,
+							InvalidOid, 0);
+}
+
+static Node *
+kda_call(const char *name, Oid result, List *args)
+{
+	Oid			argtypes[3];
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, args)
+		argtypes[n++] = exprType(lfirst(lc));
+	return (Node *) makeFuncExpr(LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))), n, argtypes, false),
+								 result, args, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+static Node *
+text_const(const char *value)
+{
+	return (Node *) makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1, CStringGetTextDatum(value), false, false);
+}
+
+/* Shape rows: the record's place in the batch, then the select list. */
+static Query *
+rows_batch(KdaSplit *split)
+{
+	Query	   *batch = copyObject(split->user);
+	ListCell   *lc;
+
+	foreach(lc, batch->targetList)
+		lfirst_node(TargetEntry, lc)->resno++;
+	batch->targetList = lcons(makeTargetEntry((Expr *) stream_ctid(split), 1, "kda_row", false), batch->targetList);
+	return batch;
+}
+
+static void
+add_key(Query *batch, Node *expr, Oid eqop, Oid sortop, bool hashable)
+{
+	int			n = list_length(batch->targetList) + 1;
+	TargetEntry *key = makeTargetEntry((Expr *) expr, n, psprintf("k%d", n), false);
+	SortGroupClause *sgc = makeNode(SortGroupClause);
+
+	key->ressortgroupref = sgc->tleSortGroupRef = n;
+	sgc->eqop = eqop;
+	sgc->sortop = sortop;
+	sgc->hashable = hashable;
+	batch->targetList = lappend(batch->targetList, key);
+	batch->groupClause = lappend(batch->groupClause, sgc);
+}
+
+static void
+add_time_key(Query *batch, Node *expr)
+{
+	Oid			lt_op,
+				eq_op;
+	bool		hashable;
+
+	get_sort_group_operators(TIMESTAMPTZOID, true, true, false, &lt_op, &eq_op, NULL, &hashable);
+	add_key(batch, expr, eq_op, lt_op, hashable);
+}
+
+/* The time of a record, as the windows in FROM have it. */
+static Node *
+window_time(KdaSplit *split)
+{
+	RangeTblEntry *rte = rt_fetch(split->window_rti, split->user->rtable);
+	FuncExpr   *call = castNode(FuncExpr, linitial_node(RangeTblFunction, rte->functions)->funcexpr);
+
+	return copyObject(linitial(call->args));
+}
+
+/* State groups: pane, mark, keys, then a column for each aggregate. */
+static Query *
+groups_batch(KdaSplit *split)
+{
+	Query	   *user = split->user;
+	Query	   *batch = without_windows(split);
+	List	   *aggs = collect_aggs(user);
+	ListCell   *lc;
+
+	batch->targetList = NIL;
+	batch->groupClause = NIL;
+	if (split->window)
+	{
+		split->paned = split->window->kind != KDA_WINDOW_TUMBLING;
+		add_time_key(batch, kda_call("window_start", TIMESTAMPTZOID,
+									 list_make2(window_time(split), text_const(split->window_text))));
+		if (split->paned)
+			add_time_key(batch, kda_call("pane_after", TIMESTAMPTZOID, list_make1(stream_ctid(split))));
+	}
 	foreach(lc, user->groupClause)
 	{
 		SortGroupClause *sgc = lfirst_node(SortGroupClause, lc);
 		TargetEntry *tle = get_sortgroupclause_tle(sgc, user->targetList);
-		TargetEntry *key = makeTargetEntry(copyObject(tle->expr), resno,
-										   psprintf("k%d", resno), false);
-		SortGroupClause *copy = copyObject(sgc);
 
-		key->ressortgroupref = copy->tleSortGroupRef = resno;
-		targets = lappend(targets, key);
-		group = lappend(group, copy);
-		resno++;
+		/* a key of the window alone follows from the pane */
+		if (split->window && mentions((Node *) tle->expr, split->window_rti))
+			continue;
+		add_key(batch, (Node *) copyObject(tle->expr), sgc->eqop, sgc->sortop, sgc->hashable);
+		keep(split, (Node *) copyObject(tle->expr), KDA_OPEN_FIRST_KEY - 1 + list_length(batch->targetList));
 	}
-	split->nkeys = resno - 1;
-	foreach(lc, collect_aggs(user))
+	split->nkeys = list_length(batch->targetList);
+	foreach(lc, aggs)
 	{
-		targets = lappend(targets,
-						  makeTargetEntry(copyObject(lfirst(lc)), resno,
-										  psprintf("s%d", resno - split->nkeys), false));
-		resno++;
+		int			n = list_length(batch->targetList) + 1;
+
+		batch->targetList = lappend(batch->targetList,
+									makeTargetEntry(copyObject(lfirst(lc)), n, psprintf("s%d", n - split->nkeys), false));
+		keep(split, copyObject(lfirst(lc)), KDA_OPEN_FIRST_KEY - 1 + n);
 	}
-	batch->targetList = targets;
-	batch->groupClause = group;
+	batch->hasAggs = aggs != NIL;
 	batch->havingQual = NULL;
 	batch->hasTargetSRFs = false;
+	batch->hasWindowFuncs = false;
+	batch->windowClause = NIL;
+	batch->distinctClause = NIL;
+	batch->hasDistinctOn = false;
+	batch->sortClause = NIL;
+	batch->limitCount = batch->limitOffset = NULL;
 	return batch;
 }
 
-KdaSplit *
-kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_columns)
+/* State rows: the record's place, then every column that the final part needs. */
+static Query *
+kept_rows_batch(KdaSplit *split)
 {
-	KdaSplit   *split = palloc0(sizeof(KdaSplit));
-	SelectStmt *select = copyObject(spec->select);
-	RawContext	cxt = {0};
-	FromContext from = {0};
-	RawStmt    *raw;
-	Query	   *query;
+	Query	   *user = split->user;
+	Query	   *batch = without_windows(split);
+	VarContext	cxt = {0};
+	List	   *quals = make_ands_implicit((Expr *) batch->jointree->quals);
+	List	   *now = NIL;
+	List	   *later = NIL;
 	ListCell   *lc;
-	bool		aggregated;
-	int			i;
+	int			n = 1;
+	Node	   *ctid = stream_ctid(split);
 
-	cxt.pstate = make_parsestate(NULL);
-	cxt.pstate->p_sourcetext = source_text;
-	from.raw = &cxt;
+	/* conditions on windows wait for them */
+	foreach(lc, quals)
+		if (split->window && mentions(lfirst(lc), split->window_rti))
+			later = lappend(later, lfirst(lc));
+		else
+			now = lappend(now, lfirst(lc));
+	batch->jointree->quals = (Node *) make_ands_explicit(now);
+	if (now == NIL)
+		batch->jointree->quals = NULL;
+	split->window_quals = later ? (Node *) make_ands_explicit(later) : NULL;
 
-	if (select->op != SETOP_NONE || select->valuesLists)
-		refuse(&cxt, "UNION, INTERSECT, EXCEPT or VALUES", -1);
-
-	foreach(lc, select->fromClause)
-		find_stream(lfirst(lc), &from);
-	if (!OidIsValid(from.stream_relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("a continuous query must read a stream"),
-				 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
-	split->stream = from.stream_relid;
-	cxt.stream_rv = from.stream;
-	cxt.stream_name = from.stream->alias ? from.stream->alias->aliasname : from.stream->relname;
-	cxt.options = kda_stream_options_get(from.stream_relid);
-	if (cxt.options->rowtime_attno > 0)
+	cxt.in_aggs = true;
+	vars_walker((Node *) user->targetList, &cxt);
+	vars_walker(user->havingQual, &cxt);
+	vars_walker(split->window_quals, &cxt);
+	vars_walker((Node *) user->windowClause, &cxt);
+	vars_walker(user->limitCount, &cxt);
+	vars_walker(user->limitOffset, &cxt);
+	batch->targetList = list_make1(makeTargetEntry((Expr *) ctid, 1, "kda_row", false));
+	foreach(lc, cxt.vars)
 	{
-		cxt.rowtime_column = get_attname(from.stream_relid, cxt.options->rowtime_attno, false);
-		cxt.rowtime_is_timestamptz =
-			get_atttype(from.stream_relid, cxt.options->rowtime_attno) == TIMESTAMPTZOID;
-	}
+		Var		   *var = lfirst_node(Var, lc);
 
-	if (spec->window)
-		read_window(&cxt, spec->window);
-
-	/* Words of ours become plain SQL. */
-	name_targets(select->targetList);
-	cxt.outside = true;
-	replace_in((Node *) select->targetList, &cxt);
-	replace_in(select->havingClause, &cxt);
-	select->havingClause = replace_in(select->havingClause, &cxt);
-	cxt.outside = false;
-	select->whereClause = replace_in(select->whereClause, &cxt);
-	select->groupClause = (List *) replace_in((Node *) select->groupClause, &cxt);
-	foreach(lc, select->fromClause)
-		replace_walker(lfirst(lc), &cxt);
-
-	if (cxt.size)
-	{
-		if (add_window_columns && !cxt.named_window)
+		if (split->window && var->varno == split->window_rti)
+			continue;
+		if (equal(var, ctid))
 		{
-			select->targetList = lcons(result_column("window_start", raw_window_start(&cxt, -1)),
-									   lcons(result_column("window_end", raw_window_end(&cxt, -1)),
-											 select->targetList));
-			shift_ordinals(select->groupClause, 2);
-			split->window_columns_added = true;
+			/* kda.rowtime(ctid) */
+			keep(split, kda_call("rowtime", TIMESTAMPTZOID, list_make1(copyObject(ctid))), KDA_KEPT_TIME);
+			continue;
 		}
-		select->groupClause = lcons(raw_window_start(&cxt, -1), select->groupClause);
-	}
-
-	raw = makeNode(RawStmt);
-	raw->stmt = (Node *) select;
-	query = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
-	query = kda_flatten_group_rte(query);
-
-	aggregated = query->hasAggs || query->groupClause != NIL;
-	if (cxt.size && !query->hasAggs && list_length(query->groupClause) == 1 &&
-		list_length(select->groupClause) == 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY needs an aggregate or GROUP BY"),
-				 errhint("Leave WINDOWED BY out to get one row per record.")));
-	check_query(&cxt, query, aggregated);
-	refuse_streams_below(query, cxt.pstate);
-	if (aggregated)
-	{
-		unsupported_aggregate_walker((Node *) query->targetList, &cxt);
-		unsupported_aggregate_walker(query->havingQual, &cxt);
-	}
-
-	foreach(lc, query->groupClause)
-	{
-		TargetEntry *tle = get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), query->targetList);
-
-		if (!kda_key_supported(exprType((Node *) tle->expr)))
+		if (get_typtype(var->vartype) == TYPTYPE_PSEUDO)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a continuous query cannot group by type %s", format_type_be(exprType((Node *) tle->expr))),
-					 errdetail("The type has no hash function."),
-					 parser_errposition(cxt.pstate, exprLocation((Node *) tle->expr))));
+					 errmsg("a continuous query cannot keep values of type %s", format_type_be(var->vartype)),
+					 errhint("Name the columns one by one.")));
+		batch->targetList = lappend(batch->targetList,
+									makeTargetEntry((Expr *) copyObject(var), n + 1, psprintf("c%d", n), false));
+		keep(split, (Node *) copyObject(var), KDA_KEPT_FIRST - 1 + n);
+		n++;
 	}
+	batch->groupClause = NIL;
+	batch->groupingSets = NIL;
+	batch->havingQual = NULL;
+	batch->hasAggs = false;
+	batch->hasTargetSRFs = false;
+	batch->hasWindowFuncs = false;
+	batch->windowClause = NIL;
+	batch->distinctClause = NIL;
+	batch->hasDistinctOn = false;
+	batch->sortClause = NIL;
+	batch->limitCount = batch->limitOffset = NULL;
+	batch->limitOption = LIMIT_OPTION_COUNT;
+	return batch;
+}
 
-	/* Rights are checked here, and again whenever the query runs. */
-	kda_check_query_permissions(query);
+char *
+kda_split_open_ddl(KdaSplit *split, const char *name)
+{
+	StringInfoData s;
+	ListCell   *lc;
 
-	split->user = query;
-	split->shape = cxt.size ? KDA_SHAPE_WINDOWS :
-		aggregated ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
-	split->window_size = cxt.size;
-	split->window_offset = cxt.offset;
-	split->batch = make_batch_query(split);
+	if (split->state == KDA_STATE_GROUPS)
+	{
+		char	   *ddl = kda_groups_table_ddl(split->batch, split->nkeys, name);
 
-	split->names = palloc0(sizeof(char *) * list_length(query->targetList));
-	split->types = palloc0(sizeof(Oid) * list_length(query->targetList));
-	split->typmods = palloc0(sizeof(int32) * list_length(query->targetList));
-	split->collations = palloc0(sizeof(Oid) * list_length(query->targetList));
-	i = 0;
-	foreach(lc, query->targetList)
+		/* where each window is looked up by itself */
+		return split->per_window && split->window ? psprintf("%s; CREATE INDEX ON %s (k1)", ddl, name) : ddl;
+	}
+	initStringInfo(&s);
+	appendStringInfo(&s, "CREATE TABLE %s (kda_slot smallint NOT NULL DEFAULT 0, kda_time pg_catalog.timestamptz NOT NULL, "
+					 "kda_mark pg_catalog.timestamptz NOT NULL, kda_seq bigint NOT NULL", name);
+	foreach(lc, split->batch->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (tle->resno == 1)
+			continue;
+		appendStringInfo(&s, ", %s %s", quote_identifier(tle->resname),
+						 kda_column_type_sql(exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
+											 exprCollation((Node *) tle->expr)));
+	}
+	appendStringInfo(&s, "); CREATE INDEX ON %s (kda_time)", name);
+	return s.data;
+}
+
+static void
+describe_columns(KdaSplit *split)
+{
+	List	   *targets = split->user->targetList;
+	ListCell   *lc;
+	int			i = 0;
+
+	split->names = palloc0(sizeof(char *) * list_length(targets));
+	split->types = palloc0(sizeof(Oid) * list_length(targets));
+	split->typmods = palloc0(sizeof(int32) * list_length(targets));
+	split->collations = palloc0(sizeof(Oid) * list_length(targets));
+	foreach(lc, targets)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 
@@ -880,198 +796,143 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 		i++;
 	}
 	split->ncolumns = i;
-	return split;
 }
 
-/*---- text of the parts */
+KdaSplit *
+kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zone, bool add_window_columns)
+{
+	KdaSplit   *split = palloc0(sizeof(KdaSplit));
+	SelectStmt *select = copyObject(spec->select);
+	ParseState *pstate = make_parsestate(NULL);
+	KdaWordContext words = {0};
+	FromContext from = {0};
+	KdaStreamOptions *options;
+	RawStmt    *raw;
+	Query	   *query;
+	ListCell   *lc;
+	bool		aggregated;
+	List	   *stars = NIL;
+
+	pstate->p_sourcetext = source_text;
+	from.pstate = pstate;
+	if (select->op != SETOP_NONE || select->valuesLists)
+		refuse(pstate, "UNION, INTERSECT, EXCEPT or VALUES", -1);
+
+	foreach(lc, select->fromClause)
+		find_stream(lfirst(lc), &from);
+	if (!OidIsValid(from.stream_relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("a continuous query must read a stream"),
+				 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
+	split->stream = from.stream_relid;
+	words.stream_name = from.stream->alias ? from.stream->alias->aliasname : from.stream->relname;
+	options = kda_stream_options_get(from.stream_relid);
+	if (options->rowtime_attno > 0)
+	{
+		words.rowtime_column = get_attname(from.stream_relid, options->rowtime_attno, false);
+		words.rowtime_is_timestamptz = get_atttype(from.stream_relid, options->rowtime_attno) == TIMESTAMPTZOID;
+	}
+	if (spec->window)
+	{
+		split->window = kda_window_of_clause(pstate, spec->window, time_zone);
+		split->window_text = kda_window_format(split->window);
+		if (split->window->kind == KDA_WINDOW_SESSION || split->window->kind == KDA_WINDOW_STAGGER)
+			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), spec->window->location);
+	}
+
+	/* Words of ours become plain SQL. */
+	words.windowed = split->window != NULL;
+	aggregated = kda_words_aggregated(select);
+	name_targets(select->targetList);
+	words.outside = aggregated;
+	kda_words_replace((Node *) select->targetList, &words);
+	select->havingClause = kda_words_replace(select->havingClause, &words);
+	kda_words_replace((Node *) select->sortClause, &words);
+	kda_words_replace((Node *) select->windowClause, &words);
+	words.outside = false;
+	kda_words_replace((Node *) select->distinctClause, &words);
+	select->whereClause = kda_words_replace(select->whereClause, &words);
+	select->groupClause = (List *) kda_words_replace((Node *) select->groupClause, &words);
+	foreach(lc, select->fromClause)
+		(void) kda_words_replace(lfirst(lc), &words);
+
+	if (split->window)
+	{
+		stars = star_locations(select);
+		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, split->window_text));
+		if (add_window_columns && !words.named_window)
+		{
+			List	   *keys = kda_words_window_keys();
+
+			select->targetList = lcons(result_column("window_start", linitial(keys)),
+									   lcons(result_column("window_end", lsecond(keys)), select->targetList));
+			shift_ordinals(select->groupClause, 2);
+			shift_ordinals(select->sortClause, 2);
+			shift_ordinals(select->distinctClause, 2);
+			split->window_columns_added = true;
+		}
+		if (aggregated)
+			select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
+	}
+
+	raw = makeNode(RawStmt);
+	raw->stmt = (Node *) select;
+	query = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
+	query = kda_flatten_group_rte(query);
+	if (split->window)
+	{
+		foreach(lc, query->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			if (rte->rtekind == RTE_FUNCTION && rte->alias && strcmp(rte->alias->aliasname, KDA_WINDOW_ALIAS) == 0)
+				split->window_rti = foreach_current_index(lc) + 1;
+		}
+		if (stars)
+			hide_windows_of_star(query, split->window_rti, stars);
+	}
+	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
+	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);
+	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
+	if (query->constraintDeps)
+		group_by_dependent_columns(query);
+
+	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
+	split->user = query;
+	split->per_window = query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount ||
+		query->limitOffset || query->hasTargetSRFs;
+	check_query(pstate, query, aggregated || split->window || split->per_window);
+	refuse_streams_below(query, pstate);
+	/* Rights are checked here, and again whenever the query runs. */
+	kda_check_query_permissions(query);
+
+	split->shape = split->window ? KDA_SHAPE_WINDOWS :
+		aggregated || query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount ||
+		query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
+	if (split->shape == KDA_SHAPE_ROWS)
+	{
+		split->state = KDA_STATE_NONE;
+		split->batch = rows_batch(split);
+	}
+	else if (aggregated && !(query->jointree->quals && split->window && mentions(query->jointree->quals, split->window_rti)) &&
+			 groups_suffice(split))
+	{
+		split->state = KDA_STATE_GROUPS;
+		split->batch = groups_batch(split);
+	}
+	else
+	{
+		split->state = KDA_STATE_ROWS;
+		split->per_window = true;
+		split->batch = kept_rows_batch(split);
+	}
+	describe_columns(split);
+	return split;
+}
 
 char *
 kda_split_batch_sql(KdaSplit *split)
 {
-	char	   *sql = kda_query_text(split->batch);
-
-	return sql;
-}
-
-typedef struct FinalContext
-{
-	List	   *keys;			/* expressions of the batch query's keys */
-	List	   *aggs;
-	Relation	open;
-	AttrNumber	first_key;		/* attribute of k1 in open */
-	Oid			final_func;
-} FinalContext;
-
-static Node *
-final_mutator(Node *node, FinalContext *cxt)
-{
-	ListCell   *lc;
-	int			i = 0;
-
-	if (node == NULL)
-		return NULL;
-
-	foreach(lc, cxt->keys)
-	{
-		if (equal(node, lfirst(lc)))
-		{
-			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(cxt->open), cxt->first_key - 1 + i);
-
-			return (Node *) makeVar(1, att->attnum, att->atttypid, exprTypmod(node),
-									att->attcollation, 0);
-		}
-		i++;
-	}
-	if (IsA(node, Aggref))
-	{
-		Form_pg_attribute att;
-		Aggref	   *agg = (Aggref *) node;
-		Const	   *sig;
-
-		i = 0;
-		foreach(lc, cxt->aggs)
-		{
-			if (equal(node, lfirst(lc)))
-				break;
-			i++;
-		}
-		Assert(lc != NULL);
-		att = TupleDescAttr(RelationGetDescr(cxt->open),
-							cxt->first_key - 1 + list_length(cxt->keys) + i);
-		/* nothing to finish: count, sum(int4), min, max … */
-		if (kda_agg_state_is_result(agg) && att->atttypid == agg->aggtype)
-			return (Node *) makeVar(1, att->attnum, att->atttypid, att->atttypmod, att->attcollation, 0);
-		sig = makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
-						CStringGetTextDatum(kda_agg_signature(agg)), false, false);
-		return (Node *) makeFuncExpr(cxt->final_func, agg->aggtype,
-									 list_make3(sig,
-												makeVar(1, att->attnum, att->atttypid, att->atttypmod,
-														att->attcollation, 0),
-												makeNullConst(agg->aggtype, -1, agg->aggcollid)),
-									 agg->aggcollid, agg->inputcollid, COERCE_EXPLICIT_CALL);
-	}
-	if (IsA(node, Var))
-		ereport(ERROR,
-				(errcode(ERRCODE_GROUPING_ERROR),
-				 errmsg("a column of the select list is neither in GROUP BY nor inside an aggregate")));
-	return expression_tree_mutator(node, final_mutator, (void *) cxt);
-}
-
-/* A Query that selects the given entries from one relation. */
-static Query *
-select_from(Relation rel, const char *alias)
-{
-	ParseState *pstate = make_parsestate(NULL);
-	ParseNamespaceItem *item;
-	Query	   *query = makeNode(Query);
-	RangeTblRef *ref = makeNode(RangeTblRef);
-
-	item = addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
-										 makeAlias(alias, NIL), false, true);
-	query->commandType = CMD_SELECT;
-	query->querySource = QSRC_ORIGINAL;
-	query->canSetTag = true;
-	query->rtable = pstate->p_rtable;
-#if PG_VERSION_NUM >= 160000
-	query->rteperminfos = pstate->p_rteperminfos;
-#endif
-	ref->rtindex = item->p_rtindex;
-	query->jointree = makeFromExpr(list_make1(ref), NULL);
-	return query;
-}
-
-char *
-kda_split_final_sql(KdaSplit *split, Oid open_relid)
-{
-	Relation	open = table_open(open_relid, AccessShareLock);
-	FinalContext cxt = {0};
-	Query	   *final;
-	List	   *targets = NIL;
-	AttrNumber	resno = 1;
-	ListCell   *lc;
-	Oid			argtypes[3] = {TEXTOID, ANYOID, ANYELEMENTOID};
-	Expr	   *first;
-	char	   *sql;
-	int			i = 0;
-
-	foreach(lc, split->batch->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-		if (i++ < split->nkeys)
-			cxt.keys = lappend(cxt.keys, tle->expr);
-		else
-			cxt.aggs = lappend(cxt.aggs, tle->expr);
-	}
-	cxt.open = open;
-	cxt.first_key = KDA_OPEN_FIRST_KEY;
-	cxt.final_func = LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("final")),
-									3, argtypes, false);
-
-	final = select_from(open, "o");
-	if (split->shape == KDA_SHAPE_WINDOWS)
-		first = (Expr *) final_mutator(copyObject(linitial(cxt.keys)), &cxt);
-	else
-		first = (Expr *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid);
-	targets = lappend(targets, makeTargetEntry(first, resno++, "kda_time", false));
-	foreach(lc, split->user->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-		if (tle->resjunk)
-			continue;
-		targets = lappend(targets,
-						  makeTargetEntry((Expr *) final_mutator((Node *) tle->expr, &cxt),
-										  resno++, tle->resname, false));
-	}
-	final->targetList = targets;
-	final->jointree->quals = final_mutator(split->user->havingQual, &cxt);
-	sql = kda_query_text(final);
-	table_close(open, NoLock);
-	return sql;
-}
-
-static Node *
-empty_mutator(Node *node, void *cxt)
-{
-	if (node == NULL)
-		return NULL;
-	if (IsA(node, Var))
-		return (Node *) makeNullConst(((Var *) node)->vartype, ((Var *) node)->vartypmod,
-									  ((Var *) node)->varcollid);
-	return expression_tree_mutator(node, empty_mutator, cxt);
-}
-
-char *
-kda_split_empty_sql(KdaSplit *split, Oid open_relid)
-{
-	Query	   *empty;
-	List	   *targets = NIL;
-	ListCell   *lc;
-	char	   *sql;
-	bool		having;
-
-	if (split->shape != KDA_SHAPE_GROUPS || split->nkeys > 0)
-		return NULL;
-
-	/* The user's own aggregates over no rows at all. */
-	empty = makeNode(Query);
-	empty->commandType = CMD_SELECT;
-	empty->querySource = QSRC_ORIGINAL;
-	empty->canSetTag = true;
-	empty->hasAggs = true;
-	foreach(lc, split->user->targetList)
-	{
-		TargetEntry *tle = copyObject(lfirst_node(TargetEntry, lc));
-
-		tle->expr = (Expr *) empty_mutator((Node *) tle->expr, NULL);
-		targets = lappend(targets, tle);
-	}
-	empty->targetList = targets;
-	empty->jointree = makeFromExpr(NIL, makeBoolConst(false, false));
-	empty->havingQual = empty_mutator(copyObject(split->user->havingQual), NULL);
-	having = empty->havingQual != NULL;
-	sql = kda_query_text(empty);
-	return psprintf("%s %s NOT EXISTS (SELECT FROM %s)", sql, having ? "AND" : "HAVING",
-					quote_qualified_identifier(KDA_STORAGE_SCHEMA, get_rel_name(open_relid)));
+	return kda_query_text(split->batch);
 }

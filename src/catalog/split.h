@@ -4,6 +4,9 @@
  *	  Splits the SELECT of a continuous query into its per-batch part and its
  *	  final part.
  *
+ * split.c analyses, checks and decides what is kept; final_part.c writes the
+ * final part.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef KDA_SPLIT_H
@@ -13,17 +16,31 @@
 #include "dialect/dialect.h"
 #include "nodes/parsenodes.h"
 #include "query/query.h"
+#include "stream/window.h"
+
+/* An expression of the user's query and the column of the open table that holds it. */
+typedef struct KdaKept
+{
+	Node	   *expr;
+	AttrNumber	attno;
+} KdaKept;
 
 typedef struct KdaSplit
 {
 	Oid			stream;
 	KdaShape	shape;
-	Interval   *window_size;	/* windows only */
-	Interval   *window_offset;
-	int			nkeys;			/* with window_start as the first */
+	KdaStateKind state;			/* shapes groups and windows */
+	KdaWindowSpec *window;		/* shape windows */
+	char	   *window_text;	/* its description */
+	int			nkeys;			/* state groups: leading key columns of batch; windows: pane start first */
+	bool		paned;			/* … and then the mark of late records, since a record is in several windows */
+	bool		per_window;		/* the final part runs once for each window: it has more than groups */
 
-	Query	   *user;			/* the whole SELECT, analysed; plain SQL */
+	Query	   *user;			/* the whole SELECT, analysed; plain SQL but for sessions */
+	int			window_rti;		/* where the windows stand in its FROM, 0: no window */
 	Query	   *batch;			/* per-batch part */
+	List	   *kept;			/* KdaKept: what the final part finds in the open table */
+	Node	   *window_quals;	/* conditions of WHERE on windows: the final part's */
 
 	/* the columns that users see */
 	int			ncolumns;
@@ -41,17 +58,22 @@ typedef struct KdaSplit
  * become the first columns if the select list, HAVING name neither (views).
  */
 extern KdaSplit *kda_split_query(KdaQuerySpec *spec, const char *source_text,
-								 bool add_window_columns);
+								 const char *time_zone, bool add_window_columns);
 
 /* Text of the per-batch part. */
 extern char *kda_split_batch_sql(KdaSplit *split);
 
+/* CREATE TABLE of what is kept. */
+extern char *kda_split_open_ddl(KdaSplit *split, const char *name);
+
+/*---- final_part.c */
+
 /*
- * Text of the final part over the table of open groups (shapes groups and
- * windows): first column window_start (NULL for endless groups), then the
- * columns that users see.
+ * Text of the final part over the table of what is kept: the columns
+ * window_start, window_end (NULL for endless groups), then those that users
+ * see.
  */
-extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid);
+extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id);
 
 /*
  * Without GROUP BY keys there is one row before any record has come: text of a
@@ -59,5 +81,11 @@ extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid);
  * NULL where that cannot happen.
  */
 extern char *kda_split_empty_sql(KdaSplit *split, Oid open_relid);
+
+/*---- helpers of both: expressions across query levels */
+
+/* Copy of node in which each kept expression, at any query level, is replaced by make(kept, arg). */
+typedef Node *(*KdaMakeKept) (const KdaKept *kept, void *arg);
+extern Node *kda_replace_kept(Node *node, List *kept, KdaMakeKept make, void *arg);
 
 #endif							/* KDA_SPLIT_H */

@@ -13,6 +13,7 @@
 #include "kda_stream.h"
 #include "nodes/parsenodes.h"
 #include "nodes/params.h"
+#include "stream/window.h"
 #include "tcop/utility.h"
 
 typedef enum KdaStmtKind
@@ -47,15 +48,6 @@ typedef enum KdaAction
 	KDA_START,
 	KDA_RESTART
 } KdaAction;
-
-typedef enum KdaWindowKind
-{
-	KDA_WINDOW_TUMBLING,
-	KDA_WINDOW_SLIDING,
-	KDA_WINDOW_CUMULATING,
-	KDA_WINDOW_SESSION,
-	KDA_WINDOW_STAGGER
-} KdaWindowKind;
 
 typedef struct KdaWindowClause
 {

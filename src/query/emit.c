@@ -6,13 +6,14 @@
  *
  * Rows come from the final part (closed windows, changed endless groups) or
  * straight from the per-batch part (queries without aggregates).  Their first
- * column is ours: window_start, or for plain rows the record's ctid, which
- * tells its row in the batch.
+ * columns are ours: the bounds of the window, or for plain rows the record's
+ * ctid, which tells its row in the batch.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -37,6 +38,7 @@
 #include "stream/fdw.h"
 #include "stream/inbox.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -44,12 +46,16 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+/* Attribute of kda_storage.query_progress: see sql/. */
+#define KDA_PROGRESS_FRONTIER	3
+
 /* What a sink gets with each row. */
 typedef struct Emission
 {
 	KdaQuery   *query;
 	Tuplestorestate *rows;
-	TupleDesc	desc;			/* of rows: first column ours */
+	TupleDesc	desc;			/* of rows */
+	int			ours;			/* number of their columns that are ours: they come first */
 	KdaTime		shard_wm;		/* windows: the mark that a closing step is judged against */
 } Emission;
 
@@ -59,16 +65,15 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 {
 	KdaQuery   *query = em->query;
 	bool		isnull;
-	Datum		first = slot_getattr(slot, 1, &isnull);
 
 	*shard_wm = em->shard_wm;
 	switch (query->shape)
 	{
 		case KDA_SHAPE_WINDOWS:
-			return DatumGetTimestampTz(first) + query->window_size_us - 1;
+			return DatumGetTimestampTz(slot_getattr(slot, 2, &isnull)) - 1;
 		case KDA_SHAPE_ROWS:
 			{
-				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(first));
+				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
 
 				*shard_wm = query->stream->batch->shard_wm[row];
 				return query->stream->batch->rowtime[row];
@@ -105,8 +110,8 @@ emit_to_closed(Emission *em)
 		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 		ExecClearTuple(out);
 		slot_getallattrs(in);
-		memcpy(out->tts_values, in->tts_values, sizeof(Datum) * em->desc->natts);
-		memcpy(out->tts_isnull, in->tts_isnull, sizeof(bool) * em->desc->natts);
+		memcpy(out->tts_values + 1, in->tts_values + em->ours, sizeof(Datum) * (em->desc->natts - em->ours));
+		memcpy(out->tts_isnull + 1, in->tts_isnull + em->ours, sizeof(bool) * (em->desc->natts - em->ours));
 		out->tts_values[0] = TimestampTzGetDatum(query->shape == KDA_SHAPE_WINDOWS ? time + 1 : time);
 		out->tts_isnull[0] = false;
 		ExecStoreVirtualTuple(out);
@@ -135,9 +140,9 @@ target_expressions(Emission *em, Relation target, AttrNumber rowtime_attno, bool
 	List	   *exprs = NIL;
 	int		   *from = palloc0(sizeof(int) * (desc->natts + 1));
 	List	   *columns = kda_query_target_columns(em->query->id, RelationGetRelid(target),
-												   em->desc->natts - 1);
+												   em->desc->natts - em->ours);
 	ListCell   *lc;
-	int			n = 2;
+	int			n = em->ours + 1;
 
 	foreach(lc, columns)
 		from[lfirst_int(lc)] = n++;
@@ -246,8 +251,8 @@ kda_emitted(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("kda.emitted() gives rows only to a pump's own INSERT")));
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	if (rsinfo->setDesc->natts != emitting->desc->natts - 1)
-		elog(ERROR, "kda.emitted() gives %d columns, %d are expected", emitting->desc->natts - 1,
+	if (rsinfo->setDesc->natts != emitting->desc->natts - emitting->ours)
+		elog(ERROR, "kda.emitted() gives %d columns, %d are expected", emitting->desc->natts - emitting->ours,
 			 rsinfo->setDesc->natts);
 	in = MakeSingleTupleTableSlot(emitting->desc, &TTSOpsMinimalTuple);
 	out = MakeSingleTupleTableSlot(rsinfo->setDesc, &TTSOpsVirtual);
@@ -258,8 +263,8 @@ kda_emitted(PG_FUNCTION_ARGS)
 			continue;
 		ExecClearTuple(out);
 		slot_getallattrs(in);
-		memcpy(out->tts_values, in->tts_values + 1, sizeof(Datum) * rsinfo->setDesc->natts);
-		memcpy(out->tts_isnull, in->tts_isnull + 1, sizeof(bool) * rsinfo->setDesc->natts);
+		memcpy(out->tts_values, in->tts_values + emitting->ours, sizeof(Datum) * rsinfo->setDesc->natts);
+		memcpy(out->tts_isnull, in->tts_isnull + emitting->ours, sizeof(bool) * rsinfo->setDesc->natts);
 		ExecStoreVirtualTuple(out);
 		tuplestore_puttupleslot(rsinfo->setResult, out);
 	}
@@ -363,7 +368,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 			if (n++ == from)
 			{
 				time = emitted_time(em, slot, &wm);
-				json = slot_json(slot, 1);
+				json = slot_json(slot, em->ours);
 				break;
 			}
 		ExecDropSingleTupleTableSlot(slot);
@@ -398,7 +403,7 @@ emit(Emission *em)
 void
 kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows)
 {
-	Emission	em = {query, rows, kda_plan_desc(query->batch_plan), KDA_NO_TIME};
+	Emission	em = {query, rows, kda_plan_desc(query->batch_plan), 1, KDA_NO_TIME};
 
 	kda_current_query = query;
 	emit(&em);
@@ -419,60 +424,215 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 	dest->rDestroy(dest);
 }
 
-/* The tuples of the open table that the bounds stand for. */
-static void
-find_tuples(KdaQuery *query, KdaPlanBounds *bounds)
+/*---- errors in the final part: which rows are to blame */
+
+/* A tuple of the open table; those of one key belong together. */
+typedef struct OpenTuple
+{
+	ItemPointerData tid;
+	uint32		hash;
+} OpenTuple;
+
+static int
+by_hash(const void *a, const void *b)
+{
+	const OpenTuple *ta = a;
+	const OpenTuple *tb = b;
+
+	return ta->hash != tb->hash ? (ta->hash < tb->hash ? -1 : 1) :
+		ItemPointerCompare((ItemPointer) &ta->tid, (ItemPointer) &tb->tid);
+}
+
+/* State groups: the tuples whose pane is in the window, keys together. */
+static OpenTuple *
+tuples_of_window(KdaQuery *query, KdaTime end, int *n)
 {
 	Relation	rel = table_open(query->open_rel, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	bool		paned = query->window.kind != KDA_WINDOW_TUMBLING;
 	int			room = 64;
+	OpenTuple  *tuples = palloc(sizeof(OpenTuple) * room);
 
-	bounds->tids = palloc(sizeof(ItemPointerData) * room);
-	bounds->ntids = 0;
+	*n = 0;
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
-		Datum		start = slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull);
+		KdaTime		pane = DatumGetTimestampTz(slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull));
+		KdaTime		start,
+					found;
 
-		if (isnull || DatumGetTimestampTz(start) >= bounds->before)
+		if (!kda_window_next(&query->window, pane, end - 1, &start, &found) || found != end)
 			continue;
-		if (bounds->ntids == room)
-		{
-			room *= 2;
-			bounds->tids = repalloc_huge(bounds->tids, sizeof(ItemPointerData) * room);
-		}
-		bounds->tids[bounds->ntids++] = slot->tts_tid;
+		if (*n == room)
+			tuples = repalloc_huge(tuples, sizeof(OpenTuple) * (room *= 2));
+		slot_getallattrs(slot);
+		tuples[*n].tid = slot->tts_tid;
+		tuples[(*n)++].hash = kda_groups_hash_tuple(query->groups, slot, paned ? 2 : 1);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+	qsort(tuples, *n, sizeof(OpenTuple), by_hash);
+	return tuples;
 }
 
-/* A group whose final row cannot be computed: what it is goes to the error stream. */
+/* A result that cannot be computed: what it is made of goes to the error stream. */
 static void
-refuse_group(KdaQuery *query, ItemPointer tid, const ErrorData *edata)
+refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *edata)
 {
-	Relation	rel = table_open(query->open_rel, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	KdaTime		time = KDA_NO_TIME;
 	char	   *json = NULL;
 
-	if (table_tuple_fetch_row_version(rel, tid, GetActiveSnapshot(), slot))
+	if (bounds->tids)
 	{
-		if (query->shape == KDA_SHAPE_WINDOWS)
-		{
-			bool		isnull;
+		Relation	rel = table_open(query->open_rel, AccessShareLock);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
 
-			time = DatumGetTimestampTz(slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull)) +
-				query->window_size_us - 1;
-		}
-		json = slot_json(slot, KDA_OPEN_FIRST_KEY - 1);
+		if (table_tuple_fetch_row_version(rel, &bounds->tids[0], GetActiveSnapshot(), slot))
+			json = slot_json(slot, KDA_OPEN_FIRST_KEY - 1);
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
 	}
-	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL, time,
-				  json, json ? strlen(json) : 0, query->relid);
+	else
+		json = psprintf("{\"window_end\":\"%s\"}", timestamptz_to_str(bounds->upto));
+	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL,
+				  bounds->timed ? bounds->upto - 1 : KDA_NO_TIME, json, json ? strlen(json) : 0, query->relid);
+}
+
+static Tuplestorestate *final_rows(KdaQuery *query, const KdaPlanBounds *bounds);
+
+static void
+append_rows(KdaQuery *query, Tuplestorestate *to, const KdaPlanBounds *bounds)
+{
+	Tuplestorestate *some = final_rows(query, bounds);
+	TupleTableSlot *slot;
+
+	if (some == NULL)
+		return;
+	slot = MakeSingleTupleTableSlot(kda_plan_desc(query->final_plan), &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(some, true, false, slot))
+		tuplestore_puttupleslot(to, slot);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
+	tuplestore_end(some);
+}
+
+static KdaTime *
+window_ends(KdaQuery *query, KdaTime upto, int *n)
+{
+	return query->groups ? kda_groups_window_ends(query->groups, upto, n) :
+		kda_kept_window_ends(query->kept, upto, n);
+}
+
+/* Can single keys of a window be asked for? */
+static bool
+keys_are_separate(KdaQuery *query)
+{
+	return query->groups != NULL && !query->per_window;
+}
+
+/* Two halves of tuples, where keys stay together; n > 0.  Returns how many are in the first one. */
+static int
+half(const OpenTuple *tuples, int n)
+{
+	int			middle = n / 2;
+
+	while (middle > 0 && tuples[middle].hash == tuples[middle - 1].hash)
+		middle--;
+	if (middle == 0)
+		for (middle = n / 2; middle < n && (middle == 0 || tuples[middle].hash == tuples[middle - 1].hash); middle++)
+			;
+	return middle;
+}
+
+static void
+by_halves(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, OpenTuple *tuples, int n)
+{
+	int			middle = half(tuples, n);
+
+	for (int part = 0; part < 2 && query->failure == NULL; part++)
+	{
+		KdaPlanBounds some = *bounds;
+		OpenTuple  *from = part == 0 ? tuples : tuples + middle;
+
+		some.ntids = part == 0 ? middle : n - middle;
+		if (some.ntids == 0)
+			continue;
+		some.tids = palloc_extended(sizeof(ItemPointerData) * some.ntids, MCXT_ALLOC_HUGE);
+		for (int i = 0; i < some.ntids; i++)
+			some.tids[i] = from[i].tid;
+		append_rows(query, rows, &some);
+		pfree(some.tids);
+	}
+}
+
+/*
+ * The bounds do not give rows without an error: single windows are tried, then
+ * single keys of a window; what is left is to blame.
+ */
+static void
+isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, const ErrorData *edata)
+{
+	OpenTuple  *tuples;
+	int			n;
+
+	if (bounds->timed && bounds->tids == NULL)
+	{
+		KdaTime    *ends = window_ends(query, bounds->upto, &n);
+
+		if (n > 1)
+		{
+			KdaPlanBounds one = *bounds;
+
+			ends = memcpy(palloc(sizeof(KdaTime) * n), ends, sizeof(KdaTime) * n);
+			for (int i = 0; i < n && query->failure == NULL; i++)
+			{
+				if (ends[i] <= bounds->after)
+					continue;
+				one.upto = ends[i];
+				append_rows(query, rows, &one);
+				one.after = ends[i];
+			}
+			return;
+		}
+		if (n == 1 && keys_are_separate(query))
+		{
+			tuples = tuples_of_window(query, ends[0], &n);
+			if (n > 0 && half(tuples, n) < n)
+			{
+				by_halves(query, rows, bounds, tuples, n);
+				return;
+			}
+		}
+		refuse_result(query, bounds, edata);
+		return;
+	}
+	tuples = palloc_extended(sizeof(OpenTuple) * Max(bounds->ntids, 1), MCXT_ALLOC_HUGE);
+	n = bounds->ntids;
+	for (int i = 0; i < n; i++)
+	{
+		tuples[i].tid = bounds->tids[i];
+		tuples[i].hash = i;		/* endless groups: each tuple is a key of its own */
+	}
+	if (bounds->timed)
+	{
+		/* the same tuples with their keys again */
+		OpenTuple  *all = tuples_of_window(query, bounds->upto, &n);
+		int			kept = 0;
+
+		for (int i = 0; i < n; i++)
+			for (int j = 0; j < bounds->ntids; j++)
+				if (ItemPointerEquals(&all[i].tid, &bounds->tids[j]))
+				{
+					all[kept++] = all[i];
+					break;
+				}
+		tuples = all;
+		n = kept;
+	}
+	if (n > 1 && half(tuples, n) < n)
+		by_halves(query, rows, bounds, tuples, n);
+	else
+		refuse_result(query, bounds, edata);
 }
 
 /*
@@ -480,13 +640,14 @@ refuse_group(KdaQuery *query, ItemPointer tid, const ErrorData *edata)
  * others are given; NULL if the query cannot run at all (it has failed then).
  */
 static Tuplestorestate *
-final_rows(KdaQuery *query, KdaPlanBounds *bounds)
+final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 {
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
+	KdaPlanBounds none = {true, KDA_END_TIME, KDA_END_TIME};
 
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
@@ -514,98 +675,163 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 	tuplestore_end(rows);
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
-	if (bounds->tids == NULL)
-		find_tuples(query, bounds);
-	if (bounds->ntids == 0 ||
+	/* does it fail without any row, or for want of a right, no row is to blame */
+	if (bounds->after == none.after ||
 		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 	{
 		kda_query_fail(query, edata);
 		return NULL;
 	}
-	rows = tuplestore_begin_heap(false, false, work_mem);
-	if (bounds->ntids == 1)
-		refuse_group(query, bounds->tids, edata);
-	else
+	if (bounds->timed && bounds->tids == NULL)
 	{
-		TupleTableSlot *slot = MakeSingleTupleTableSlot(kda_plan_desc(query->final_plan), &TTSOpsMinimalTuple);
+		Tuplestorestate *nothing = final_rows(query, &none);
 
-		for (int half = 0; half < 2 && query->failure == NULL; half++)
-		{
-			int			middle = bounds->ntids / 2;
-			KdaPlanBounds part = *bounds;
-			Tuplestorestate *some;
-
-			part.tids = half == 0 ? bounds->tids : bounds->tids + middle;
-			part.ntids = half == 0 ? middle : bounds->ntids - middle;
-			some = final_rows(query, &part);
-			if (some == NULL)
-				break;
-			while (tuplestore_gettupleslot(some, true, false, slot))
-				tuplestore_puttupleslot(rows, slot);
-			tuplestore_end(some);
-		}
-		ExecDropSingleTupleTableSlot(slot);
+		if (nothing == NULL)
+			return NULL;
+		tuplestore_end(nothing);
+	}
+	rows = tuplestore_begin_heap(false, false, work_mem);
+	isolate(query, rows, bounds, edata);
+	if (query->failure)
+	{
+		tuplestore_end(rows);
+		return NULL;
 	}
 	return rows;
 }
 
-void
-kda_query_close_windows(KdaQuery *query, KdaTime frontier)
+/*---- what leaves */
+
+static bool closing = false;	/* the windows whose final part runs are closed */
+
+static void
+emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool closed)
 {
-	Emission	em = {query, NULL, NULL, query->frontier};
-	KdaPlanBounds bounds = {0};
+	Emission	em = {query, NULL, NULL, 2, shard_wm};
 
 	if (query->final_plan == NULL)
 		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
-	if (query->groups == NULL)
-		query->groups = kda_groups_create(query, (Size) kda_state_cache_kb * 1024);
-	if (kda_groups_min_window_end(query->groups) > frontier)
-		return;
 	kda_current_query = query;
-	/* windows that end at or before the frontier: window_start < frontier - size + 1 µs */
-	bounds.before = frontier == KDA_END_TIME ? KDA_END_TIME : frontier - query->window_size_us + 1;
+	closing = closed;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetLatestSnapshot());
-	em.rows = final_rows(query, &bounds);
+	em.rows = final_rows(query, bounds);
 	PopActiveSnapshot();
+	closing = false;
 	if (em.rows)
 	{
 		em.desc = kda_plan_desc(query->final_plan);
 		emit(&em);
 		tuplestore_end(em.rows);
 	}
-	if (query->failure == NULL)
+	kda_current_query = NULL;
+}
+
+void
+kda_query_close_windows(KdaQuery *query, KdaTime frontier)
+{
+	KdaPlanBounds bounds = {true, query->frontier, frontier};
+
+	kda_query_prepare_state(query);
+	if ((query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
+		return;
+	emit_final(query, &bounds, query->frontier, true);
+	if (query->failure)
+		return;
+	kda_current_query = query;
+	if (query->groups)
 		kda_groups_close(query->groups, frontier);
+	else
+		kda_kept_close(query->kept, frontier);
 	kda_current_query = NULL;
 }
 
 void
 kda_query_emit_changed(KdaQuery *query)
 {
-	Emission	em = {query, NULL, NULL, KDA_NO_TIME};
-	KdaPlanBounds bounds = {0};
-	int			n;
+	KdaPlanBounds bounds = {false, KDA_NO_TIME, KDA_END_TIME};
 
-	if (query->final_plan == NULL)
-		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
-	bounds.tids = kda_groups_written(query->groups, &n);
-	bounds.ntids = n;
-	if (n == 0)
-		return;
-	kda_current_query = query;
-	em.shard_wm = query->stream->watermark;
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetLatestSnapshot());
-	em.rows = final_rows(query, &bounds);
-	PopActiveSnapshot();
-	if (em.rows)
-	{
-		em.desc = kda_plan_desc(query->final_plan);
-		emit(&em);
-		tuplestore_end(em.rows);
-	}
-	kda_current_query = NULL;
+	bounds.tids = kda_groups_written(query->groups, &bounds.ntids);
+	if (bounds.ntids > 0)
+		emit_final(query, &bounds, query->stream->watermark, false);
 }
+
+KdaTime
+kda_query_mark(const KdaQuery *query, int row)
+{
+	return Max(query->stream->batch->shard_wm[row], query->frontier);
+}
+
+/*---- functions that stand in final parts */
+
+PG_FUNCTION_INFO_V1(kda_window_closed);
+
+/* kda.window_closed() → boolean: true while the worker emits closed windows */
+Datum
+kda_window_closed(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(closing);
+}
+
+PG_FUNCTION_INFO_V1(kda_window_revision);
+
+/* kda.window_revision() → int */
+Datum
+kda_window_revision(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(0);
+}
+
+PG_FUNCTION_INFO_V1(kda_pane_after);
+
+/* kda.pane_after(tid) → timestamptz: of the record at that place in the batch, for the query that runs */
+Datum
+kda_pane_after(PG_FUNCTION_ARGS)
+{
+	KdaQuery   *query = kda_current_query;
+	int			row = PG_ARGISNULL(0) ? -1 : kda_tid_to_row((ItemPointer) PG_GETARG_POINTER(0));
+	KdaBatch   *batch = kda_in_worker && query ? query->stream->batch : NULL;
+
+	if (batch == NULL || row < 0 || row >= batch->nrows)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("kda.pane_after() is known only inside a worker")));
+	PG_RETURN_TIMESTAMPTZ(kda_window_after(&query->window, batch->rowtime[row], kda_query_mark(query, row)));
+}
+
+PG_FUNCTION_INFO_V1(kda_frontier);
+
+/* kda.frontier(query_id) → timestamptz: as of the caller's snapshot; -infinity: nothing is closed yet */
+Datum
+kda_frontier(PG_FUNCTION_ARGS)
+{
+	int32		id = PG_GETARG_INT32(0);
+	Relation	rel;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	KdaTime		frontier = KDA_NO_TIME;
+
+	/* the worker is ahead of its table */
+	if (kda_in_worker && kda_current_query && kda_current_query->id == id)
+		PG_RETURN_TIMESTAMPTZ(kda_current_query->frontier);
+	rel = table_open(kda_storage_relation("query_progress"), AccessShareLock);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	scan = systable_beginscan(rel, kda_storage_relation("query_progress_pkey"), true, GetActiveSnapshot(), 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		d = heap_getattr(tuple, KDA_PROGRESS_FRONTIER, RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			frontier = DatumGetTimestampTz(d);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	PG_RETURN_TIMESTAMPTZ(frontier);
+}
+
+/*---- forgetting */
 
 #define FORGET_EVERY	(10 * USECS_PER_SEC)
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * final.c
- *	  kda.final, which turns a stored state into an aggregate's result, and
- *	  kda.state, the type of states that have no SQL type of their own.
+ *	  kda.final, which turns a stored state into an aggregate's result,
+ *	  kda.merge, which does so with several, and kda.state, the type of states that have no SQL type of their own.
  *
  * Views of final parts call kda.final, so it runs with the rights of whoever
  * reads the view.  Deserialize functions believe their input: therefore
@@ -33,6 +33,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+/* How to get from states to the result of one aggregate; for the life of a call site. */
 typedef struct Final
 {
 	char	   *signature;
@@ -41,6 +42,9 @@ typedef struct Final
 	bool		internal;
 	FunctionCallInfo final;		/* NULL: the state is the result */
 	FunctionCallInfo deserial;
+	FunctionCallInfo combine;
+	int16		len;			/* of the transition type */
+	bool		byval;
 	AggState   *aggstate;
 	ExprContext *aggcontext;
 } Final;
@@ -58,17 +62,15 @@ make_call(MemoryContext context, Oid function, int nargs, Oid collation, AggStat
 }
 
 static Final *
-prepare(FunctionCallInfo fcinfo, const char *signature)
+prepare(FunctionCallInfo fcinfo, const char *signature, Oid result, Oid state_type)
 {
 	MemoryContext context = fcinfo->flinfo->fn_mcxt;
 	Final	   *f = MemoryContextAllocZero(context, sizeof(Final));
 	KdaAggIdentity id;
 	HeapTuple	tuple;
 	Form_pg_aggregate form;
-	Oid			result = get_fn_expr_rettype(fcinfo->flinfo);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Expr	   *expr;
-	Oid			state_type = get_fn_expr_argtype(fcinfo->flinfo, 1);
 	Oid			stored_type;
 
 	kda_agg_identify(signature, &id);
@@ -83,6 +85,7 @@ prepare(FunctionCallInfo fcinfo, const char *signature)
 	f->crc = kda_agg_signature_crc(signature);
 	f->transtype = kda_agg_transtype(id.aggfnoid, id.argtypes, id.nargs);
 	f->internal = f->transtype == INTERNALOID;
+	get_typlenbyval(f->transtype, &f->len, &f->byval);
 	stored_type = f->internal ? GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("state"),
 						ObjectIdGetDatum(get_namespace_oid(KDA_SCHEMA, false))) : f->transtype;
 	if (getBaseType(state_type) != getBaseType(stored_type))
@@ -121,9 +124,59 @@ prepare(FunctionCallInfo fcinfo, const char *signature)
 		build_aggregate_deserialfn_expr(form->aggdeserialfn, &expr);
 		f->deserial = make_call(context, form->aggdeserialfn, 2, InvalidOid, f->aggstate, expr);
 	}
+	if (OidIsValid(form->aggcombinefn))
+	{
+		Expr	   *inverse;
+
+		build_aggregate_transfn_expr(&f->transtype, 1, 0, false, f->transtype, fcinfo->fncollation,
+									 form->aggcombinefn, InvalidOid, &expr, &inverse);
+		f->combine = make_call(context, form->aggcombinefn, 2, fcinfo->fncollation, f->aggstate, expr);
+	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
 	return f;
+}
+
+/* A stored state as the aggregate's own functions know it; in the current context. */
+static Datum
+open_state(Final *f, Datum stored, bool *isnull)
+{
+	if (!f->internal || *isnull)
+		return stored;
+	f->deserial->args[0].value = PointerGetDatum(kda_state_open(stored, f->crc, f->signature));
+	f->deserial->args[0].isnull = false;
+	f->deserial->args[1].value = (Datum) 0;
+	f->deserial->args[1].isnull = true;
+	f->deserial->isnull = false;
+	stored = FunctionCallInvoke(f->deserial);
+	*isnull = f->deserial->isnull;
+	return stored;
+}
+
+/* The final function; in the current context. */
+static Datum
+finish(Final *f, Datum state, bool *isnull)
+{
+	Datum		result;
+
+	if (f->final == NULL)
+		return state;
+	if (f->final->flinfo->fn_strict && (*isnull || f->final->nargs > 1))
+	{
+		*isnull = true;
+		return (Datum) 0;
+	}
+	f->final->args[0].value = state;
+	f->final->args[0].isnull = *isnull;
+	for (int i = 1; i < f->final->nargs; i++)
+	{
+		f->final->args[i].value = (Datum) 0;
+		f->final->args[i].isnull = true;
+	}
+	f->final->isnull = false;
+	result = FunctionCallInvoke(f->final);
+	*isnull = f->final->isnull;
+	return result;
 }
 
 PG_FUNCTION_INFO_V1(kda_final);
@@ -134,63 +187,147 @@ kda_final(PG_FUNCTION_ARGS)
 {
 	Final	   *f = fcinfo->flinfo->fn_extra;
 	Datum		state = PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1);
-	bool		state_null = PG_ARGISNULL(1);
+	bool		isnull = PG_ARGISNULL(1);
 	MemoryContext old;
 	Datum		result;
-	bool		isnull;
 	int16		len;
 	bool		byval;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	if (f == NULL)
-		f = fcinfo->flinfo->fn_extra = prepare(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)));
-
-	MemoryContextReset(f->aggcontext->ecxt_per_tuple_memory);
-	old = MemoryContextSwitchTo(f->aggcontext->ecxt_per_tuple_memory);
-	if (f->internal && !state_null)
-	{
-		f->deserial->args[0].value = PointerGetDatum(kda_state_open(state, f->crc, f->signature));
-		f->deserial->args[0].isnull = false;
-		f->deserial->args[1].value = (Datum) 0;
-		f->deserial->args[1].isnull = true;
-		f->deserial->isnull = false;
-		state = FunctionCallInvoke(f->deserial);
-		state_null = f->deserial->isnull;
-	}
+		f = fcinfo->flinfo->fn_extra = prepare(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)),
+											   get_fn_expr_rettype(fcinfo->flinfo),
+											   get_fn_expr_argtype(fcinfo->flinfo, 1));
 	if (f->final == NULL)
 	{
-		MemoryContextSwitchTo(old);
-		if (state_null)
+		if (isnull)
 			PG_RETURN_NULL();
 		PG_RETURN_DATUM(state);
 	}
-	if (f->final->flinfo->fn_strict && (state_null || f->final->nargs > 1))
-	{
-		MemoryContextSwitchTo(old);
-		PG_RETURN_NULL();
-	}
+	MemoryContextReset(f->aggcontext->ecxt_per_tuple_memory);
+	old = MemoryContextSwitchTo(f->aggcontext->ecxt_per_tuple_memory);
 	/* final functions may rely on a state of their own: give them a copy */
-	if (!f->internal && !state_null)
-	{
-		get_typlenbyval(f->transtype, &len, &byval);
-		state = datumCopy(state, byval, len);
-	}
-	f->final->args[0].value = state;
-	f->final->args[0].isnull = state_null;
-	for (int i = 1; i < f->final->nargs; i++)
-	{
-		f->final->args[i].value = (Datum) 0;
-		f->final->args[i].isnull = true;
-	}
-	f->final->isnull = false;
-	result = FunctionCallInvoke(f->final);
-	isnull = f->final->isnull;
+	if (!f->internal && !isnull)
+		state = datumCopy(state, f->byval, f->len);
+	state = open_state(f, state, &isnull);
+	result = finish(f, state, &isnull);
 	MemoryContextSwitchTo(old);
 	if (isnull)
 		PG_RETURN_NULL();
 	get_typlenbyval(get_fn_expr_rettype(fcinfo->flinfo), &len, &byval);
 	PG_RETURN_DATUM(datumCopy(result, byval, len));
+}
+
+/*---- kda.merge: several states, as core's combine step does it */
+
+typedef struct Merge
+{
+	Final	   *f;
+	MemoryContext context;		/* of the group */
+	Datum		state;
+	bool		isnull;
+	bool		any;			/* a state has come */
+} Merge;
+
+PG_FUNCTION_INFO_V1(kda_merge_step);
+
+/* (internal, signature text, state "any", NULL::result type) → internal */
+Datum
+kda_merge_step(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	Merge	   *m = PG_ARGISNULL(0) ? NULL : (Merge *) PG_GETARG_POINTER(0);
+	Final	   *f;
+	Datum		other = PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2);
+	bool		other_null = PG_ARGISNULL(2);
+	MemoryContext old;
+
+	if (!AggCheckCallContext(fcinfo, &context))
+		elog(ERROR, "kda.merge called outside an aggregate");
+	if (fcinfo->flinfo->fn_extra == NULL)
+	{
+		if (PG_ARGISNULL(1))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("the aggregate of kda.merge must not be null")));
+		fcinfo->flinfo->fn_extra = prepare(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(1)),
+										   get_fn_expr_argtype(fcinfo->flinfo, 3),
+										   get_fn_expr_argtype(fcinfo->flinfo, 2));
+	}
+	f = fcinfo->flinfo->fn_extra;
+	if (f->combine == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("states of %s cannot be combined", f->signature)));
+	if (m == NULL)
+	{
+		m = MemoryContextAllocZero(context, sizeof(Merge));
+		m->context = AllocSetContextCreate(context, "kda.merge", ALLOCSET_SMALL_SIZES);
+		m->f = f;
+		m->isnull = true;
+	}
+	f->aggcontext->ecxt_per_tuple_memory = m->context;
+	old = MemoryContextSwitchTo(m->context);
+	if (!f->internal && !other_null)
+		other = datumCopy(other, f->byval, f->len);
+	other = open_state(f, other, &other_null);
+	if (!m->any || (f->combine->flinfo->fn_strict && m->isnull))
+	{
+		/* the first one is taken as it is; a combine function that is not strict may want to copy it */
+		if (!f->combine->flinfo->fn_strict && m->any == false && f->internal)
+		{
+			f->combine->args[0].value = (Datum) 0;
+			f->combine->args[0].isnull = true;
+			f->combine->args[1].value = other;
+			f->combine->args[1].isnull = other_null;
+			f->combine->isnull = false;
+			m->state = FunctionCallInvoke(f->combine);
+			m->isnull = f->combine->isnull;
+		}
+		else
+		{
+			m->state = other;
+			m->isnull = other_null;
+		}
+	}
+	else if (!(f->combine->flinfo->fn_strict && other_null))
+	{
+		f->combine->args[0].value = m->state;
+		f->combine->args[0].isnull = m->isnull;
+		f->combine->args[1].value = other;
+		f->combine->args[1].isnull = other_null;
+		f->combine->isnull = false;
+		m->state = FunctionCallInvoke(f->combine);
+		m->isnull = f->combine->isnull;
+	}
+	m->any = true;
+	MemoryContextSwitchTo(old);
+	PG_RETURN_POINTER(m);
+}
+
+PG_FUNCTION_INFO_V1(kda_merge_final);
+
+Datum
+kda_merge_final(PG_FUNCTION_ARGS)
+{
+	Merge	   *m = PG_ARGISNULL(0) ? NULL : (Merge *) PG_GETARG_POINTER(0);
+	MemoryContext old;
+	Datum		result;
+	bool		isnull;
+
+	if (!AggCheckCallContext(fcinfo, NULL))
+		elog(ERROR, "kda.merge called outside an aggregate");
+	if (m == NULL)
+		PG_RETURN_NULL();
+	isnull = m->isnull;
+	m->f->aggcontext->ecxt_per_tuple_memory = m->context;
+	old = MemoryContextSwitchTo(m->context);
+	result = finish(m->f, m->state, &isnull);
+	MemoryContextSwitchTo(old);
+	if (isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(result);
 }
 
 /*---- kda.state: CRC of the signature, then what the serialize function gave */

@@ -986,12 +986,66 @@ kda_groups_stats(KdaGroups *groups, int64 *ngroups, int64 *nwindows, int64 *byte
 KdaTime
 kda_groups_min_window_end(KdaGroups *groups)
 {
+	KdaQuery   *query = groups->query;
 	KdaTime		least = KDA_END_TIME;
+	KdaTime		start,
+				end;
 
 	FOREACH_BUCKET(groups, b)
-		if (b->nresident + b->nevicted > 0)
-			least = Min(least, TIMESTAMP_NOT_FINITE(b->key) ? b->key : b->key + groups->query->window_size_us);
+		if (b->nresident + b->nevicted > 0 && kda_window_next(&query->window, b->key, query->frontier, &start, &end))
+			least = Min(least, end);
 	return least;
+}
+
+static int
+by_time(const void *a, const void *b)
+{
+	KdaTime		ta = *(const KdaTime *) a;
+	KdaTime		tb = *(const KdaTime *) b;
+
+	return ta < tb ? -1 : ta > tb;
+}
+
+KdaTime *
+kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n)
+{
+	KdaQuery   *query = groups->query;
+	int			room = 64;
+	KdaTime    *ends = palloc(sizeof(KdaTime) * room);
+	int			found = 0;
+
+	FOREACH_BUCKET(groups, b)
+	{
+		KdaTime		after = query->frontier;
+		KdaTime		start,
+					end;
+
+		if (b->nresident + b->nevicted == 0)
+			continue;
+		while (kda_window_next(&query->window, b->key, after, &start, &end) && end <= upto)
+		{
+			if (found == room)
+				ends = repalloc_huge(ends, sizeof(KdaTime) * (room *= 2));
+			ends[found++] = after = end;
+			if (TIMESTAMP_NOT_FINITE(end))
+				break;
+		}
+	}
+	qsort(ends, found, sizeof(KdaTime), by_time);
+	*n = 0;
+	for (int i = 0; i < found; i++)
+		if (*n == 0 || ends[*n - 1] != ends[i])
+			ends[(*n)++] = ends[i];
+	return ends;
+}
+
+uint32
+kda_groups_hash_tuple(KdaGroups *groups, TupleTableSlot *slot, int first_key)
+{
+	set_probe(groups, slot);
+	for (int i = 0; i < first_key; i++)
+		groups->probe_nulls[i] = true;
+	return (uint32) hash_keys(groups);
 }
 
 /*---- closing */
@@ -1013,7 +1067,7 @@ kda_groups_close(KdaGroups *groups, KdaTime frontier)
 
 	FOREACH_BUCKET(groups, b)
 	{
-		KdaTime		end = TIMESTAMP_NOT_FINITE(b->key) ? b->key : b->key + groups->query->window_size_us;
+		KdaTime		end = kda_window_last_end(&groups->query->window, b->key);
 		dlist_mutable_iter iter;
 		KdaBucket **link;
 

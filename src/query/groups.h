@@ -174,6 +174,9 @@ extern Datum kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, 
 extern void kda_groups_remove(KdaGroups *groups, KdaGroup *g);
 extern void kda_groups_forget(KdaGroups *groups);
 
+/* Hash of the keys of a tuple of the open table, without the first ones. */
+extern uint32 kda_groups_hash_tuple(KdaGroups *groups, TupleTableSlot *slot, int first_key);
+
 /* Marks where an attempt (a subtransaction) begins. */
 extern void kda_groups_begin_attempt(KdaGroups *groups);
 

@@ -41,15 +41,16 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#define TIMESTAMPTZ_LT_OPERATOR	1322	/* timestamptz < timestamptz, pg_operator.dat */
+/* timestamptz <= and > timestamptz, pg_operator.dat */
+#define TIMESTAMPTZ_LE_OPERATOR	1323
+#define TIMESTAMPTZ_GT_OPERATOR	1324
 #define CLASSES		4			/* batches up to 100, 2,000, 40,000, more */
 
 typedef enum PlanKind
 {
 	PLAN_BATCH,					/* one for each class */
-	PLAN_BEFORE = CLASSES,		/* final part of old windows */
-	PLAN_TIDS,					/* final part of some tuples */
-	PLAN_SLOTS
+	PLAN_FINAL = CLASSES,		/* final part: + 1 within bounds of time, + 2 of some tuples */
+	PLAN_SLOTS = PLAN_FINAL + 4
 } PlanKind;
 
 struct KdaPlan
@@ -306,12 +307,12 @@ and_qual(Query *query, Node *qual)
 }
 
 static Node *
-param(Oid type)
+param(int n, Oid type)
 {
 	Param	   *p = makeNode(Param);
 
 	p->paramkind = PARAM_EXTERN;
-	p->paramid = 1;
+	p->paramid = n;
 	p->paramtype = type;
 	p->paramtypmod = -1;
 	p->location = -1;
@@ -319,17 +320,18 @@ param(Oid type)
 }
 
 static void
-add_bound(Query *query, int which)
+add_bounds(Query *query, bool timed, bool tids)
 {
-	if (which == PLAN_BEFORE)
+	if (timed)
 	{
-		TargetEntry *first = linitial_node(TargetEntry, query->targetList);
+		Expr	   *end = lsecond_node(TargetEntry, query->targetList)->expr;
 
-		and_qual(query, (Node *) make_opclause(TIMESTAMPTZ_LT_OPERATOR, BOOLOID, false,
-											   copyObject(first->expr), (Expr *) param(TIMESTAMPTZOID),
-											   InvalidOid, InvalidOid));
+		and_qual(query, (Node *) make_opclause(TIMESTAMPTZ_GT_OPERATOR, BOOLOID, false, copyObject(end),
+											   (Expr *) param(1, TIMESTAMPTZOID), InvalidOid, InvalidOid));
+		and_qual(query, (Node *) make_opclause(TIMESTAMPTZ_LE_OPERATOR, BOOLOID, false, copyObject(end),
+											   (Expr *) param(2, TIMESTAMPTZOID), InvalidOid, InvalidOid));
 	}
-	else if (which == PLAN_TIDS)
+	if (tids)
 	{
 		RangeTblRef *open = linitial_node(RangeTblRef, query->jointree->fromlist);
 		ScalarArrayOpExpr *any = makeNode(ScalarArrayOpExpr);
@@ -338,7 +340,7 @@ add_bound(Query *query, int which)
 		any->opfuncid = F_TIDEQ;
 		any->useOr = true;
 		any->args = list_make2(makeVar(open->rtindex, SelfItemPointerAttributeNumber, TIDOID, -1, InvalidOid, 0),
-							   param(TIDARRAYOID));
+							   param(3, TIDARRAYOID));
 		any->location = -1;
 		and_qual(query, (Node *) any);
 	}
@@ -362,7 +364,7 @@ make_plan(KdaPlan *plan, int which, double row_count)
 	query = kda_view_query(view);
 	relation_close(view, NoLock);
 	if (plan->final)
-		add_bound(query, which);
+		add_bounds(query, (which - PLAN_FINAL) & 1, (which - PLAN_FINAL) & 2);
 	rewritten = QueryRewrite(query);
 	if (list_length(rewritten) != 1)
 		elog(ERROR, "the rule of view %u gives %d queries", plan->view, list_length(rewritten));
@@ -456,25 +458,26 @@ kda_plan_run(KdaPlan *plan, double row_count, DestReceiver *dest)
 uint64
 kda_plan_run_bounded(KdaPlan *plan, const KdaPlanBounds *bounds, DestReceiver *dest)
 {
-	int			which = bounds->tids ? PLAN_TIDS : PLAN_BEFORE;
-	ParamListInfo params = makeParamList(1);
+	int			which = PLAN_FINAL + (bounds->timed ? 1 : 0) + (bounds->tids ? 2 : 0);
+	ParamListInfo params = makeParamList(3);
 
-	params->params[0].isnull = false;
-	params->params[0].pflags = 0;
+	for (int i = 0; i < 3; i++)
+	{
+		params->params[i].isnull = false;
+		params->params[i].pflags = 0;
+		params->params[i].ptype = i < 2 ? TIMESTAMPTZOID : TIDARRAYOID;
+	}
+	params->params[0].value = TimestampTzGetDatum(bounds->after);
+	params->params[1].value = TimestampTzGetDatum(bounds->upto);
+	params->params[2].isnull = bounds->tids == NULL;
 	if (bounds->tids)
 	{
 		Datum	   *items = palloc_extended(sizeof(Datum) * Max(bounds->ntids, 1), MCXT_ALLOC_HUGE);
 
 		for (int i = 0; i < bounds->ntids; i++)
 			items[i] = PointerGetDatum(&bounds->tids[i]);
-		params->params[0].ptype = TIDARRAYOID;
-		params->params[0].value = PointerGetDatum(construct_array(items, bounds->ntids, TIDOID,
+		params->params[2].value = PointerGetDatum(construct_array(items, bounds->ntids, TIDOID,
 																  sizeof(ItemPointerData), false, TYPALIGN_SHORT));
-	}
-	else
-	{
-		params->params[0].ptype = TIMESTAMPTZOID;
-		params->params[0].value = TimestampTzGetDatum(bounds->before);
 	}
 	return execute(get_plan(plan, which, 1000), params, dest);
 }

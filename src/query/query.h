@@ -16,6 +16,7 @@
 #include "kda_stream.h"
 #include "nodes/plannodes.h"
 #include "stream/stream.h"
+#include "stream/window.h"
 #include "tcop/dest.h"
 #include "utils/tuplestore.h"
 
@@ -26,7 +27,24 @@ typedef enum KdaShape
 	KDA_SHAPE_WINDOWS			/* groups per window; key 1 is window_start */
 } KdaShape;
 
+typedef enum KdaStateKind
+{
+	KDA_STATE_NONE,				/* shape rows */
+	KDA_STATE_GROUPS,			/* partial aggregates by pane and key */
+	KDA_STATE_ROWS				/* the records' columns: the final part is the user's SQL over them */
+} KdaStateKind;
+
+/* Columns of the open table of state rows: kda_slot, then these, then c1, c2 … */
+enum
+{
+	KDA_KEPT_TIME = 2,			/* timestamptz: the record's time */
+	KDA_KEPT_MARK,				/* timestamptz: it counts in windows that end later than this */
+	KDA_KEPT_SEQ,				/* bigint: order of arrival */
+	KDA_KEPT_FIRST
+};
+
 typedef struct KdaGroups KdaGroups;	/* groups.h */
+typedef struct KdaKeptRows KdaKeptRows;	/* kept_rows.c */
 typedef struct KdaPlan KdaPlan;		/* plan.c */
 
 typedef struct KdaQuery
@@ -38,8 +56,9 @@ typedef struct KdaQuery
 	bool		is_pump;
 	KdaShape	shape;
 	bool		emit_on_close;	/* of a view: hides open windows; of a pump: emission at close */
-	int64		window_size_us;
-	int64		window_offset_us;
+	KdaStateKind state;
+	KdaWindowSpec window;		/* shape windows */
+	bool		per_window;		/* the final part is more than groups: it runs for each window as a whole */
 	int64		retention_us;	/* < 0: for ever */
 	TimestampTz forget_at;		/* next look for rows that are older */
 	int			nkeys;			/* leading columns of batch that are group keys (windows: incl. window_start) */
@@ -59,7 +78,8 @@ typedef struct KdaQuery
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
 
 	KdaStream  *stream;
-	KdaGroups  *groups;			/* shapes groups and windows */
+	KdaGroups  *groups;			/* state groups */
+	KdaKeptRows *kept;			/* state rows */
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
 	struct _SPI_plan *insert_plan;	/* pumps into tables */
@@ -82,11 +102,13 @@ extern bool kda_in_query;
 
 /*---- plan.c: plans from views' rules, cached, rebuilt on invalidation */
 
-/* Which of the final part's rows are wanted: those of some tuples of the open table, else of old windows. */
+/* Which of the final part's rows are wanted. */
 typedef struct KdaPlanBounds
 {
-	KdaTime		before;			/* first column < before */
-	ItemPointer tids;			/* not NULL: these tuples */
+	bool		timed;			/* windows: after < window_end <= upto */
+	KdaTime		after;
+	KdaTime		upto;
+	ItemPointer tids;			/* not NULL: only from these tuples of the open table */
 	int			ntids;
 } KdaPlanBounds;
 
@@ -135,8 +157,23 @@ extern void kda_groups_at_commit(KdaGroups *groups);
 /* After a top-level abort: forgets everything that this transaction touched. */
 extern void kda_groups_at_abort(KdaGroups *groups);
 extern void kda_groups_stats(KdaGroups *groups, int64 *ngroups, int64 *nwindows, int64 *bytes);
-/* Distinct window ends that are open, the smallest; KDA_END_TIME: none.  Also windows that are only in the table. */
+/* Ends of open windows (later than the query's frontier), ascending, up to a time; also of windows that are only in the table. */
+extern KdaTime *kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n);
+/* The smallest of them; KDA_END_TIME: none. */
 extern KdaTime kda_groups_min_window_end(KdaGroups *groups);
+
+/*---- kept_rows.c: state rows */
+
+extern KdaKeptRows *kda_kept_create(KdaQuery *query);
+/* Appends what the per-batch part has given (its first column is the record's place in the batch). */
+extern void kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows);
+/* As kda_groups_window_ends and kda_groups_min_window_end. */
+extern KdaTime *kda_kept_window_ends(KdaKeptRows *kept, KdaTime upto, int *n);
+extern KdaTime kda_kept_min_window_end(KdaKeptRows *kept);
+/* Windows that end at or before frontier were emitted: rows that no other window needs go. */
+extern void kda_kept_close(KdaKeptRows *kept, KdaTime frontier);
+extern void kda_kept_stats(KdaKeptRows *kept, int64 *nrows, int64 *nwindows, int64 *bytes);
+extern void kda_kept_at_abort(KdaKeptRows *kept);
 
 /*---- run.c: one query over the batch, errors isolated per record */
 
@@ -156,6 +193,8 @@ extern void kda_query_write_back(KdaQuery *query);
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
+/* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */
+extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 /* Endless groups that this transaction has changed. */
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */

@@ -103,6 +103,15 @@ execute(RunContext *cxt, int from, int to, Tuplestorestate *into)
 		kda_groups_write_back(query->groups);
 }
 
+void
+kda_query_prepare_state(KdaQuery *query)
+{
+	if (query->state == KDA_STATE_GROUPS && query->groups == NULL)
+		query->groups = kda_groups_create(query, (Size) kda_state_cache_kb * 1024);
+	if (query->state == KDA_STATE_ROWS && query->kept == NULL)
+		query->kept = kda_kept_create(query);
+}
+
 /* NULL on success, else the error; the subtransaction is gone either way. */
 static ErrorData *
 attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
@@ -206,8 +215,7 @@ kda_query_run(KdaQuery *query, Tuplestorestate *rows,
 	if (query->batch_plan == NULL)
 	{
 		query->batch_plan = kda_plan_create(query->context, query->batch_rel, false);
-		if (query->shape != KDA_SHAPE_ROWS)
-			query->groups = kda_groups_create(query, (Size) kda_state_cache_kb * 1024);
+		kda_query_prepare_state(query);
 	}
 
 	edata = attempt(&cxt, 0, batch->nrows, rows);

@@ -23,6 +23,9 @@ extern void kda_become_self(const KdaIdentity *save);
 
 extern bool kda_error_is_transient(int sqlstate);
 
+/* Binds what the query keeps to its table, if that was not done yet. */
+extern void kda_query_prepare_state(KdaQuery *query);
+
 /* Marks the query as failed in memory; the worker stores it at the end of the transaction. */
 extern void kda_query_fail(KdaQuery *query, const ErrorData *edata);
 

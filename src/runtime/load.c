@@ -400,6 +400,7 @@ load_queries(KdaWorker *worker)
 		int32		id;
 		MemoryContext context;
 		char	   *shape;
+		char	   *state;
 
 		SPI_tuptable = table;
 		feed = kda_feed_by_relid((Oid) int_value(i, "stream", 0));
@@ -433,8 +434,12 @@ load_queries(KdaWorker *worker)
 			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :
 				strcmp(shape, "groups") == 0 ? KDA_SHAPE_GROUPS : KDA_SHAPE_WINDOWS;
 			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
-			query->window_size_us = interval_value_us(i, "window_size", 0);
-			query->window_offset_us = interval_value_us(i, "window_offset", 0);
+			state = text_value(CurrentMemoryContext, i, "state");
+			query->state = state == NULL ? KDA_STATE_NONE :
+				strcmp(state, "groups") == 0 ? KDA_STATE_GROUPS : KDA_STATE_ROWS;
+			if (query->shape == KDA_SHAPE_WINDOWS)
+				kda_window_parse(text_value(CurrentMemoryContext, i, "window_spec"), &query->window);
+			query->per_window = int_value(i, "per_window", 0);
 			query->nkeys = (int) int_value(i, "nkeys", 0);
 			query->joined = int_value(i, "joined", 0);
 			query->frontier = int_value(i, "frontier", KDA_NO_TIME);

@@ -180,6 +180,8 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 
 	if (query->groups)
 		kda_groups_stats(query->groups, &ngroups, &nwindows, &bytes);
+	else if (query->kept)
+		kda_kept_stats(query->kept, &ngroups, &nwindows, &bytes);
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int32GetDatum(query->id);
 	set_time(values, nulls, 1, query->frontier);

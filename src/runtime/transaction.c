@@ -34,7 +34,6 @@
 #include "runtime/worker.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
-#include "stream/window_math.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
@@ -284,12 +283,11 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 			skip = true;		/* refused as ahead */
 		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->position[i])))
 			skip = true;
-		else if (windows && unlikely(t < batch->shard_wm[i] || t < query->frontier))
+		else if (windows && unlikely(t < batch->shard_wm[i] || t < query->frontier || TIMESTAMP_NOT_FINITE(t)))
 		{
-			KdaTime		end = kda_tumble_start(t, query->window_size_us, query->window_offset_us) +
-				query->window_size_us;
-
-			if (end <= batch->shard_wm[i] || end <= query->frontier)
+			/* an infinite time is in one window that never ends, or not in any */
+			if (kda_window_last_end(&query->window, t) <= kda_query_mark(query, i) ||
+				(TIMESTAMP_NOT_FINITE(t) && query->window.kind != KDA_WINDOW_TUMBLING))
 			{
 				skip = true;
 				query->d_late++;
@@ -335,8 +333,7 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		for (int s = 0; s < stream->nshards; s++)
 			if (stream->shards[s].watermark != KDA_NO_TIME)
 				seen = Max(seen, stream->shards[s].watermark + stream->options->watermark_us);
-		query->complete_from = kda_tumble_start(seen, query->window_size_us, query->window_offset_us) +
-			query->window_size_us;
+		query->complete_from = kda_window_next_start(&query->window, seen + 1);
 	}
 }
 
@@ -367,12 +364,14 @@ run_queries(KdaFeed *feed)
 		batch->scan_from = 0;
 		batch->scan_to = batch->nrows;
 		batch->scan_skip = make_mask(feed, query, late_any);
-		if (query->shape == KDA_SHAPE_ROWS)
+		if (query->state != KDA_STATE_GROUPS)
 			rows = tuplestore_begin_heap(false, false, work_mem);
 		kda_query_run(query, rows, refuse_expression, &cxt);
 		if (rows)
 		{
-			if (query->failure == NULL)
+			if (query->failure == NULL && query->state == KDA_STATE_ROWS)
+				kda_kept_append(query->kept, rows);
+			else if (query->failure == NULL)
 				kda_query_emit_rows(query, rows);
 			tuplestore_end(rows);
 		}
@@ -412,8 +411,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 		}
 		if (query->shape == KDA_SHAPE_WINDOWS)
 		{
-			if (query->groups == NULL || kda_groups_min_window_end(query->groups) <= stream->watermark)
-				kda_query_close_windows(query, stream->watermark);
+			kda_query_close_windows(query, stream->watermark);
 		}
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);

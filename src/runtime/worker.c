@@ -135,6 +135,8 @@ go_back(KdaWorker *worker)
 
 		if (query->groups)
 			kda_groups_at_abort(query->groups);
+		if (query->kept)
+			kda_kept_at_abort(query->kept);
 		query->frontier = query->saved_frontier;
 		query->complete_from = query->saved_complete_from;
 		query->joined = query->saved_joined;

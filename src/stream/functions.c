@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * functions.c
- *	  SQL functions about a stream's time: bounds of windows, kda.advance.
+ *	  kda.advance: the SQL function, and the worker's side of it.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,53 +15,9 @@
 #include "runtime/runtime.h"
 #include "stream/inbox.h"
 #include "stream/stream.h"
-#include "stream/window_math.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-
-/* Length of a size, in µs; months have none. */
-static int64
-size_us(const Interval *iv, const char *what)
-{
-	if (iv->month != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a %s of months or years is not supported", what)));
-	return iv->time + (int64) iv->day * USECS_PER_DAY;
-}
-
-PG_FUNCTION_INFO_V1(kda_tumble_start_sql);
-
-/* kda.tumble_start(timestamptz, size, offset): start of the window that the time falls into */
-Datum
-kda_tumble_start_sql(PG_FUNCTION_ARGS)
-{
-	TimestampTz t = PG_GETARG_TIMESTAMPTZ(0);
-	int64		size = size_us(PG_GETARG_INTERVAL_P(1), "size");
-	int64		offset = PG_NARGS() > 2 ? size_us(PG_GETARG_INTERVAL_P(2), "offset") : 0;
-
-	if (size <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of a window must be greater than zero")));
-	if (TIMESTAMP_NOT_FINITE(t))
-		PG_RETURN_TIMESTAMPTZ(t);
-	PG_RETURN_TIMESTAMPTZ(kda_tumble_start(t, size, offset));
-}
-
-PG_FUNCTION_INFO_V1(kda_tumble_end_sql);
-
-/* kda.tumble_end(window_start, size): its end */
-Datum
-kda_tumble_end_sql(PG_FUNCTION_ARGS)
-{
-	TimestampTz t = PG_GETARG_TIMESTAMPTZ(0);
-
-	if (TIMESTAMP_NOT_FINITE(t))
-		PG_RETURN_TIMESTAMPTZ(t);
-	PG_RETURN_TIMESTAMPTZ(t + size_us(PG_GETARG_INTERVAL_P(1), "size"));
-}
 
 PG_FUNCTION_INFO_V1(kda_advance);
 

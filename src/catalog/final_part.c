@@ -1,0 +1,661 @@
+/*-------------------------------------------------------------------------
+ *
+ * final_part.c
+ *	  The final part of a continuous query: SQL over the table of what is kept.
+ *
+ * One text serves the worker, which runs it for the windows that close, and
+ * the view, which shows the open ones.  Its first two columns are the bounds of
+ * the window.  It has one of these forms:
+ *
+ *		groups, tumbling or endless	a row of the table is a row of the result
+ *		groups by pane				a window is the combination of its panes
+ *		more than groups, or rows	for each open window, the user's SELECT over
+ *									what is kept of it (LATERAL)
+ *
+ * Built as a Query and written out by core's ruleutils, in the session that
+ * declares the query.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/table.h"
+#include "catalog/ddl.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "catalog/split.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/analyze.h"
+#include "parser/parse_func.h"
+#include "parser/parse_func.h"
+#include "parser/parse_node.h"
+#include "parser/parse_oper.h"
+#include "parser/parse_relation.h"
+#include "query/agg_signature.h"
+#include "rewrite/rewriteManip.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* pg_operator.dat: timestamptz = < <= > >= */
+#define TIME_EQ	1320
+#define TIME_LT	1322
+#define TIME_GE	1325
+
+/* Stands in a KdaKept for the columns of the windows. */
+#define WINDOW_START	(-101)
+#define WINDOW_END		(-102)
+
+/*---- replacing expressions, at any depth */
+
+typedef struct ReplaceContext
+{
+	List	   *kept;
+	int			depth;
+	KdaMakeKept make;
+	void	   *arg;
+} ReplaceContext;
+
+static Node *
+replace_mutator(Node *node, ReplaceContext *cxt)
+{
+	ListCell   *lc;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Query))
+	{
+		Node	   *result;
+
+		cxt->depth++;
+		result = (Node *) query_tree_mutator((Query *) node, replace_mutator, (void *) cxt, 0);
+		cxt->depth--;
+		return result;
+	}
+	foreach(lc, cxt->kept)
+	{
+		KdaKept    *kept = lfirst(lc);
+		Node	   *want = kept->expr;
+
+		if (nodeTag(want) != nodeTag(node))
+			continue;
+		if (cxt->depth > 0)
+		{
+			want = copyObject(want);
+			IncrementVarSublevelsUp(want, cxt->depth, 0);
+		}
+		if (equal(node, want))
+		{
+			Node	   *other = cxt->make(kept, cxt->arg);
+
+			if (cxt->depth > 0)
+				IncrementVarSublevelsUp(other, cxt->depth, 0);
+			return other;
+		}
+	}
+	return expression_tree_mutator(node, replace_mutator, (void *) cxt);
+}
+
+Node *
+kda_replace_kept(Node *node, List *kept, KdaMakeKept make, void *arg)
+{
+	ReplaceContext cxt = {kept, 0, make, arg};
+
+	return replace_mutator(node, &cxt);
+}
+
+/*---- pieces */
+
+typedef struct Final
+{
+	KdaSplit   *split;
+	Relation	open;
+	int32		query_id;
+	bool		merge;			/* states of several rows are combined */
+	int			window_rti;		/* whose columns 1 and 2 are the window's bounds */
+	int			window_levels;	/* … so many query levels up */
+} Final;
+
+/* SQL of ours as a Query; its names are looked up as the extension's owner. */
+static Query *
+analyzed(const char *sql)
+{
+	MemoryContext old = CurrentMemoryContext;
+	KdaOwnerScope scope;
+	Query	   *query;
+
+	kda_owner_begin(&scope);
+	MemoryContextSwitchTo(old);
+	query = parse_analyze_fixedparams(linitial_node(RawStmt, pg_parse_query(sql)), sql, NULL, 0, NULL);
+	kda_owner_end(&scope);
+	MemoryContextSwitchTo(old);
+	return query;
+}
+
+static char *
+open_name(Final *f)
+{
+	return psprintf(KDA_STORAGE_SCHEMA ".%s", quote_identifier(RelationGetRelationName(f->open)));
+}
+
+static Var *
+open_column(Final *f, AttrNumber attno, Node *like)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(f->open), attno - 1);
+
+	return makeVar(1, attno, att->atttypid, like ? exprTypmod(like) : att->atttypmod, att->attcollation, 0);
+}
+
+static Node *
+window_column(Final *f, int attno)
+{
+	return (Node *) makeVar(f->window_rti, attno == WINDOW_START ? 1 : 2, TIMESTAMPTZOID, -1, InvalidOid,
+							f->window_levels);
+}
+
+/* Result of an aggregate from its state in the open table. */
+static Node *
+result_of_state(Final *f, Aggref *agg, AttrNumber attno)
+{
+	Var		   *state = open_column(f, attno, NULL);
+	Node	   *signature = (Node *) makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
+											   CStringGetTextDatum(kda_agg_signature(agg)), false, false);
+	Node	   *type = (Node *) makeNullConst(agg->aggtype, -1, agg->aggcollid);
+	List	   *args = list_make3(signature, state, type);
+	ParseState *pstate;
+
+	if (!f->merge)
+	{
+		Oid			argtypes[3] = {TEXTOID, ANYOID, ANYELEMENTOID};
+
+		/* nothing to finish: count, sum(int4), min, max … */
+		if (kda_agg_state_is_result(agg) && state->vartype == agg->aggtype)
+			return (Node *) state;
+		return (Node *) makeFuncExpr(LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("final")), 3, argtypes, false),
+									 agg->aggtype, args, agg->aggcollid, agg->inputcollid, COERCE_EXPLICIT_CALL);
+	}
+	pstate = make_parsestate(NULL);
+	pstate->p_expr_kind = EXPR_KIND_SELECT_TARGET;
+	return ParseFuncOrColumn(pstate, list_make2(makeString(KDA_SCHEMA), makeString("merge")), args, NULL,
+							 makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString("merge")), NIL,
+										  COERCE_EXPLICIT_CALL, -1), false, -1);
+}
+
+/* What a kept expression is over the open table. */
+static Node *
+over_open(const KdaKept *kept, void *arg)
+{
+	Final	   *f = arg;
+
+	if (kept->attno < 0)
+		return window_column(f, kept->attno);
+	if (IsA(kept->expr, Aggref))
+		return result_of_state(f, (Aggref *) kept->expr, kept->attno);
+	return (Node *) open_column(f, kept->attno, kept->expr);
+}
+
+/* … and over a subquery that gives them in their order. */
+static Node *
+over_subquery(const KdaKept *kept, void *arg)
+{
+	Final	   *f = arg;
+	int			n = 0;
+	ListCell   *lc;
+
+	if (kept->attno < 0)
+		return window_column(f, kept->attno);
+	foreach(lc, f->split->kept)
+	{
+		n++;
+		if (lfirst(lc) == kept)
+			break;
+	}
+	return (Node *) makeVar(1, n, exprType(kept->expr), exprTypmod(kept->expr), exprCollation(kept->expr), 0);
+}
+
+/* The kept expressions, and the columns of the windows. */
+static List *
+kept_and_windows(Final *f)
+{
+	List	   *all = list_copy(f->split->kept);
+
+	if (f->split->window)
+		for (int i = 1; i <= 2; i++)
+		{
+			KdaKept    *k = palloc(sizeof(KdaKept));
+
+			k->expr = (Node *) makeVar(f->split->window_rti, i, TIMESTAMPTZOID, -1, InvalidOid, 0);
+			k->attno = i == 1 ? WINDOW_START : WINDOW_END;
+			all = lappend(all, k);
+		}
+	return all;
+}
+
+/* A Query that selects from one relation. */
+static Query *
+select_from(Relation rel)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	Query	   *query = makeNode(Query);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+
+	(void) addRangeTableEntryForRelation(pstate, rel, AccessShareLock, makeAlias("o", NIL), false, true);
+	query->commandType = CMD_SELECT;
+	query->querySource = QSRC_ORIGINAL;
+	query->canSetTag = true;
+	query->rtable = pstate->p_rtable;
+#if PG_VERSION_NUM >= 160000
+	query->rteperminfos = pstate->p_rteperminfos;
+#endif
+	ref->rtindex = 1;
+	query->jointree = makeFromExpr(list_make1(ref), NULL);
+	return query;
+}
+
+static RangeTblEntry *
+subquery_rte(Query *query, const char *alias, bool lateral)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+		if (!lfirst_node(TargetEntry, lc)->resjunk)
+			names = lappend(names, makeString(pstrdup(lfirst_node(TargetEntry, lc)->resname)));
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = query;
+	rte->alias = makeAlias(alias, NIL);
+	rte->eref = makeAlias(alias, names);
+	rte->lateral = lateral;
+	rte->inFromCl = true;
+	return rte;
+}
+
+static Node *
+compare(Oid operator, Node *a, Node *b)
+{
+	return (Node *) make_opclause(operator, BOOLOID, false, (Expr *) a, (Expr *) b, InvalidOid, InvalidOid);
+}
+
+static Node *
+and_all(List *quals)
+{
+	return quals == NIL ? NULL : list_length(quals) == 1 ? linitial(quals) : (Node *) makeBoolExpr(AND_EXPR, quals, -1);
+}
+
+static void
+add_target(Query *query, Node *expr, const char *name)
+{
+	query->targetList = lappend(query->targetList,
+								makeTargetEntry((Expr *) expr, list_length(query->targetList) + 1, pstrdup(name), false));
+}
+
+static void
+add_user_targets(Final *f, Query *query)
+{
+	List	   *kept = kept_and_windows(f);
+	ListCell   *lc;
+
+	foreach(lc, f->split->user->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk)
+			add_target(query, kda_replace_kept((Node *) tle->expr, kept, over_open, f), tle->resname);
+	}
+	query->hasSubLinks = f->split->user->hasSubLinks;
+	query->cteList = copyObject(f->split->user->cteList);
+}
+
+/*---- a row of the table is a row of the result */
+
+static Node *
+window_end_of(Final *f, Node *start)
+{
+	Oid			argtypes[2] = {TIMESTAMPTZOID, TEXTOID};
+
+	return (Node *) makeFuncExpr(LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("window_end")), 2, argtypes, false),
+								 TIMESTAMPTZOID,
+								 list_make2(start, makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
+															 CStringGetTextDatum(f->split->window_text), false, false)),
+								 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+/* Tumbling: the start is a column, the end follows from it. */
+static Node *
+over_tumbling(const KdaKept *kept, void *arg)
+{
+	Final	   *f = arg;
+	Node	   *start = (Node *) open_column(f, KDA_OPEN_FIRST_KEY, NULL);
+
+	if (kept->attno == WINDOW_START)
+		return start;
+	if (kept->attno == WINDOW_END)
+		return window_end_of(f, start);
+	return over_open(kept, arg);
+}
+
+static Query *
+row_by_row(Final *f)
+{
+	Query	   *final = select_from(f->open);
+	List	   *kept = kept_and_windows(f);
+	Node	   *start = NULL;
+	ListCell   *lc;
+
+	if (f->split->window)
+		start = (Node *) open_column(f, KDA_OPEN_FIRST_KEY, NULL);
+	add_target(final, start ? start : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid), "kda_start");
+	add_target(final, start ? window_end_of(f, copyObject(start)) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid),
+			   "kda_end");
+	foreach(lc, f->split->user->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk)
+			add_target(final, kda_replace_kept((Node *) tle->expr, kept, over_tumbling, f), tle->resname);
+	}
+	final->hasSubLinks = f->split->user->hasSubLinks;
+	final->cteList = copyObject(f->split->user->cteList);
+	final->jointree->quals = kda_replace_kept(f->split->user->havingQual, kept, over_tumbling, f);
+	return final;
+}
+
+/*---- a window is the combination of its panes */
+
+static void
+group_by(Query *query, Node *expr, const char *name)
+{
+	TargetEntry *tle = NULL;
+	SortGroupClause *sgc = makeNode(SortGroupClause);
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+		if (equal(lfirst_node(TargetEntry, lc)->expr, expr))
+			tle = lfirst_node(TargetEntry, lc);
+	if (tle == NULL)
+	{
+		tle = makeTargetEntry((Expr *) expr, list_length(query->targetList) + 1, NULL, true);
+		query->targetList = lappend(query->targetList, tle);
+	}
+	if (tle->ressortgroupref != 0)
+		return;
+	tle->ressortgroupref = list_length(query->groupClause) + 1;
+	sgc->tleSortGroupRef = tle->ressortgroupref;
+	get_sort_group_operators(exprType(expr), false, true, false, &sgc->sortop, &sgc->eqop, NULL, &sgc->hashable);
+	query->groupClause = lappend(query->groupClause, sgc);
+}
+
+static void
+group_by_kept_keys(Final *f, Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, f->split->kept)
+	{
+		KdaKept    *kept = lfirst(lc);
+
+		if (!IsA(kept->expr, Aggref))
+			group_by(query, (Node *) open_column(f, kept->attno, kept->expr), NULL);
+	}
+}
+
+static Query *
+by_pane(Final *f)
+{
+	Query	   *final = analyzed(psprintf("SELECT w.window_start AS kda_start, w.window_end AS kda_end FROM %s o, "
+										  "LATERAL kda.windows(o.k1, %s, o.k2) w WHERE w.window_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))",
+										  open_name(f), quote_literal_cstr(f->split->window_text), f->query_id));
+
+	f->merge = true;
+	f->window_rti = 2;
+	f->window_levels = 0;
+	add_user_targets(f, final);
+	final->hasSubLinks = true;
+	final->hasAggs = true;
+	group_by(final, window_column(f, WINDOW_START), NULL);
+	group_by(final, window_column(f, WINDOW_END), NULL);
+	group_by_kept_keys(f, final);
+	final->havingQual = kda_replace_kept(f->split->user->havingQual, kept_and_windows(f), over_open, f);
+	return final;
+}
+
+/*---- the user's SELECT over what is kept of a window */
+
+/* The open windows. */
+static Query *
+open_windows(Final *f)
+{
+	KdaSplit   *split = f->split;
+	const char *spec = quote_literal_cstr(split->window_text);
+
+	if (split->state == KDA_STATE_GROUPS && !split->paned)
+		return analyzed(psprintf("SELECT DISTINCT o.k1 AS window_start, kda.window_end(o.k1, %s) AS window_end FROM %s o",
+								 spec, open_name(f)));
+	return analyzed(psprintf("SELECT DISTINCT w.window_start, w.window_end FROM (SELECT DISTINCT %s FROM %s o) p(pane, mark), "
+							 "LATERAL kda.windows(p.pane, %s, p.mark) w WHERE w.window_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))",
+							 split->state == KDA_STATE_GROUPS ? "o.k1, o.k2" :
+							 psprintf("kda.window_start(o.kda_time, %s), o.kda_mark", spec),
+							 open_name(f), spec, f->query_id));
+}
+
+/* Conditions on the open table that a row belongs to the window; levels: how far up that is. */
+static List *
+in_window(Final *f, int levels)
+{
+	KdaSplit   *split = f->split;
+	bool		groups = split->state == KDA_STATE_GROUPS;
+	AttrNumber	time = groups ? KDA_OPEN_FIRST_KEY : KDA_KEPT_TIME;
+	AttrNumber	mark = groups ? KDA_OPEN_FIRST_KEY + 1 : KDA_KEPT_MARK;
+
+	if (split->window == NULL)
+		return NIL;
+	f->window_rti = 1;
+	f->window_levels = levels;
+	if (groups && !split->paned)
+		return list_make1(compare(TIME_EQ, (Node *) open_column(f, time, NULL), window_column(f, WINDOW_START)));
+	return list_make3(compare(TIME_GE, (Node *) open_column(f, time, NULL), window_column(f, WINDOW_START)),
+					  compare(TIME_LT, (Node *) open_column(f, time, NULL), window_column(f, WINDOW_END)),
+					  compare(TIME_LT, (Node *) open_column(f, mark, NULL), window_column(f, WINDOW_END)));
+}
+
+/* State groups: a subquery that gives keys and results of aggregates. */
+static Query *
+groups_of_window(Final *f)
+{
+	Query	   *groups;
+	ListCell   *lc;
+
+	f->merge = f->split->paned;
+	groups = f->merge ? analyzed(psprintf("SELECT 1 FROM %s o HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0", open_name(f))) :
+		select_from(f->open);
+	groups->targetList = NIL;
+	groups->jointree->quals = and_all(in_window(f, 2));
+	foreach(lc, f->split->kept)
+		add_target(groups, over_open(lfirst(lc), f), psprintf("g%d", foreach_current_index(lc) + 1));
+	if (f->merge)
+		group_by_kept_keys(f, groups);
+	return groups;
+}
+
+static Query *
+for_each_window(Final *f)
+{
+	KdaSplit   *split = f->split;
+	Query	   *inner = copyObject(split->user);
+	Query	   *outer = makeNode(Query);
+	KdaMakeKept make;
+	List	   *kept = kept_and_windows(f);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+	List	   *quals = NIL;
+	Node	   *having;
+	Query	   *source = NULL;
+	ListCell   *lc;
+	int			rti = 0;
+
+	if (split->state == KDA_STATE_GROUPS)
+	{
+		source = groups_of_window(f);
+		f->window_levels = 1;
+		f->window_rti = 1;
+		make = over_subquery;
+	}
+	else
+	{
+		quals = in_window(f, 1);
+		make = over_open;
+	}
+	/* the user's query, but for FROM */
+	having = kda_replace_kept(inner->havingQual, kept, make, f);
+	inner->targetList = (List *) kda_replace_kept((Node *) inner->targetList, kept, make, f);
+	inner->windowClause = (List *) kda_replace_kept((Node *) inner->windowClause, kept, make, f);
+	inner->limitCount = kda_replace_kept(inner->limitCount, kept, make, f);
+	inner->limitOffset = kda_replace_kept(inner->limitOffset, kept, make, f);
+	if (split->window_quals)
+		quals = lappend(quals, kda_replace_kept(split->window_quals, kept, make, f));
+	if (source)
+	{
+		/* aggregates are columns now */
+		inner->rtable = list_make1(subquery_rte(source, "g", split->window != NULL));
+#if PG_VERSION_NUM >= 160000
+		inner->rteperminfos = NIL;
+#endif
+		inner->groupClause = NIL;
+		inner->havingQual = NULL;
+		inner->hasAggs = false;
+		if (having)
+			quals = lappend(quals, having);
+		foreach(lc, inner->targetList)
+		{
+			TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+			/* what only GROUP BY named */
+			if (tle->resjunk && !get_sortgroupref_clause_noerr(tle->ressortgroupref, inner->sortClause) &&
+				!get_sortgroupref_clause_noerr(tle->ressortgroupref, inner->distinctClause))
+			{
+				bool		window = false;
+				ListCell   *lw;
+
+				foreach(lw, inner->windowClause)
+				{
+					WindowClause *wc = lfirst_node(WindowClause, lw);
+
+					window |= get_sortgroupref_clause_noerr(tle->ressortgroupref, wc->partitionClause) ||
+						get_sortgroupref_clause_noerr(tle->ressortgroupref, wc->orderClause);
+				}
+				if (!window)
+					inner->targetList = foreach_delete_current(inner->targetList, lc);
+			}
+		}
+	}
+	else
+	{
+		Query	   *from = select_from(f->open);
+
+		inner->rtable = from->rtable;
+#if PG_VERSION_NUM >= 160000
+		inner->rteperminfos = from->rteperminfos;
+#endif
+		inner->havingQual = having;
+	}
+	ref->rtindex = 1;
+	inner->jointree = makeFromExpr(list_make1(ref), and_all(quals));
+
+	/* around it the windows */
+	outer->commandType = CMD_SELECT;
+	outer->querySource = QSRC_ORIGINAL;
+	outer->canSetTag = true;
+	outer->jointree = makeFromExpr(NIL, NULL);
+	if (split->window)
+	{
+		outer->rtable = lappend(outer->rtable, subquery_rte(open_windows(f), "w", false));
+		ref = makeNode(RangeTblRef);
+		ref->rtindex = ++rti;
+		outer->jointree->fromlist = lappend(outer->jointree->fromlist, ref);
+	}
+	outer->rtable = lappend(outer->rtable, subquery_rte(inner, "q", split->window != NULL));
+	ref = makeNode(RangeTblRef);
+	ref->rtindex = ++rti;
+	outer->jointree->fromlist = lappend(outer->jointree->fromlist, ref);
+	f->window_rti = 1;
+	f->window_levels = 0;
+	for (int i = WINDOW_START; i >= WINDOW_END; i--)
+		add_target(outer, split->window ? window_column(f, i) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid),
+				   i == WINDOW_START ? "kda_start" : "kda_end");
+	foreach(lc, inner->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk)
+			add_target(outer, (Node *) makeVar(rti, tle->resno, exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
+											   exprCollation((Node *) tle->expr), 0), tle->resname);
+	}
+	return outer;
+}
+
+char *
+kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id)
+{
+	Relation	open = table_open(open_relid, AccessShareLock);
+	Final		f = {split, open, query_id};
+	char	   *sql = kda_query_text(split->per_window ? for_each_window(&f) :
+									 split->paned ? by_pane(&f) : row_by_row(&f));
+
+	table_close(open, NoLock);
+	return sql;
+}
+
+/*---- no record yet */
+
+static Node *
+empty_mutator(Node *node, void *cxt)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && ((Var *) node)->varlevelsup == 0)
+		return (Node *) makeNullConst(((Var *) node)->vartype, ((Var *) node)->vartypmod,
+									  ((Var *) node)->varcollid);
+	return expression_tree_mutator(node, empty_mutator, cxt);
+}
+
+char *
+kda_split_empty_sql(KdaSplit *split, Oid open_relid)
+{
+	Query	   *empty;
+	List	   *targets = NIL;
+	ListCell   *lc;
+	char	   *sql;
+	bool		having;
+
+	/* rows: the user's own SQL over no rows does it */
+	if (split->shape != KDA_SHAPE_GROUPS || split->state != KDA_STATE_GROUPS || split->nkeys > 0 || split->user->limitCount ||
+		split->user->limitOffset)
+		return NULL;
+
+	/* The user's own aggregates over no rows at all. */
+	empty = makeNode(Query);
+	empty->commandType = CMD_SELECT;
+	empty->querySource = QSRC_ORIGINAL;
+	empty->canSetTag = true;
+	empty->hasAggs = true;
+	foreach(lc, split->user->targetList)
+	{
+		TargetEntry *tle = copyObject(lfirst_node(TargetEntry, lc));
+
+		if (tle->resjunk)
+			continue;
+		tle->expr = (Expr *) empty_mutator((Node *) tle->expr, NULL);
+		targets = lappend(targets, tle);
+	}
+	empty->targetList = targets;
+	empty->jointree = makeFromExpr(NIL, makeBoolConst(false, false));
+	empty->havingQual = empty_mutator(copyObject(split->user->havingQual), NULL);
+	having = empty->havingQual != NULL;
+	sql = kda_query_text(empty);
+	return psprintf("%s %s NOT EXISTS (SELECT FROM %s)", sql, having ? "AND" : "HAVING",
+					quote_qualified_identifier(KDA_STORAGE_SCHEMA, get_rel_name(open_relid)));
+}

@@ -1,0 +1,23 @@
+/*-------------------------------------------------------------------------
+ *
+ * window_clause.h
+ *	  What a window clause says, checked.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_WINDOW_CLAUSE_H
+#define KDA_WINDOW_CLAUSE_H
+
+#include "kda_stream.h"
+#include "dialect/dialect.h"
+#include "parser/parse_node.h"
+#include "stream/window.h"
+
+/*
+ * The windows that the clause describes; palloc'd.  time_zone: of calendar
+ * units, NULL: UTC.  ereports with the place in pstate's text.
+ */
+extern KdaWindowSpec *kda_window_of_clause(ParseState *pstate, const KdaWindowClause *clause,
+										   const char *time_zone);
+
+#endif							/* KDA_WINDOW_CLAUSE_H */
