@@ -80,12 +80,17 @@ extern int no_such_variable
 	create_foreignscan_path((root), (rel), (target), (rows), (startup), (total), (keys), (outer), (fdw_outer), (private))
 #endif
 
+/* Gives in *index whether the new tuple needs index entries. */
 #if PG_VERSION_NUM >= 160000
-#define kda_table_tuple_update(rel, tid, slot, snapshot) \
-	do { TU_UpdateIndexes which_; simple_table_tuple_update((rel), (tid), (slot), (snapshot), &which_); } while (0)
+#define kda_table_tuple_update(rel, tid, slot, snapshot, index) \
+	do { \
+		TU_UpdateIndexes which_; \
+		simple_table_tuple_update((rel), (tid), (slot), (snapshot), &which_); \
+		*(index) = which_ != TU_None; \
+	} while (0)
 #else
-#define kda_table_tuple_update(rel, tid, slot, snapshot) \
-	do { bool which_; simple_table_tuple_update((rel), (tid), (slot), (snapshot), &which_); } while (0)
+#define kda_table_tuple_update(rel, tid, slot, snapshot, index) \
+	simple_table_tuple_update((rel), (tid), (slot), (snapshot), (index))
 #endif
 
 #if PG_VERSION_NUM >= 160000

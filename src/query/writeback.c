@@ -2,8 +2,8 @@
  *
  * writeback.c
  *	  Changed groups to the open table: new ones in bulk, the others in place at
- *	  the tuple address that the cache remembers.  No index: the cache knows
- *	  where its tuples are.
+ *	  the tuple address that the cache remembers.  The cache needs no index; a
+ *	  table has one only where its final part looks up single windows.
  *
  * Updates go in the order of the table; each page is pruned once before, or
  * every second update would leave it for want of room.
@@ -17,8 +17,10 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_am.h"
+#include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
 #include "storage/bufmgr.h"
@@ -27,6 +29,41 @@
 #include "utils/snapmgr.h"
 
 #define INSERT_ROWS	500
+
+/* The table's indexes, if it has any. */
+typedef struct Indexes
+{
+	EState	   *estate;			/* NULL: none */
+	ResultRelInfo *info;
+} Indexes;
+
+static void
+open_indexes(Indexes *indexes, Relation rel)
+{
+	indexes->estate = NULL;
+	if (!rel->rd_rel->relhasindex)
+		return;
+	indexes->estate = CreateExecutorState();
+	indexes->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(indexes->info, rel, 1, NULL, 0);
+	ExecOpenIndices(indexes->info, false);
+}
+
+static void
+add_to_indexes(Indexes *indexes, TupleTableSlot *slot)
+{
+	list_free(kda_insert_index_tuples(indexes->info, slot, indexes->estate));
+	ResetPerTupleExprContext(indexes->estate);
+}
+
+static void
+close_indexes(Indexes *indexes)
+{
+	if (indexes->estate == NULL)
+		return;
+	ExecCloseIndices(indexes->info);
+	FreeExecutorState(indexes->estate);
+}
 
 static int
 by_address(const void *a, const void *b)
@@ -73,7 +110,7 @@ remember(KdaGroups *groups, KdaGroup *g)
 }
 
 static void
-insert_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n, CommandId cid)
+insert_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list, int n, CommandId cid)
 {
 	TupleTableSlot *slots[INSERT_ROWS];
 	BulkInsertState bistate = GetBulkInsertState();
@@ -98,6 +135,8 @@ insert_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n, CommandId
 		{
 			remember(groups, list[from + i]);
 			list[from + i]->tid = slots[i]->tts_tid;
+			if (indexes->estate)
+				add_to_indexes(indexes, slots[i]);
 			ExecClearTuple(slots[i]);
 		}
 		MemoryContextReset(groups->temp);
@@ -109,7 +148,7 @@ insert_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n, CommandId
 }
 
 static void
-update_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n)
+update_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list, int n)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -123,6 +162,7 @@ update_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n)
 		BlockNumber block = ItemPointerGetBlockNumber(&g->tid);
 		ItemPointerData tid = g->tid;
 		MemoryContext old;
+		bool		index;
 
 		if (heap && block != pruned)
 		{
@@ -135,7 +175,9 @@ update_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n)
 		}
 		old = MemoryContextSwitchTo(groups->temp);
 		fill_slot(groups, g, slot);
-		kda_table_tuple_update(rel, &tid, slot, snapshot);
+		kda_table_tuple_update(rel, &tid, slot, snapshot, &index);
+		if (index && indexes->estate)
+			add_to_indexes(indexes, slot);
 		MemoryContextSwitchTo(old);
 		remember(groups, g);
 		g->tid = slot->tts_tid;
@@ -157,6 +199,7 @@ kda_groups_write_back(KdaGroups *groups)
 	int			nfresh = 0,
 				nknown = 0;
 	CommandId	cid;
+	Indexes		indexes;
 
 	if (groups->ndirty == 0)
 		return;
@@ -173,14 +216,16 @@ kda_groups_write_back(KdaGroups *groups)
 		else
 			fresh[nfresh++] = groups->dirty[i];
 	}
+	open_indexes(&indexes, rel);
 	qsort(known, nknown, sizeof(KdaGroup *), by_address);
 	if (nknown > 0)
-		update_groups(groups, rel, known, nknown);
+		update_groups(groups, rel, &indexes, known, nknown);
 	if (nfresh > 0)
-		insert_groups(groups, rel, fresh, nfresh, cid);
+		insert_groups(groups, rel, &indexes, fresh, nfresh, cid);
 	for (int i = 0; i < groups->ndirty; i++)
 		groups->dirty[i]->dirty = false;
 	groups->ndirty = 0;
+	close_indexes(&indexes);
 	pfree(fresh);
 	pfree(known);
 	table_close(rel, NoLock);
