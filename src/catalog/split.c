@@ -833,12 +833,14 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		words.rowtime_column = get_attname(from.stream_relid, options->rowtime_attno, false);
 		words.rowtime_is_timestamptz = get_atttype(from.stream_relid, options->rowtime_attno) == TIMESTAMPTZOID;
 	}
-	if (spec->window)
+	if (spec->windows)
 	{
-		split->window = kda_window_of_clause(pstate, spec->window, time_zone);
+		KdaWindowClause *clause = linitial(spec->windows);
+
+		split->window = kda_window_of_clause(pstate, clause, time_zone);
 		split->window_text = kda_window_format(split->window);
 		if (split->window->kind == KDA_WINDOW_SESSION || split->window->kind == KDA_WINDOW_STAGGER)
-			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), spec->window->location);
+			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), clause->location);
 	}
 
 	/* Words of ours become plain SQL. */

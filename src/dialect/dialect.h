@@ -49,11 +49,20 @@ typedef enum KdaAction
 	KDA_RESTART
 } KdaAction;
 
+/*
+ * A window clause, however it was spelled.  It belongs to the stream that
+ * stands in FROM within [span_start, span_end) of the source text; of several
+ * clauses, the one with the smallest span.
+ */
 typedef struct KdaWindowClause
 {
 	KdaWindowKind kind;
-	List	   *args;			/* raw expressions */
+	List	   *args;			/* raw expressions: size first, then slide, step or offset */
+	List	   *partition;		/* raw expressions: PARTITION BY of STAGGER and of TABLE (SESSION (…)) */
+	bool		in_from;		/* Flink's TABLE (TUMBLE (…)): the bounds are columns, SELECT * shows them */
 	int			location;		/* byte offset in the source text */
+	int			span_start;
+	int			span_end;
 } KdaWindowClause;
 
 typedef enum KdaEmit
@@ -68,7 +77,7 @@ typedef enum KdaEmit
 typedef struct KdaQuerySpec
 {
 	SelectStmt *select;			/* raw; locations are offsets in the source text */
-	KdaWindowClause *window;	/* NULL: none */
+	List	   *windows;		/* KdaWindowClause */
 	KdaEmit		emit;
 	Node	   *emit_interval;	/* raw; EMIT EVERY */
 	int			emit_location;

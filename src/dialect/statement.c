@@ -330,6 +330,26 @@ expressions(Parser *p, int from, int to)
 	return result;
 }
 
+/* The innermost parentheses around token at, else everything. */
+static void
+enclosing_span(const KdaTokens *tokens, int at, int *start, int *end)
+{
+	int			depth = tokens->t[at].depth;
+	int			i;
+
+	*start = tokens->t[0].start;
+	*end = tokens->t[tokens->n].end;
+	if (depth == 0)
+		return;
+	for (i = at; i >= 0 && tokens->t[i].depth >= depth; i--)
+		;
+	if (i >= 0)
+		*start = tokens->t[i].start;
+	for (i = at; i < tokens->n && tokens->t[i].depth >= depth; i++)
+		;
+	*end = tokens->t[i].end;
+}
+
 KdaWindowClause *
 kda_window_clause(const char *source, char *copy, KdaTokens *tokens, int at, int *after)
 {
@@ -366,6 +386,7 @@ kda_window_clause(const char *source, char *copy, KdaTokens *tokens, int at, int
 	}
 	blank(&p, tokens->t[at].start, tokens->t[close].end);
 	*after = close + 1;
+	enclosing_span(tokens, at, &w->span_start, &w->span_end);
 	return w;
 }
 
@@ -423,17 +444,16 @@ query_spec(Parser *p, KdaStmt *stmt)
 		{
 			int			after;
 
-			if (depth > 0)
-			{
-				p->at = i;
-				not_yet(p, "WINDOWED BY inside a subquery", "Put the window into a continuous query of its own.");
-			}
-			if (spec->window)
-			{
-				p->at = i;
-				unexpected(p, "A query has one WINDOWED BY.");
-			}
-			spec->window = kda_window_clause(p->source, p->copy, p->tokens, i, &after);
+			KdaWindowClause *window = kda_window_clause(p->source, p->copy, p->tokens, i, &after);
+			ListCell   *lc;
+
+			foreach(lc, spec->windows)
+				if (((KdaWindowClause *) lfirst(lc))->span_start == window->span_start)
+				{
+					p->at = i;
+					unexpected(p, "A SELECT has one WINDOWED BY.");
+				}
+			spec->windows = lappend(spec->windows, window);
 			i = after - 1;
 			continue;
 		}
