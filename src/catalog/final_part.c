@@ -474,12 +474,61 @@ groups_of_window(Final *f)
 	groups = f->merge ? analyzed(psprintf("SELECT 1 FROM %s o HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0", open_name(f))) :
 		select_from(f->open);
 	groups->targetList = NIL;
-	groups->jointree->quals = and_all(in_window(f, 2));
+	groups->jointree->quals = and_all(in_window(f, f->split->depth + 2));
 	foreach(lc, f->split->kept)
 		add_target(groups, over_open(lfirst(lc), f), psprintf("g%d", foreach_current_index(lc) + 1));
 	if (f->merge)
 		group_by_kept_keys(f, groups);
 	return groups;
+}
+
+typedef struct AroundContext
+{
+	Query	   *was;
+	Query	   *now;
+} AroundContext;
+
+static void
+put_core(Query *query, AroundContext *cxt)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind != RTE_SUBQUERY)
+			continue;
+		/* it refers to the windows, which stand outside */
+		if (rte->subquery == cxt->was)
+		{
+			rte->subquery = cxt->now;
+			rte->lateral = true;
+		}
+		else
+		{
+			put_core(rte->subquery, cxt);
+			rte->lateral = true;
+		}
+	}
+}
+
+/* The whole SELECT with another core. */
+static Query *
+around_core(KdaSplit *split, Query *core)
+{
+	AroundContext cxt = {split->user, core};
+	Query	   *top;
+
+	if (split->depth == 0)
+		return core;
+	/* pointers tell which one it is: it is put back afterwards */
+	put_core(split->top, &cxt);
+	top = copyObject(split->top);
+	cxt.was = core;
+	cxt.now = split->user;
+	put_core(split->top, &cxt);
+	return top;
 }
 
 static Query *
@@ -500,13 +549,13 @@ for_each_window(Final *f)
 	if (split->state == KDA_STATE_GROUPS)
 	{
 		source = groups_of_window(f);
-		f->window_levels = 1;
+		f->window_levels = split->depth + 1;
 		f->window_rti = 1;
 		make = over_subquery;
 	}
 	else
 	{
-		quals = in_window(f, 1);
+		quals = in_window(f, split->depth + 1);
 		make = over_open;
 	}
 	/* the user's query, but for FROM */
@@ -565,6 +614,9 @@ for_each_window(Final *f)
 	ref->rtindex = 1;
 	inner->jointree = makeFromExpr(list_make1(ref), and_all(quals));
 
+	/* the levels around it stay as they are */
+	inner = around_core(split, inner);
+
 	/* around it the windows */
 	outer->commandType = CMD_SELECT;
 	outer->querySource = QSRC_ORIGINAL;
@@ -586,6 +638,11 @@ for_each_window(Final *f)
 	for (int i = WINDOW_START; i >= WINDOW_END; i--)
 		add_target(outer, split->window ? window_column(f, i) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid),
 				   i == WINDOW_START ? "kda_start" : "kda_end");
+	if (split->window_columns_around)
+	{
+		add_target(outer, window_column(f, WINDOW_START), "window_start");
+		add_target(outer, window_column(f, WINDOW_END), "window_end");
+	}
 	foreach(lc, inner->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);

@@ -23,6 +23,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/ddl.h"
+#include "catalog/from.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/pg_collation.h"
@@ -42,6 +43,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parsetree.h"
 #include "query/agg_signature.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -62,93 +64,17 @@ refuse(ParseState *pstate, const char *what, int location)
 			 parser_errposition(pstate, location)));
 }
 
-/*---- FROM: exactly one stream, on the preserved side of every outer join */
+/*---- streams where none may be */
 
-typedef struct FromContext
+typedef struct StreamCount
 {
-	ParseState *pstate;
-	RangeVar   *stream;
-	Oid			stream_relid;
-	bool		nullable;		/* below the nullable side of an outer join */
-} FromContext;
+	Oid			first;
+	int			n;
+} StreamCount;
 
+/* Streams in FROM, at any level and inside ordinary views. */
 static bool
-query_of_relation(Oid relid)
-{
-	Oid			query_rel = get_relname_relid("query", get_namespace_oid(KDA_STORAGE_SCHEMA, false));
-	Relation	rel;
-	TableScanDesc scan;
-	HeapTuple	tuple;
-	bool		found = false;
-
-	rel = table_open(query_rel, AccessShareLock);
-	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	while (!found && (tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
-	{
-		bool		isnull;
-
-		found = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull)) == relid;
-	}
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return found;
-}
-
-static void
-find_stream(Node *node, FromContext *from)
-{
-	if (node == NULL)
-		return;
-	if (IsA(node, RangeVar))
-	{
-		RangeVar   *rv = (RangeVar *) node;
-		Oid			relid = RangeVarGetRelid(rv, NoLock, true);
-
-		if (!OidIsValid(relid))
-			return;				/* a CTE, or the parser's error */
-		if (!kda_is_stream(relid))
-		{
-			if (get_rel_relkind(relid) == RELKIND_VIEW && query_of_relation(relid))
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("\"%s\" is a continuous query and cannot be read by another one", rv->relname),
-						 errhint("Write its result into a stream with CREATE PUMP, and read that stream."),
-						 parser_errposition(from->pstate, rv->location)));
-			return;
-		}
-		if (OidIsValid(from->stream_relid))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a continuous query reads one stream, this one names \"%s\" and \"%s\"",
-							from->stream->relname, rv->relname),
-					 errhint("Joins of streams are not part of this release."),
-					 parser_errposition(from->pstate, rv->location)));
-		if (from->nullable)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", rv->relname),
-					 errdetail("Rows of the other side would have to wait for records that may never come."),
-					 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
-					 parser_errposition(from->pstate, rv->location)));
-		from->stream = rv;
-		from->stream_relid = relid;
-	}
-	else if (IsA(node, JoinExpr))
-	{
-		JoinExpr   *join = (JoinExpr *) node;
-		bool		nullable = from->nullable;
-
-		from->nullable = nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL;
-		find_stream(join->larg, from);
-		from->nullable = nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL;
-		find_stream(join->rarg, from);
-		from->nullable = nullable;
-	}
-}
-
-/* A stream anywhere else than in the top-level FROM (subquery, CTE, SubLink). */
-static bool
-stream_below_walker(Node *node, Oid *found)
+streams_walker(Node *node, StreamCount *count)
 {
 	if (node == NULL)
 		return false;
@@ -160,29 +86,38 @@ stream_below_walker(Node *node, Oid *found)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
-			if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_FOREIGN_TABLE &&
-				kda_is_stream(rte->relid))
+			if (rte->rtekind != RTE_RELATION)
+				continue;
+			if (rte->relkind == RELKIND_FOREIGN_TABLE && kda_is_stream(rte->relid))
 			{
-				*found = rte->relid;
-				return true;
+				if (count->n++ > 0)
+					count->first = rte->relid;
+			}
+			else if (rte->relkind == RELKIND_VIEW)
+			{
+				Relation	view = table_open(rte->relid, AccessShareLock);
+
+				check_stack_depth();
+				streams_walker((Node *) get_view_query(view), count);
+				table_close(view, AccessShareLock);
 			}
 		}
-		return query_tree_walker((Query *) node, stream_below_walker, found, 0);
+		return query_tree_walker((Query *) node, streams_walker, count, 0);
 	}
-	return expression_tree_walker(node, stream_below_walker, found);
+	return expression_tree_walker(node, streams_walker, count);
 }
 
+/* The one that kda_from_find has found is the only one. */
 static void
-refuse_streams_below(Query *query, ParseState *pstate)
+refuse_other_streams(Query *query)
 {
-	Oid			found = InvalidOid;
+	StreamCount count = {InvalidOid, 0};
 
-	/* query_tree_walker hands each subquery to the walker, not the top level's own rtable */
-	if (query_tree_walker(query, stream_below_walker, &found, 0))
+	streams_walker((Node *) query, &count);
+	if (count.n > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is read inside a subquery of a continuous query",
-						get_rel_name(found)),
+				 errmsg("stream \"%s\" is read inside a subquery or view of a continuous query", get_rel_name(count.first)),
 				 errhint("Name the stream in FROM of the query itself.")));
 }
 
@@ -216,30 +151,9 @@ shift_ordinals(List *list, int by)
 	}
 }
 
-/* A select-list word keeps its name although an expression takes its place. */
+/* SELECT * does not show what of ours stands in FROM as well. */
 static void
-name_targets(List *targets)
-{
-	ListCell   *lc;
-
-	foreach(lc, targets)
-	{
-		ResTarget  *rt = lfirst_node(ResTarget, lc);
-
-		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef))
-		{
-			Node	   *last = llast(((ColumnRef *) rt->val)->fields);
-
-			if (IsA(last, String))
-				rt->name = pstrdup(strVal(last));
-		}
-	}
-}
-
-
-/* SELECT * does not show the windows, which stand in FROM as well. */
-static void
-hide_windows_of_star(Query *query, int window_rti, List *star_locations)
+hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show_windows)
 {
 	ListCell   *lc;
 	AttrNumber	resno = 1;
@@ -247,9 +161,11 @@ hide_windows_of_star(Query *query, int window_rti, List *star_locations)
 	foreach(lc, query->targetList)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) tle->expr;
 
-		if (IsA(tle->expr, Var) && ((Var *) tle->expr)->varno == window_rti &&
-			list_member_int(star_locations, ((Var *) tle->expr)->location) && tle->ressortgroupref == 0)
+		if (IsA(var, Var) && tle->ressortgroupref == 0 && list_member_int(star_locations, var->location) &&
+			((var->varno == split->window_rti && split->window_rti > 0 && !show_windows) ||
+			 (var->varno == split->row_rti && var->varattno == split->row_attno)))
 			query->targetList = foreach_delete_current(query->targetList, lc);
 		else
 			tle->resno = resno++;
@@ -266,8 +182,7 @@ star_locations(SelectStmt *select)
 	{
 		Node	   *val = lfirst_node(ResTarget, lc)->val;
 
-		if (IsA(val, ColumnRef) && list_length(((ColumnRef *) val)->fields) == 1 &&
-			IsA(linitial(((ColumnRef *) val)->fields), A_Star))
+		if (IsA(val, ColumnRef) && IsA(llast(((ColumnRef *) val)->fields), A_Star))
 			locations = lappend_int(locations, ((ColumnRef *) val)->location);
 	}
 	return locations;
@@ -388,10 +303,6 @@ collect_aggs(Query *user)
 static void
 check_query(ParseState *pstate, Query *query, bool kept)
 {
-	if (query->commandType != CMD_SELECT || query->utilityStmt)
-		refuse(pstate, "this statement", -1);
-	if (query->setOperations)
-		refuse(pstate, "UNION, INTERSECT or EXCEPT", -1);
 	if (query->rowMarks)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -524,23 +435,11 @@ without_windows(KdaSplit *split)
 	return batch;
 }
 
-static int
-stream_rti(Query *query, Oid stream)
-{
-	ListCell   *lc;
-
-	foreach(lc, query->rtable)
-		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION &&
-			lfirst_node(RangeTblEntry, lc)->relid == stream)
-			return foreach_current_index(lc) + 1;
-	elog(ERROR, "stream %u is not in the query", stream);
-}
-
+/* The record's place in the batch. */
 static Node *
 stream_ctid(KdaSplit *split)
 {
-	return (Node *) makeVar(stream_rti(split->user, split->stream), SelfItemPointerAttributeNumber, TIDOID, -1,
-							InvalidOid, 0);
+	return (Node *) makeVar(split->row_rti, split->row_attno, TIDOID, -1, InvalidOid, 0);
 }
 
 static Node *
@@ -765,14 +664,21 @@ kda_split_open_ddl(KdaSplit *split, const char *name)
 static void
 describe_columns(KdaSplit *split)
 {
-	List	   *targets = split->user->targetList;
+	List	   *targets = split->top->targetList;
 	ListCell   *lc;
 	int			i = 0;
 
-	split->names = palloc0(sizeof(char *) * list_length(targets));
-	split->types = palloc0(sizeof(Oid) * list_length(targets));
-	split->typmods = palloc0(sizeof(int32) * list_length(targets));
-	split->collations = palloc0(sizeof(Oid) * list_length(targets));
+	split->names = palloc0(sizeof(char *) * (list_length(targets) + 2));
+	split->types = palloc0(sizeof(Oid) * (list_length(targets) + 2));
+	split->typmods = palloc0(sizeof(int32) * (list_length(targets) + 2));
+	split->collations = palloc0(sizeof(Oid) * (list_length(targets) + 2));
+	if (split->window_columns_around)
+		for (; i < 2; i++)
+		{
+			split->names[i] = i == 0 ? "window_start" : "window_end";
+			split->types[i] = TIMESTAMPTZOID;
+			split->typmods[i] = -1;
+		}
 	foreach(lc, targets)
 	{
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
@@ -798,15 +704,63 @@ describe_columns(KdaSplit *split)
 	split->ncolumns = i;
 }
 
+/* window_start and window_end become the first columns of the SELECT. */
+static void
+add_window_columns(SelectStmt *select)
+{
+	List	   *keys = kda_words_window_keys();
+
+	select->targetList = lcons(result_column("window_start", linitial(keys)),
+							   lcons(result_column("window_end", lsecond(keys)), select->targetList));
+	shift_ordinals(select->groupClause, 2);
+	shift_ordinals(select->sortClause, 2);
+	shift_ordinals(select->distinctClause, 2);
+}
+
+static bool
+has_window_column(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk && (strcmp(tle->resname, "window_start") == 0 || strcmp(tle->resname, "window_end") == 0))
+			return true;
+	}
+	return false;
+}
+
+/* Words of ours in the SELECT that has the stream. */
+static void
+replace_words(SelectStmt *core, KdaWordContext *words, bool aggregated)
+{
+	ListCell   *lc;
+
+	kda_words_name_targets(core->targetList);
+	words->outside = aggregated;
+	kda_words_replace((Node *) core->targetList, words);
+	core->havingClause = kda_words_replace(core->havingClause, words);
+	kda_words_replace((Node *) core->sortClause, words);
+	kda_words_replace((Node *) core->windowClause, words);
+	words->outside = false;
+	kda_words_replace((Node *) core->distinctClause, words);
+	core->whereClause = kda_words_replace(core->whereClause, words);
+	core->groupClause = (List *) kda_words_replace((Node *) core->groupClause, words);
+	foreach(lc, core->fromClause)
+		(void) kda_words_replace(lfirst(lc), words);
+}
+
 KdaSplit *
-kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zone, bool add_window_columns)
+kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zone, bool add_columns)
 {
 	KdaSplit   *split = palloc0(sizeof(KdaSplit));
 	SelectStmt *select = copyObject(spec->select);
+	SelectStmt *core;
 	ParseState *pstate = make_parsestate(NULL);
 	KdaWordContext words = {0};
-	FromContext from = {0};
-	KdaStreamOptions *options;
+	KdaFrom		from = {0};
 	RawStmt    *raw;
 	Query	   *query;
 	ListCell   *lc;
@@ -815,73 +769,60 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 
 	pstate->p_sourcetext = source_text;
 	from.pstate = pstate;
+	from.spec = spec;
 	if (select->op != SETOP_NONE || select->valuesLists)
 		refuse(pstate, "UNION, INTERSECT, EXCEPT or VALUES", -1);
-
-	foreach(lc, select->fromClause)
-		find_stream(lfirst(lc), &from);
-	if (!OidIsValid(from.stream_relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("a continuous query must read a stream"),
-				 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
-	split->stream = from.stream_relid;
-	words.stream_name = from.stream->alias ? from.stream->alias->aliasname : from.stream->relname;
-	options = kda_stream_options_get(from.stream_relid);
-	if (options->rowtime_attno > 0)
+	kda_from_find(&from, select);
+	core = from.core;
+	split->stream = from.relid;
+	split->depth = from.depth;
+	words.stream_name = from.name;
+	words.row_column = from.row_column;
+	kda_from_time_column(&from, &words);
+	if (from.core_window)
 	{
-		words.rowtime_column = get_attname(from.stream_relid, options->rowtime_attno, false);
-		words.rowtime_is_timestamptz = get_atttype(from.stream_relid, options->rowtime_attno) == TIMESTAMPTZOID;
-	}
-	if (spec->windows)
-	{
-		KdaWindowClause *clause = linitial(spec->windows);
-
-		split->window = kda_window_of_clause(pstate, clause, time_zone);
+		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
 		split->window_text = kda_window_format(split->window);
 		if (split->window->kind == KDA_WINDOW_SESSION || split->window->kind == KDA_WINDOW_STAGGER)
-			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), clause->location);
+			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), from.core_window->location);
 	}
 
 	/* Words of ours become plain SQL. */
 	words.windowed = split->window != NULL;
-	aggregated = kda_words_aggregated(select);
-	name_targets(select->targetList);
-	words.outside = aggregated;
-	kda_words_replace((Node *) select->targetList, &words);
-	select->havingClause = kda_words_replace(select->havingClause, &words);
-	kda_words_replace((Node *) select->sortClause, &words);
-	kda_words_replace((Node *) select->windowClause, &words);
-	words.outside = false;
-	kda_words_replace((Node *) select->distinctClause, &words);
-	select->whereClause = kda_words_replace(select->whereClause, &words);
-	select->groupClause = (List *) kda_words_replace((Node *) select->groupClause, &words);
-	foreach(lc, select->fromClause)
-		(void) kda_words_replace(lfirst(lc), &words);
-
+	aggregated = kda_words_aggregated(core);
+	replace_words(core, &words, aggregated);
+	stars = star_locations(core);
 	if (split->window)
 	{
-		stars = star_locations(select);
-		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, split->window_text));
-		if (add_window_columns && !words.named_window)
+		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, split->window_text));
+		if (add_columns && !words.named_window && split->depth == 0)
 		{
-			List	   *keys = kda_words_window_keys();
-
-			select->targetList = lcons(result_column("window_start", linitial(keys)),
-									   lcons(result_column("window_end", lsecond(keys)), select->targetList));
-			shift_ordinals(select->groupClause, 2);
-			shift_ordinals(select->sortClause, 2);
-			shift_ordinals(select->distinctClause, 2);
+			add_window_columns(core);
 			split->window_columns_added = true;
 		}
 		if (aggregated)
-			select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
+			core->groupClause = list_concat(kda_words_window_keys(), core->groupClause);
 	}
 
 	raw = makeNode(RawStmt);
 	raw->stmt = (Node *) select;
-	query = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
-	query = kda_flatten_group_rte(query);
+	query = split->top = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
+	if (query->commandType != CMD_SELECT || query->utilityStmt)
+		refuse(pstate, "this statement", -1);
+	split->top = query = kda_flatten_group_rte(query);
+	kda_from_settle(&from, query);
+	split->row_rti = from.rti;
+	split->row_attno = from.row_attno;
+	refuse_other_streams(query);
+	if (split->depth > 0 && query->cteList)
+		refuse(pstate, "WITH around a SELECT with a window", -1);
+	check_query(pstate, query, aggregated || split->window || split->depth > 0);
+	/* Rights are checked here, and again whenever the query runs. */
+	kda_check_query_permissions(query);
+	if (add_columns && split->window && split->depth > 0 && !has_window_column(query))
+		split->window_columns_added = split->window_columns_around = true;
+
+	query = split->user = split->depth > 0 ? kda_flatten_group_rte(from.query) : query;
 	if (split->window)
 	{
 		foreach(lc, query->rtable)
@@ -891,9 +832,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 			if (rte->rtekind == RTE_FUNCTION && rte->alias && strcmp(rte->alias->aliasname, KDA_WINDOW_ALIAS) == 0)
 				split->window_rti = foreach_current_index(lc) + 1;
 		}
-		if (stars)
-			hide_windows_of_star(query, split->window_rti, stars);
 	}
+	hide_ours_of_star(split, query, stars, from.core_window && from.core_window->in_from);
 	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
 	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
@@ -901,17 +841,11 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		group_by_dependent_columns(query);
 
 	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
-	split->user = query;
-	split->per_window = query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount ||
-		query->limitOffset || query->hasTargetSRFs;
-	check_query(pstate, query, aggregated || split->window || split->per_window);
-	refuse_streams_below(query, pstate);
-	/* Rights are checked here, and again whenever the query runs. */
-	kda_check_query_permissions(query);
-
+	split->per_window = split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
+		query->limitCount || query->limitOffset || query->hasTargetSRFs;
 	split->shape = split->window ? KDA_SHAPE_WINDOWS :
-		aggregated || query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount ||
-		query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
+		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
+		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
 	if (split->shape == KDA_SHAPE_ROWS)
 	{
 		split->state = KDA_STATE_NONE;

@@ -36,7 +36,11 @@ typedef struct KdaSplit
 	bool		paned;			/* … and then the mark of late records, since a record is in several windows */
 	bool		per_window;		/* the final part runs once for each window: it has more than groups */
 
-	Query	   *user;			/* the whole SELECT, analysed; plain SQL but for sessions */
+	Query	   *top;			/* the whole SELECT, analysed */
+	Query	   *user;			/* the one of its levels that has the stream in FROM; often the whole */
+	int			depth;			/* how many levels the stream's is below the top */
+	int			row_rti;		/* the record's place in the batch, as a Var of user */
+	AttrNumber	row_attno;
 	int			window_rti;		/* where the windows stand in its FROM, 0: no window */
 	Query	   *batch;			/* per-batch part */
 	List	   *kept;			/* KdaKept: what the final part finds in the open table */
@@ -50,6 +54,7 @@ typedef struct KdaSplit
 	Oid		   *collations;
 	bool		has_rowtime;	/* one of them is called rowtime */
 	bool		window_columns_added;	/* the first two are window_start and window_end, unasked */
+	bool		window_columns_around;	/* … and they stand around the whole SELECT, not in its list */
 } KdaSplit;
 
 /*

@@ -47,7 +47,7 @@ raw_rowtime(KdaWordContext *cxt, int location)
 {
 	if (cxt->rowtime_column && cxt->rowtime_is_timestamptz)
 		return raw_stream_column(cxt, cxt->rowtime_column, location);
-	return raw_function("rowtime", list_make1(raw_stream_column(cxt, "ctid", location)), location);
+	return raw_function("rowtime", list_make1(raw_stream_column(cxt, cxt->row_column, location)), location);
 }
 
 static Node *
@@ -315,6 +315,25 @@ replace_walker(Node *node, KdaWordContext *cxt)
 			return false;
 		default:
 			return false;
+	}
+}
+
+void
+kda_words_name_targets(List *targets)
+{
+	ListCell   *lc;
+
+	foreach(lc, targets)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef))
+		{
+			Node	   *last = llast(((ColumnRef *) rt->val)->fields);
+
+			if (IsA(last, String))
+				rt->name = pstrdup(strVal(last));
+		}
 	}
 }
 

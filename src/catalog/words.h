@@ -17,6 +17,7 @@
 typedef struct KdaWordContext
 {
 	const char *stream_name;	/* alias or relation name */
+	const char *row_column;		/* of it: the record's place in the batch */
 	char	   *rowtime_column; /* NULL: not declared */
 	bool		rowtime_is_timestamptz;
 	bool		windowed;		/* the query has a window clause */
@@ -26,6 +27,9 @@ typedef struct KdaWordContext
 
 /* Replaces the words below node, in place; returns what stands for node itself. */
 extern Node *kda_words_replace(Node *node, KdaWordContext *cxt);
+
+/* A select-list word keeps its name although an expression takes its place. */
+extern void kda_words_name_targets(List *targets);
 
 /* FROM item for the windows of a record. */
 extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec);

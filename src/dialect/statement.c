@@ -427,7 +427,7 @@ query_spec(Parser *p, KdaStmt *stmt)
 	int			to = p->tokens->n;
 	Node	   *core;
 
-	if (!is(p, "select"))
+	if (!is(p, "select") && !is(p, "with") && !is_char(p, '('))
 		unexpected(p, "A continuous query is a SELECT.");
 	replace_types_in_expressions(p, first, to);
 

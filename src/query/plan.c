@@ -208,29 +208,44 @@ stream_natts(Oid relid)
 	return n;
 }
 
-Bitmapset *
-kda_plan_columns_of(Oid view, Oid stream)
+/* Columns of the stream that the query reads, at whatever level it stands in FROM. */
+static Bitmapset *
+columns_of(Query *query, Oid stream, int natts)
 {
-	Relation	rel = relation_open(view, AccessShareLock);
-	Query	   *query = copyObject(get_view_query(rel));
 	ColumnsContext cxt = {0};
+	Bitmapset  *found = NULL;
 	int			i = 0;
 	ListCell   *lc;
 
+	check_stack_depth();
 	foreach(lc, query->rtable)
 	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
 		i++;
-		if (lfirst_node(RangeTblEntry, lc)->rtekind == RTE_RELATION &&
-			lfirst_node(RangeTblEntry, lc)->relid == stream)
+		if (rte->rtekind == RTE_SUBQUERY)
+			found = bms_add_members(found, columns_of(rte->subquery, stream, natts));
+		else if (rte->rtekind == RTE_RELATION && rte->relid == stream)
 			cxt.rtindex = i;
 	}
-	cxt.natts = stream_natts(stream);
+	if (cxt.rtindex == 0)
+		return found;
+	cxt.natts = natts;
 	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
 	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);
 	query_tree_walker(query, columns_walker, &cxt, QTW_IGNORE_JOINALIASES);
+	return bms_add_members(found, cxt.attnos);
+}
+
+Bitmapset *
+kda_plan_columns_of(Oid view, Oid stream)
+{
+	Relation	rel = relation_open(view, AccessShareLock);
+	Bitmapset  *found = columns_of(copyObject(get_view_query(rel)), stream, stream_natts(stream));
+
 	relation_close(rel, AccessShareLock);
-	return cxt.attnos;
+	return found;
 }
 
 static bool

@@ -1,0 +1,518 @@
+/*-------------------------------------------------------------------------
+ *
+ * from.c
+ *	  Where in a SELECT the stream stands, before and after analysis.
+ *
+ * There is exactly one (compose.c has made it so).  It stands in the FROM of
+ * the core SELECT, on the preserved side of every outer join, perhaps below
+ * subqueries that only filter and project: those hand the record's place in
+ * the batch on, in a column of ours.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/relation.h"
+#include "access/sysattr.h"
+#include "catalog/ddl.h"
+#include "catalog/from.h"
+#include "catalog/namespace.h"
+#include "catalog/options.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "catalog/words.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_relation.h"
+#include "rewrite/rewriteHandler.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/*---- parts of ours */
+
+RangeVar *
+kda_part_rangevar(Oid relid, Alias *alias, int location)
+{
+	RangeVar   *rv = makeRangeVar(NULL, psprintf("%u", relid), location);
+
+	rv->catalogname = pstrdup(KDA_PART_MARK);
+	rv->alias = alias;
+	return rv;
+}
+
+Oid
+kda_part_relid(const RangeVar *rv)
+{
+	if (rv->catalogname == NULL || strcmp(rv->catalogname, KDA_PART_MARK) != 0)
+		return InvalidOid;
+	return (Oid) strtoul(rv->relname, NULL, 10);
+}
+
+/* (SELECT NULL::type AS column, …) alias: what the parser sees in its place. */
+static Node *
+stand_in(RangeVar *rv, Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	SelectStmt *select = makeNode(SelectStmt);
+	RangeSubselect *sub = makeNode(RangeSubselect);
+
+	for (int i = 0; i <= desc->natts; i++)
+	{
+		ResTarget  *rt = makeNode(ResTarget);
+		TypeCast   *cast = makeNode(TypeCast);
+		A_Const    *null = makeNode(A_Const);
+
+		null->isnull = true;
+		null->location = cast->location = rt->location = -1;
+		cast->arg = (Node *) null;
+		if (i < desc->natts)
+		{
+			Form_pg_attribute att = TupleDescAttr(desc, i);
+
+			if (att->attisdropped)
+				elog(ERROR, "a part of a query has lost a column");
+			cast->typeName = makeTypeNameFromOid(att->atttypid, att->atttypmod);
+			rt->name = pstrdup(NameStr(att->attname));
+		}
+		else
+		{
+			cast->typeName = makeTypeNameFromOid(TIDOID, -1);
+			rt->name = pstrdup(KDA_ROW_COLUMN);
+		}
+		rt->val = (Node *) cast;
+		select->targetList = lappend(select->targetList, rt);
+	}
+	sub->subquery = (Node *) select;
+	sub->alias = rv->alias ? rv->alias : makeAlias(psprintf("part_%u", relid), NIL);
+	relation_close(rel, AccessShareLock);
+	return (Node *) sub;
+}
+
+/*---- raw trees */
+
+typedef struct RawSearch
+{
+	bool		found;
+	int			location;
+} RawSearch;
+
+static bool
+is_continuous(Oid relid)
+{
+	KdaQueryIds ids;
+
+	return kda_is_stream(relid) || (get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids));
+}
+
+static bool
+raw_stream_walker(Node *node, RawSearch *search)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeVar))
+	{
+		RangeVar   *rv = (RangeVar *) node;
+		Oid			relid = kda_part_relid(rv);
+
+		if (!OidIsValid(relid))
+			relid = RangeVarGetRelid(rv, NoLock, true);
+		if (OidIsValid(relid) && is_continuous(relid))
+		{
+			search->found = true;
+			search->location = rv->location;
+			return true;
+		}
+		return false;
+	}
+	return raw_expression_tree_walker(node, raw_stream_walker, search);
+}
+
+bool
+kda_raw_has_stream(Node *raw)
+{
+	RawSearch	search = {false, -1};
+
+	(void) raw_stream_walker(raw, &search);
+	return search.found;
+}
+
+/* Where the SELECT's own text begins, as far as its tree tells; -1: nowhere. */
+int
+kda_select_location(SelectStmt *select)
+{
+	while (select->op != SETOP_NONE)
+		select = select->larg;
+	return select->targetList ? linitial_node(ResTarget, select->targetList)->location : -1;
+}
+
+static bool
+from_names_place(Node *item, const KdaWindowClause *window)
+{
+	if (IsA(item, RangeVar))
+		return ((RangeVar *) item)->location >= window->span_start && ((RangeVar *) item)->location < window->span_end;
+	if (IsA(item, JoinExpr))
+		return from_names_place(((JoinExpr *) item)->larg, window) || from_names_place(((JoinExpr *) item)->rarg, window);
+	return false;
+}
+
+KdaWindowClause *
+kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
+{
+	KdaWindowClause *found = NULL;
+	int			location = kda_select_location(select);
+	ListCell   *lc,
+			   *lf;
+
+	foreach(lc, spec->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		if (w->in_from)
+		{
+			foreach(lf, select->fromClause)
+				if (from_names_place(lfirst(lf), w))
+					return w;
+			continue;
+		}
+		if (location < w->span_start || location >= w->span_end ||
+			(outer_location >= w->span_start && outer_location < w->span_end))
+			continue;
+		if (found == NULL || w->span_end - w->span_start < found->span_end - found->span_start)
+			found = w;
+	}
+	return found;
+}
+
+static bool
+over_walker(Node *node, void *arg)
+{
+	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
+		return false;
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over != NULL)
+		return true;
+	return raw_expression_tree_walker(node, over_walker, arg);
+}
+
+bool
+kda_select_is_simple(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
+{
+	return select->op == SETOP_NONE && !select->valuesLists && !select->withClause && !select->distinctClause &&
+		!select->sortClause && !select->limitCount && !select->limitOffset && !select->windowClause &&
+		!select->lockingClause && !kda_words_aggregated(select) && !over_walker((Node *) select->targetList, NULL) &&
+		kda_select_window(spec, select, outer_location) == NULL;
+}
+
+/*---- before analysis */
+
+static Node *find_in(KdaFrom *from, Node *item, int outer_location);
+
+static Node *
+row_reference(const char *name, const char *column)
+{
+	ColumnRef  *ref = makeNode(ColumnRef);
+
+	ref->fields = list_make2(makeString(pstrdup(name)), makeString(pstrdup(column)));
+	ref->location = -1;
+	return (Node *) ref;
+}
+
+static void
+refuse_nullable(KdaFrom *from, const char *name, int location)
+{
+	if (from->nullable)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", name),
+				 errdetail("Rows of the other side would have to wait for records that may never come."),
+				 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
+				 parser_errposition(from->pstate, location)));
+}
+
+static void
+take(KdaFrom *from, Oid relid, const char *name, const char *row_column, int location)
+{
+	if (OidIsValid(from->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query reads one stream, this one names \"%s\" as well", name),
+				 errhint("Joins of streams are not part of this release."),
+				 parser_errposition(from->pstate, location)));
+	refuse_nullable(from, name, location);
+	from->relid = relid;
+	from->name = name;
+	from->row_column = row_column;
+	from->location = location;
+}
+
+/* A subquery that only filters and projects hands the record's place on. */
+static void
+find_through(KdaFrom *from, RangeSubselect *sub, int outer_location)
+{
+	SelectStmt *select = (SelectStmt *) sub->subquery;
+	KdaWordContext words = {0};
+	ResTarget  *rt = makeNode(ResTarget);
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		lfirst(lc) = find_in(from, lfirst(lc), outer_location);
+	if (!OidIsValid(from->relid))
+		return;
+	words.stream_name = from->name;
+	words.row_column = from->row_column;
+	kda_from_time_column(from, &words);
+	kda_words_name_targets(select->targetList);
+	kda_words_replace((Node *) select->targetList, &words);
+	select->whereClause = kda_words_replace(select->whereClause, &words);
+	rt->name = pstrdup(KDA_ROW_COLUMN);
+	rt->val = row_reference(from->name, from->row_column);
+	rt->location = -1;
+	select->targetList = lappend(select->targetList, rt);
+	if (sub->alias == NULL)
+		sub->alias = makeAlias("kda_records", NIL);
+	from->name = sub->alias->aliasname;
+	from->row_column = KDA_ROW_COLUMN;
+}
+
+/* The item, or what stands for it in analysis. */
+static Node *
+find_in(KdaFrom *from, Node *item, int outer_location)
+{
+	if (IsA(item, RangeVar))
+	{
+		RangeVar   *rv = (RangeVar *) item;
+		Oid			relid = kda_part_relid(rv);
+
+		if (OidIsValid(relid))
+		{
+			RangeSubselect *sub = (RangeSubselect *) stand_in(rv, relid);
+
+			take(from, relid, sub->alias->aliasname, KDA_ROW_COLUMN, rv->location);
+			return (Node *) sub;
+		}
+		relid = RangeVarGetRelid(rv, NoLock, true);
+		/* nothing by that name: a CTE, or the parser says so */
+		if (OidIsValid(relid) && kda_is_stream(relid))
+			take(from, relid, rv->alias ? rv->alias->aliasname : rv->relname, "ctid", rv->location);
+	}
+	else if (IsA(item, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) item;
+		bool		nullable = from->nullable;
+
+		from->nullable = nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL;
+		join->larg = find_in(from, join->larg, outer_location);
+		from->nullable = nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL;
+		join->rarg = find_in(from, join->rarg, outer_location);
+		from->nullable = nullable;
+	}
+	else if (IsA(item, RangeSubselect) && !((RangeSubselect *) item)->lateral && kda_raw_has_stream(item) &&
+			 kda_select_is_simple(from->spec, (SelectStmt *) ((RangeSubselect *) item)->subquery, outer_location))
+		find_through(from, (RangeSubselect *) item, outer_location);
+	return item;
+}
+
+static RangeSubselect *
+subselect_with_stream(Node *item)
+{
+	RangeSubselect *sub = NULL;
+
+	if (IsA(item, RangeSubselect) && kda_raw_has_stream(item))
+		return (RangeSubselect *) item;
+	if (IsA(item, JoinExpr))
+	{
+		sub = subselect_with_stream(((JoinExpr *) item)->larg);
+		if (sub == NULL)
+			sub = subselect_with_stream(((JoinExpr *) item)->rarg);
+	}
+	return sub;
+}
+
+void
+kda_from_find(KdaFrom *from, SelectStmt *top)
+{
+	SelectStmt *select = top;
+	int			outer_location = -1;
+
+	for (from->depth = 0;; from->depth++)
+	{
+		RangeSubselect *sub = NULL;
+		ListCell   *lc;
+
+		check_stack_depth();
+		from->core = select;
+		from->core_window = kda_select_window(from->spec, select, outer_location);
+		foreach(lc, select->fromClause)
+			lfirst(lc) = find_in(from, lfirst(lc), kda_select_location(select));
+		if (OidIsValid(from->relid))
+			return;
+		foreach(lc, select->fromClause)
+			if (sub == NULL)
+				sub = subselect_with_stream(lfirst(lc));
+		if (sub == NULL || ((SelectStmt *) sub->subquery)->op != SETOP_NONE)
+			break;
+		outer_location = kda_select_location(select);
+		select = (SelectStmt *) sub->subquery;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("a continuous query must read a stream"),
+			 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
+}
+
+void
+kda_from_time_column(KdaFrom *from, KdaWordContext *words)
+{
+	KdaStreamOptions *options;
+
+	if (strcmp(from->row_column, "ctid") != 0)
+		return;
+	options = kda_stream_options_get(from->relid);
+	if (options->rowtime_attno > 0)
+	{
+		words->rowtime_column = get_attname(from->relid, options->rowtime_attno, false);
+		words->rowtime_is_timestamptz = get_atttype(from->relid, options->rowtime_attno) == TIMESTAMPTZOID;
+	}
+}
+
+/*---- after analysis */
+
+/* A stand-in has our column last, and no FROM. */
+static bool
+is_stand_in(RangeTblEntry *rte)
+{
+	return rte->rtekind == RTE_SUBQUERY && rte->subquery->rtable == NIL && rte->subquery->targetList != NIL &&
+		strcmp(llast_node(TargetEntry, rte->subquery->targetList)->resname, KDA_ROW_COLUMN) == 0;
+}
+
+static bool
+holds_stream(Query *query, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind == RTE_RELATION && rte->relid == relid)
+			return true;
+		if (rte->rtekind == RTE_SUBQUERY && (is_stand_in(rte) || holds_stream(rte->subquery, relid)))
+			return true;
+	}
+	return false;
+}
+
+typedef struct PlaceContext
+{
+	int			rti;
+	AttrNumber	was;
+	int			depth;
+} PlaceContext;
+
+/* References to our column of a stand-in become references to ctid. */
+static bool
+place_walker(Node *node, PlaceContext *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+	{
+		Var		   *var = (Var *) node;
+
+		if (var->varno == cxt->rti && (int) var->varlevelsup == cxt->depth && var->varattno == cxt->was)
+			var->varattno = SelfItemPointerAttributeNumber;
+		return false;
+	}
+	if (IsA(node, Query))
+	{
+		cxt->depth++;
+		query_tree_walker((Query *) node, place_walker, cxt, 0);
+		cxt->depth--;
+		return false;
+	}
+	return expression_tree_walker(node, place_walker, cxt);
+}
+
+static void
+become_relation(Query *query, int rti, RangeTblEntry *rte, Oid relid)
+{
+	PlaceContext cxt = {rti, list_length(rte->subquery->targetList), 0};
+	Relation	rel = relation_open(relid, AccessShareLock);
+
+	rte->rtekind = RTE_RELATION;
+	rte->subquery = NULL;
+	rte->lateral = false;
+	rte->relid = relid;
+	rte->relkind = RELKIND_FOREIGN_TABLE;
+	rte->rellockmode = AccessShareLock;
+	rte->inh = true;
+	rte->eref->colnames = list_truncate(rte->eref->colnames, RelationGetNumberOfAttributes(rel));
+	relation_close(rel, AccessShareLock);
+	query_tree_walker(query, place_walker, &cxt, 0);
+}
+
+/* Below the core: parts of ours inside subqueries that filter and project. */
+static void
+settle_below(Query *query, Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+		if (rte->rtekind != RTE_SUBQUERY)
+			continue;
+		if (is_stand_in(rte))
+			become_relation(query, foreach_current_index(lc) + 1, rte, relid);
+		else
+			settle_below(rte->subquery, relid);
+	}
+}
+
+void
+kda_from_settle(KdaFrom *from, Query *top)
+{
+	Query	   *query = top;
+	ListCell   *lc;
+
+	for (int i = 0; i < from->depth; i++)
+	{
+		Query	   *next = NULL;
+
+		foreach(lc, query->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			if (rte->rtekind == RTE_SUBQUERY && holds_stream(rte->subquery, from->relid))
+				next = rte->subquery;
+		}
+		if (next == NULL)
+			elog(ERROR, "the stream has got lost in the query");
+		query = next;
+	}
+	from->query = query;
+	foreach(lc, query->rtable)
+	{
+		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+		int			rti = foreach_current_index(lc) + 1;
+
+		if (rte->rtekind == RTE_SUBQUERY && is_stand_in(rte))
+			become_relation(query, rti, rte, from->relid);
+		if (rte->rtekind == RTE_RELATION && rte->relid == from->relid)
+		{
+			from->rti = rti;
+			from->row_attno = SelfItemPointerAttributeNumber;
+		}
+		else if (rte->rtekind == RTE_SUBQUERY && holds_stream(rte->subquery, from->relid))
+		{
+			from->rti = rti;
+			from->row_attno = list_length(rte->eref->colnames);
+			settle_below(rte->subquery, from->relid);
+		}
+	}
+	if (from->rti == 0)
+		elog(ERROR, "the stream has got lost in the query");
+}

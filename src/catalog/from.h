@@ -1,0 +1,69 @@
+/*-------------------------------------------------------------------------
+ *
+ * from.h
+ *	  Where in a SELECT the stream stands.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_FROM_H
+#define KDA_FROM_H
+
+#include "kda_stream.h"
+#include "catalog/words.h"
+#include "dialect/dialect.h"
+#include "parser/parse_node.h"
+
+/* Column of ours that carries a record's place in the batch through subqueries. */
+#define KDA_ROW_COLUMN	"kda_row"
+
+/*
+ * A stream of ours, made for a part of a query, stands in a raw tree as this
+ * RangeVar: catalogname is the mark, relname the OID.  No name is looked up:
+ * users have no rights on the schema it lives in.
+ */
+#define KDA_PART_MARK	"\001kda"
+
+extern RangeVar *kda_part_rangevar(Oid relid, Alias *alias, int location);
+/* InvalidOid: it is an ordinary one. */
+extern Oid	kda_part_relid(const RangeVar *rv);
+
+typedef struct KdaFrom
+{
+	ParseState *pstate;
+	const KdaQuerySpec *spec;
+
+	Oid			relid;			/* the stream */
+	int			location;		/* where it was written */
+	SelectStmt *core;			/* the SELECT that has it in FROM, but for subqueries that only filter and project */
+	KdaWindowClause *core_window;	/* NULL: none */
+	int			depth;			/* levels of core below the top */
+	const char *name;			/* by which core's expressions refer to its rows */
+	const char *row_column;		/* column of it that is the record's place: ctid or KDA_ROW_COLUMN */
+	bool		nullable;		/* working state: below the nullable side of an outer join */
+
+	/* after analysis */
+	Query	   *query;			/* core */
+	int			rti;			/* of name in it */
+	AttrNumber	row_attno;		/* of row_column */
+} KdaFrom;
+
+/* Finds it; parts of ours are replaced by what the parser can analyse.  ereports if there is none. */
+extern void kda_from_find(KdaFrom *from, SelectStmt *top);
+/* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
+extern void kda_from_settle(KdaFrom *from, Query *top);
+
+/* The time column of the stream, where core's expressions can name it. */
+extern void kda_from_time_column(KdaFrom *from, KdaWordContext *words);
+
+/*---- raw trees */
+
+/* Does it name a stream or a continuous query? */
+extern bool kda_raw_has_stream(Node *raw);
+/* Where the SELECT's own text begins. */
+extern int	kda_select_location(SelectStmt *select);
+/* The window clause of that SELECT; outer_location: of the SELECT around it, -1: none. */
+extern KdaWindowClause *kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location);
+/* Does it only filter and project, so that each of its rows is a record of its stream? */
+extern bool kda_select_is_simple(const KdaQuerySpec *spec, SelectStmt *select, int outer_location);
+
+#endif							/* KDA_FROM_H */
