@@ -26,7 +26,8 @@ CREATE TABLE kda_storage.stream (
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
 	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
-	start_again	boolean NOT NULL DEFAULT false		-- RESUME after a failure: begin at option start
+	start_again	boolean NOT NULL DEFAULT false,		-- RESUME after a failure: begin at option start
+	part_of		int						-- made for a part of that query, or to hand its rows on; NULL: a user's stream
 );
 COMMENT ON TABLE kda_storage.stream IS 'one row a stream';
 
@@ -94,9 +95,10 @@ CREATE TABLE kda_storage.query (
 	final		regclass,				-- view over open: the final part
 	open		regclass,				-- what is kept
 	closed		regclass,				-- final rows (views only)
-	target		regclass,				-- pumps: stream or table
+	target		regclass,				-- pumps: stream or table; views: the stream that hands their rows on to other queries
 	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
-	target_columns text[]				-- pumps: INSERT INTO target (…); NULL: in the order of the target
+	target_columns text[],				-- pumps: INSERT INTO target (…); NULL: in the order of the target
+	part_of		int						-- the query that this is a part of, NULL: it is one of its own
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -361,7 +363,7 @@ JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'kda_stream'
 JOIN pg_class c ON c.oid = t.ftrelid
 LEFT JOIN kda_storage.stream s ON s.rel = c.oid
 LEFT JOIN kda_storage.stream_progress p USING (stream_id)
-WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
 COMMENT ON VIEW kda.streams IS 'a row per stream: state (running, paused, waiting for a query, failed), watermark and counters';
 
 CREATE VIEW kda.shards AS
@@ -379,7 +381,7 @@ FROM kda_storage.shard h
 JOIN kda_storage.stream s USING (stream_id)
 JOIN kda_storage.stream_progress p USING (stream_id)
 JOIN pg_class c ON c.oid = s.rel
-WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
 COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS
@@ -405,7 +407,7 @@ JOIN kda_storage.query_progress p USING (query_id)
 JOIN pg_class c ON c.oid = q.rel
 LEFT JOIN kda_storage.stream s ON s.rel = q.stream
 LEFT JOIN kda_storage.stream_progress sp USING (stream_id)
-WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT');
+WHERE q.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT'));
 COMMENT ON VIEW kda.queries IS 'a row per continuous view and pump: state (running, stopped, failed), progress and counters';
 
 CREATE VIEW kda.outputs AS

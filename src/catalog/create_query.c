@@ -13,6 +13,8 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
+#include "access/table.h"
+#include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
@@ -28,6 +30,8 @@
 #include "dialect/scan.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_coerce.h"
 #include "pgtime.h"
 #include "query/agg_signature.h"
 #include "stream/inbox.h"
@@ -434,6 +438,26 @@ same_worker(Oid source, Oid target)
 				 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…').")));
 }
 
+/* The columns of a stream of ours were made for the first branch of a UNION ALL: do the others fit? */
+static void
+check_part_columns(KdaStmt *stmt, KdaSplit *split, const char *source_text)
+{
+	Relation	rel = table_open(stmt->part_target, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	if (desc->natts != split->ncolumns)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("each UNION query must have the same number of columns")));
+	for (int i = 0; i < desc->natts; i++)
+		if (!can_coerce_type(1, &split->types[i], &TupleDescAttr(desc, i)->atttypid, COERCION_ASSIGNMENT))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("UNION types %s and %s cannot be matched", format_type_be(TupleDescAttr(desc, i)->atttypid),
+							format_type_be(split->types[i]))));
+	table_close(rel, NoLock);
+}
+
 static int32
 next_id(void)
 {
@@ -451,22 +475,23 @@ regclass_literal(Oid relid)
 	return OidIsValid(relid) ? psprintf("%u::pg_catalog.regclass", relid) : "NULL";
 }
 
-void
-kda_create_query(KdaStmt *stmt, const char *source_text)
+/*
+ * Makes the query's storage, views and catalog row.  part_of: the number of the
+ * query that it is a part of, 0: it is one of its own.  Returns the view that
+ * stands for it.
+ */
+static Oid
+build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32 id, Oid namespace,
+	  bool add_window_columns, int32 part_of)
 {
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	Oid			owner = GetUserId();
-	QueryOptions options;
 	KdaSplit   *split;
-	char	   *definition = definition_text(stmt, source_text);
-	Oid			namespace;
-	Oid			existing;
 	Oid			target = InvalidOid;
 	bool		target_is_stream = false;
 	char	   *insert_text = NULL;
-	int32		id;
 	int32		stream_id;
-	char	   *start;
+	const char *start;
 	char	   *snapshot;
 	char	   *qualified;
 	Oid			view;
@@ -477,33 +502,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	const char *emit;
 	KdaOwnerScope scope;
 
-	PreventCommandIfReadOnly(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
-	PreventCommandDuringRecovery(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
-	if (InSecurityRestrictedOperation())
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("cannot create a continuous query within security-restricted operation")));
-
-	options = read_options(stmt);
-	if (exists_already(stmt, definition))
-		return;
-	namespace = RangeVarGetAndCheckCreationNamespace(stmt->name, NoLock, &existing);
-	if (OidIsValid(existing))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists", stmt->name->relname)));
-	if (stmt->name->relpersistence == RELPERSISTENCE_TEMP || isTempNamespace(namespace))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a continuous query cannot be temporary")));
-	if (stmt->query->emit == KDA_EMIT_EVERY)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("EMIT EVERY is not part of this release"),
-				 errhint("EMIT CHANGES and EMIT ON WINDOW CLOSE are."),
-				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
-
-	split = kda_split_query(stmt->query, source_text, options.time_zone, !pump);
+	split = kda_split_query(stmt->query, source_text, options->time_zone, add_window_columns);
 	if (stmt->columns)
 	{
 		ListCell   *lc;
@@ -524,7 +523,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 			if (!lfirst_node(TargetEntry, lc)->resjunk)
 				lfirst_node(TargetEntry, lc)->resname = split->names[i++];
 	}
-	if (options.retention && split->shape == KDA_SHAPE_GROUPS)
+	if (options->retention && split->shape == KDA_SHAPE_GROUPS)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("retention of a view without a window is not part of this release"),
@@ -547,7 +546,14 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("EMIT CHANGES of a pump with windows is not part of this release"),
 					 errhint("Leave it out: a window leaves when it closes.")));
-		insert_text = check_target(stmt, split, &target, &target_is_stream);
+		if (OidIsValid(stmt->part_target))
+		{
+			target = stmt->part_target;
+			target_is_stream = true;
+			check_part_columns(stmt, split, source_text);
+		}
+		else
+			insert_text = check_target(stmt, split, &target, &target_is_stream);
 		if (target_is_stream)
 		{
 			refuse_cycle(split->stream, target, stmt->name->relname);
@@ -560,12 +566,11 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	stream_id = kda_stream_ensure_storage(split->stream);
 	if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
-	start = options.start ? options.start :
+	start = options->start ? options->start :
 		kda_stream_options_get(split->stream)->start_text;
 	snapshot = begin_reading(split, start, stream_id,
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(split->stream)),
 														get_rel_name(split->stream)));
-	id = next_id();
 
 	/* Storage, the view of the per-batch part, and that of the final part. */
 	kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("batch", id), kda_split_batch_sql(split)));
@@ -620,11 +625,11 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, insert_text, target_columns) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s); "
+							  "batch, final, open, closed, target, insert_text, target_columns, part_of) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
-							  quote_literal_cstr(definition), regclass_literal(split->stream),
+							  quote_literal_cstr(definition_text(stmt, source_text)), regclass_literal(split->stream),
 							  shape_names[split->shape],
 							  split->state == KDA_STATE_NONE ? "NULL" : split->state == KDA_STATE_GROUPS ? "'groups'" : "'rows'",
 							  split->window ? quote_literal_cstr(split->window_text) : "NULL",
@@ -632,12 +637,90 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 							  emit, quote_literal_cstr(start),
 							  snapshot ? quote_literal_cstr(snapshot) : "NULL",
 							  stmt->stopped ? "true" : "false",
-							  options.retention ? quote_literal_cstr(options.retention) : "NULL",
+							  options->retention ? quote_literal_cstr(options->retention) : "NULL",
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
 							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(stmt->target_columns), id,
+							  kda_name_array(stmt->target_columns), part_of ? psprintf("%d", part_of) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
+	return view;
+}
+
+Oid
+kda_create_part(KdaCompose *c, KdaQuerySpec *spec, Oid target, bool add_window_columns)
+{
+	KdaStmt    *stmt = palloc0(sizeof(KdaStmt));
+	QueryOptions options = {0};
+	int32		id = next_id();
+
+	stmt->kind = KDA_STMT_CREATE_PUMP;
+	stmt->object = KDA_OBJECT_PUMP;
+	stmt->name = makeRangeVar(KDA_STORAGE_SCHEMA, psprintf("part_%d", id), -1);
+	stmt->query = spec;
+	stmt->part_target = target;
+	options.start = c->start ? pstrdup(c->start) : NULL;
+	options.time_zone = c->time_zone ? pstrdup(c->time_zone) : NULL;
+	return build(stmt, c->source_text, &options, id, get_namespace_oid(KDA_STORAGE_SCHEMA, false), add_window_columns,
+				 c->query_id);
+}
+
+void
+kda_create_query(KdaStmt *stmt, const char *source_text)
+{
+	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
+	QueryOptions options;
+	char	   *definition = definition_text(stmt, source_text);
+	Oid			namespace;
+	Oid			existing;
+	KdaCompose	compose = {0};
+	int32		id;
+	Oid			view;
+	ListCell   *lc;
+
+	PreventCommandIfReadOnly(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
+	PreventCommandDuringRecovery(pump ? "CREATE PUMP" : "CREATE CONTINUOUS VIEW");
+	if (InSecurityRestrictedOperation())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cannot create a continuous query within security-restricted operation")));
+
+	options = read_options(stmt);
+	if (exists_already(stmt, definition))
+		return;
+	namespace = RangeVarGetAndCheckCreationNamespace(stmt->name, NoLock, &existing);
+	if (OidIsValid(existing))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_TABLE),
+				 errmsg("relation \"%s\" already exists", stmt->name->relname)));
+	if (stmt->name->relpersistence == RELPERSISTENCE_TEMP || isTempNamespace(namespace))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query cannot be temporary")));
+	if (stmt->query->emit == KDA_EMIT_EVERY)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("EMIT EVERY is not part of this release"),
+				 errhint("EMIT CHANGES and EMIT ON WINDOW CLOSE are."),
+				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
+
+	id = next_id();
+	compose.spec = stmt->query;
+	compose.source_text = source_text;
+	compose.time_zone = options.time_zone;
+	compose.start = options.start;
+	compose.query_id = id;
+	compose.is_view = !pump;
+	kda_compose(&compose);
+	view = build(stmt, source_text, &options, id, namespace, !pump, 0);
+	foreach(lc, compose.parts)
+	{
+		ObjectAddress self,
+					parent;
+
+		ObjectAddressSet(self, RelationRelationId, lfirst_oid(lc));
+		ObjectAddressSet(parent, RelationRelationId, view);
+		recordDependencyOn(&self, &parent, DEPENDENCY_INTERNAL);
+	}
 	if (stmt->description)
 		CreateComments(view, RelationRelationId, 0, stmt->description);
 	kda_catalog_changed();

@@ -57,6 +57,8 @@ typedef struct KdaQueryIds
 
 extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);
 extern bool kda_query_ids(Oid relid, KdaQueryIds *ids);
+/* Streams and pumps that were made for parts of a query; Oid. */
+extern List *kda_query_parts(int32 query_id);
 extern bool kda_stream_has_query(Oid relid);
 extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
 extern Oid	kda_extension_owner(void);

@@ -334,7 +334,7 @@ void
 kda_from_find(KdaFrom *from, SelectStmt *top)
 {
 	SelectStmt *select = top;
-	int			outer_location = -1;
+	int			outer_location = from->spec->outer_location;
 
 	for (from->depth = 0;; from->depth++)
 	{
@@ -422,7 +422,11 @@ place_walker(Node *node, PlaceContext *cxt)
 		Var		   *var = (Var *) node;
 
 		if (var->varno == cxt->rti && (int) var->varlevelsup == cxt->depth && var->varattno == cxt->was)
+		{
 			var->varattno = SelfItemPointerAttributeNumber;
+			if (var->varnosyn == (Index) var->varno)
+				var->varattnosyn = var->varattno;
+		}
 		return false;
 	}
 	if (IsA(node, Query))

@@ -69,6 +69,14 @@ record_dependencies(void)
 		for (uint64 i = 0; i < SPI_processed; i++)
 			depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	}
+	/* parts go with the query that they were made for */
+	SPI_execute("SELECT p.rel::oid, q.rel::oid FROM (SELECT rel, part_of FROM kda_storage.stream UNION ALL "
+				"SELECT rel, part_of FROM kda_storage.query) p JOIN kda_storage.query q ON q.query_id = p.part_of "
+				"JOIN pg_catalog.pg_class a ON a.oid = p.rel JOIN pg_catalog.pg_class b ON b.oid = q.rel "
+				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+				"AND d.objid = a.oid AND d.refobjid = b.oid AND d.deptype = 'i')", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	SPI_execute("SELECT q.rel::oid, q.target::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.target "
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = q.rel AND d.refobjid = q.target)", true, 0);

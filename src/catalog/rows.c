@@ -215,6 +215,29 @@ kda_stream_has_query(Oid relid)
 	return find_row("query", 5, relid, 5, values, nulls);
 }
 
+List *
+kda_query_parts(int32 query_id)
+{
+	KdaOwnerScope scope;
+	MemoryContext old = CurrentMemoryContext;
+	List	   *parts = NIL;
+
+	kda_owner_begin(&scope);
+	SPI_execute(psprintf("SELECT rel::oid FROM kda_storage.stream WHERE part_of = %d UNION ALL "
+						 "SELECT rel::oid FROM kda_storage.query WHERE part_of = %d", query_id, query_id), true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		Oid			oid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		MemoryContext spi = MemoryContextSwitchTo(old);
+
+		parts = lappend_oid(parts, oid);
+		MemoryContextSwitchTo(spi);
+	}
+	kda_owner_end(&scope);
+	return parts;
+}
+
 bool
 kda_owns(Oid userid, Oid relid)
 {
@@ -293,7 +316,8 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	ids->open = OIDCOL(QUERY_OPEN);
 	ids->closed = OIDCOL(QUERY_CLOSED);
 	ids->target = OIDCOL(QUERY_TARGET);
-	ids->is_pump = !nulls[QUERY_TARGET - 1];
+	/* a view that hands its rows on has a target, too, but keeps them */
+	ids->is_pump = OidIsValid(ids->target) && !OidIsValid(ids->closed);
 	return true;
 }
 

@@ -70,6 +70,7 @@ typedef struct StreamCount
 {
 	Oid			first;
 	int			n;
+	Oid			view;			/* whose query is looked at: before 16 its range table names itself */
 } StreamCount;
 
 /* Streams in FROM, at any level and inside ordinary views. */
@@ -93,12 +94,15 @@ streams_walker(Node *node, StreamCount *count)
 				if (count->n++ > 0)
 					count->first = rte->relid;
 			}
-			else if (rte->relkind == RELKIND_VIEW)
+			else if (rte->relkind == RELKIND_VIEW && rte->relid != count->view)
 			{
 				Relation	view = table_open(rte->relid, AccessShareLock);
+				Oid			around = count->view;
 
 				check_stack_depth();
+				count->view = rte->relid;
 				streams_walker((Node *) get_view_query(view), count);
+				count->view = around;
 				table_close(view, AccessShareLock);
 			}
 		}
@@ -111,7 +115,7 @@ streams_walker(Node *node, StreamCount *count)
 static void
 refuse_other_streams(Query *query)
 {
-	StreamCount count = {InvalidOid, 0};
+	StreamCount count = {InvalidOid, 0, InvalidOid};
 
 	streams_walker((Node *) query, &count);
 	if (count.n > 1)

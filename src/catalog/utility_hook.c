@@ -306,6 +306,7 @@ owner_follows(Oid relid)
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
+	ListCell   *lc;
 
 	if (!kda_query_ids(relid, &ids))
 		return;
@@ -321,6 +322,15 @@ owner_follows(Oid relid)
 		if (OidIsValid(parts[i]))
 			ATExecChangeOwner(parts[i], owner, true, AccessExclusiveLock);
 	kda_owner_end(&scope);
+	/* what it was taken apart into */
+	foreach(lc, kda_query_parts(ids.id))
+	{
+		kda_owner_begin(&scope);
+		ATExecChangeOwner(lfirst_oid(lc), owner, false, AccessExclusiveLock);
+		kda_owner_end(&scope);
+		CommandCounterIncrement();
+		owner_follows(lfirst_oid(lc));
+	}
 	kda_catalog_changed();
 }
 

@@ -78,6 +78,7 @@ typedef struct KdaQuerySpec
 {
 	SelectStmt *select;			/* raw; locations are offsets in the source text */
 	List	   *windows;		/* KdaWindowClause */
+	int			outer_location; /* of a part: where the SELECT around it begins; -1: there is none */
 	KdaEmit		emit;
 	Node	   *emit_interval;	/* raw; EMIT EVERY */
 	int			emit_location;
@@ -102,6 +103,7 @@ typedef struct KdaStmt
 	/* pumps */
 	RangeVar   *target;
 	List	   *target_columns; /* String */
+	Oid			part_target;	/* a pump that is part of a query: the stream that it writes */
 	char	   *on_conflict;	/* text of the clause, NULL: none */
 	int			on_conflict_location;
 	char	   *from;			/* START FROM '…' */

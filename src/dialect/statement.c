@@ -330,7 +330,14 @@ expressions(Parser *p, int from, int to)
 	return result;
 }
 
-/* The innermost parentheses around token at, else everything. */
+static bool
+is_set_operator(const KdaTokens *tokens, int i, int depth)
+{
+	return tokens->t[i].depth == depth &&
+		(kda_token_is(tokens, i, "union") || kda_token_is(tokens, i, "intersect") || kda_token_is(tokens, i, "except"));
+}
+
+/* The innermost parentheses around token at, else everything; a UNION ends it as well. */
 static void
 enclosing_span(const KdaTokens *tokens, int at, int *start, int *end)
 {
@@ -338,14 +345,11 @@ enclosing_span(const KdaTokens *tokens, int at, int *start, int *end)
 	int			i;
 
 	*start = tokens->t[0].start;
-	*end = tokens->t[tokens->n].end;
-	if (depth == 0)
-		return;
-	for (i = at; i >= 0 && tokens->t[i].depth >= depth; i--)
+	for (i = at; i >= 0 && tokens->t[i].depth >= depth && !is_set_operator(tokens, i, depth); i--)
 		;
 	if (i >= 0)
 		*start = tokens->t[i].start;
-	for (i = at; i < tokens->n && tokens->t[i].depth >= depth; i++)
+	for (i = at; i < tokens->n && tokens->t[i].depth >= depth && !is_set_operator(tokens, i, depth); i++)
 		;
 	*end = tokens->t[i].end;
 }
@@ -514,6 +518,7 @@ query_spec(Parser *p, KdaStmt *stmt)
 		}
 	}
 	refuse_unknown_spellings(p, first, p->tokens->n);
+	spec->outer_location = -1;
 	blank(p, p->start, p->tokens->t[first].start);
 	core = core_statement(p);
 	if (!IsA(core, SelectStmt))

@@ -393,7 +393,17 @@ emit(Emission *em)
 	if (n == 0)
 		return;
 	if (!query->is_pump)
+	{
 		emit_to_closed(em);
+		if (query->target_is_stream && query->target_is_read)
+		{
+			int64		out = query->d_out;
+
+			tuplestore_rescan(em->rows);
+			emit_to_stream(em);
+			query->d_out = out;	/* they count once */
+		}
+	}
 	else if (query->target_is_stream)
 		emit_to_stream(em);
 	else

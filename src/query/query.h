@@ -68,6 +68,7 @@ typedef struct KdaQuery
 	Oid			closed_rel;
 	Oid			target_rel;
 	bool		target_is_stream;
+	bool		target_is_read;	/* … and some query reads it */
 	char	   *insert_text;
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */

@@ -426,8 +426,6 @@ load_queries(KdaWorker *worker)
 			query->final_rel = (Oid) int_value(i, "final", 0);
 			query->open_rel = (Oid) int_value(i, "open", 0);
 			query->closed_rel = (Oid) int_value(i, "closed", 0);
-			query->target_rel = (Oid) int_value(i, "target", 0);
-			query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
 			query->insert_text = text_value(context, i, "insert_text");
 			query->is_pump = strcmp(text_value(CurrentMemoryContext, i, "kind"), "pump") == 0;
 			shape = text_value(CurrentMemoryContext, i, "shape");
@@ -450,6 +448,9 @@ load_queries(KdaWorker *worker)
 			query->start_snapshot = text_value(context, i, "start_snapshot");
 		}
 		query->name = qualified_name(query->context, query->relid);
+		/* a view may hand its rows on since another query reads it */
+		query->target_rel = (Oid) int_value(i, "target", 0);
+		query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
 		query->retention_us = interval_value_us(i, "retention", -1);
 		query->stopped = int_value(i, "stopped", 0);
 		query->failure = text_value(query->context, i, "failure");
@@ -499,6 +500,7 @@ derive(KdaWorker *worker)
 		{
 			target->writers = lappend(target->writers, query);
 			target->stream->has_writers = true;
+			query->target_is_read = target->stream->queries != NIL;
 		}
 	}
 	/* Cycles are refused at CREATE, so the levels come to rest. */

@@ -532,6 +532,14 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	if (stream->paused)
 		return;
+	if (stream->queries == NIL && stream->options->server_type == NULL && now >= feed->rotate_at)
+	{
+		/* nobody reads it: its rows are for looking at only, as long as retention says */
+		kda_current_feed = feed;
+		kda_stream_rotate(stream, now, true);
+		feed->rotate_at = now + ROTATE_EVERY;
+		kda_current_feed = NULL;
+	}
 	if (!has_queries(feed))
 		return;
 	kda_current_feed = feed;

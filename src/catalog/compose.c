@@ -1,0 +1,395 @@
+/*-------------------------------------------------------------------------
+ *
+ * compose.c
+ *	  Queries that are made of several.
+ *
+ * A continuous query reads one stream.  What cannot be said that way is taken
+ * apart here: the inner piece becomes a pump into a stream of ours, and that
+ * stream stands in FROM instead.
+ *
+ *		a window over the result of another window, or of an endless aggregate
+ *		UNION ALL of streams
+ *		a continuous view in FROM: the rows of its closed windows
+ *
+ * Parts live in kda_storage, belong to the query's owner and go with the query.
+ * Runs in the session that declares it, on the raw tree.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/compose.h"
+#include "catalog/ddl.h"
+#include "catalog/dependency.h"
+#include "catalog/from.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
+#include "catalog/options.h"
+#include "catalog/pg_class.h"
+#include "catalog/split.h"
+#include "commands/tablecmds.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "stream/stream.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+static void compose_select(KdaCompose *c, SelectStmt *select, int outer_location);
+
+static int
+position(KdaCompose *c, int location)
+{
+	return location < 0 ? 0 : pg_mbstrlen_with_len(c->source_text, location) + 1;
+}
+
+/*---- streams of ours */
+
+/* A stream with those columns, for the given owner; worker: of what is written to it. */
+static Oid
+make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const char *worker, Oid owner, int32 part_of)
+{
+	char	   *id;
+	char	   *name;
+	StringInfoData sql;
+	Oid			relid;
+	KdaOwnerScope scope;
+
+	kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &id);
+	name = psprintf("part_%s", id);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE FOREIGN TABLE kda_storage.%s (", name);
+	for (int i = 0; i < ncolumns; i++)
+		appendStringInfo(&sql, "%s%s %s", i ? ", " : "", quote_identifier(names[i]),
+						 kda_column_type_sql(types[i], typmods[i], InvalidOid));
+	appendStringInfo(&sql, ") SERVER kda OPTIONS (worker %s, retention '0')", quote_literal_cstr(worker));
+	kda_run_as_owner(sql.data);
+	CommandCounterIncrement();
+	relid = kda_storage_relation(name);
+	(void) kda_stream_ensure_storage(relid);
+	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET part_of = %d WHERE rel = %u::pg_catalog.regclass", part_of, relid));
+	kda_owner_begin(&scope);
+	ATExecChangeOwner(relid, owner, false, AccessExclusiveLock);
+	kda_owner_end(&scope);
+	CommandCounterIncrement();
+	return relid;
+}
+
+/* The part of the specification that belongs to a SELECT below. */
+static KdaQuerySpec *
+spec_of(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
+
+	spec->select = select;
+	spec->windows = c->spec->windows;
+	spec->outer_location = outer_location;
+	return spec;
+}
+
+/* Runs the SELECT as a pump into a stream of ours; without a stream it makes one. */
+static Oid
+pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, bool add_window_columns)
+{
+	KdaQuerySpec *spec = spec_of(c, select, outer_location);
+	KdaSplit   *split = kda_split_query(spec, c->source_text, c->time_zone, add_window_columns);
+
+	if (!OidIsValid(stream))
+	{
+		stream = make_stream(split->ncolumns, split->names, split->types, split->typmods,
+							 kda_stream_options_get(split->stream)->worker, GetUserId(), c->query_id);
+		c->parts = lappend_oid(c->parts, stream);
+	}
+	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
+	return stream;
+}
+
+/*---- a continuous view in FROM */
+
+static Oid
+stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
+{
+	Relation	rel;
+	TupleDesc	desc;
+	char	  **names;
+	Oid		   *types;
+	int32	   *typmods;
+	Oid			stream = ids->target;
+	ObjectAddress self,
+				parent;
+
+	if (ids->is_pump)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is a pump and cannot be read by a continuous query", rv->relname),
+				 errhint("Read the stream that it writes."),
+				 errposition(position(c, rv->location))));
+	if (!OidIsValid(ids->closed))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("continuous view \"%s\" has no window", rv->relname),
+				 errdetail("Its groups never close, so none of its rows is ever final."),
+				 errhint("Give it a window, or read its stream."),
+				 errposition(position(c, rv->location))));
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, rv->relname);
+	if (!OidIsValid(stream))
+	{
+		Oid			owner;
+
+		rel = relation_open(relid, AccessShareLock);
+		owner = rel->rd_rel->relowner;
+		desc = RelationGetDescr(rel);
+		names = palloc(sizeof(char *) * desc->natts);
+		types = palloc(sizeof(Oid) * desc->natts);
+		typmods = palloc(sizeof(int32) * desc->natts);
+		for (int i = 0; i < desc->natts; i++)
+		{
+			names[i] = pstrdup(NameStr(TupleDescAttr(desc, i)->attname));
+			types[i] = TupleDescAttr(desc, i)->atttypid;
+			typmods[i] = TupleDescAttr(desc, i)->atttypmod;
+		}
+		stream = make_stream(desc->natts, names, types, typmods, kda_stream_options_get(ids->stream)->worker, owner, ids->id);
+		relation_close(rel, NoLock);
+		ObjectAddressSet(self, RelationRelationId, stream);
+		ObjectAddressSet(parent, RelationRelationId, relid);
+		recordDependencyOn(&self, &parent, DEPENDENCY_INTERNAL);
+		kda_run_as_owner(psprintf("UPDATE kda_storage.query SET target = %u::pg_catalog.regclass WHERE query_id = %d",
+								  stream, ids->id));
+		CommandCounterIncrement();
+	}
+	kda_run_as_owner(psprintf("GRANT SELECT ON kda_storage.%s TO %s", quote_identifier(get_rel_name(stream)),
+							  quote_identifier(GetUserNameFromId(GetUserId(), false))));
+	return stream;
+}
+
+/*---- UNION ALL */
+
+static void
+union_branches(KdaCompose *c, SelectStmt *select, List **branches)
+{
+	if (select->op == SETOP_NONE)
+	{
+		*branches = lappend(*branches, select);
+		return;
+	}
+	if (select->op != SETOP_UNION || !select->all || select->sortClause || select->limitCount || select->limitOffset ||
+		select->withClause)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("streams can only be put together with UNION ALL"),
+				 errdetail("UNION, INTERSECT and EXCEPT, and ORDER BY or LIMIT behind a UNION ALL, would have to see all of the records that will ever come."),
+				 errhint("SELECT DISTINCT inside a window removes duplicates."),
+				 errposition(position(c, kda_select_location(select)))));
+	union_branches(c, select->larg, branches);
+	union_branches(c, select->rarg, branches);
+}
+
+static Oid
+union_stream(KdaCompose *c, SelectStmt *select, int outer_location, bool add_window_columns)
+{
+	List	   *branches = NIL;
+	Oid			stream = InvalidOid;
+	ListCell   *lc;
+
+	union_branches(c, select, &branches);
+	foreach(lc, branches)
+	{
+		SelectStmt *branch = lfirst(lc);
+
+		if (!kda_raw_has_stream((Node *) branch))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("each branch of a UNION ALL must read a stream"),
+					 errposition(position(c, kda_select_location(branch)))));
+		compose_select(c, branch, outer_location);
+		stream = pump_into(c, branch, outer_location, stream, add_window_columns);
+	}
+	return stream;
+}
+
+/*---- SELECTs */
+
+/* Does the SELECT group or partition by both bounds of a window below it, so that it looks at one window at a time? */
+static bool
+names_both_bounds(List *list)
+{
+	bool		start = false,
+				end = false;
+	ListCell   *lc;
+
+	foreach(lc, list)
+	{
+		Node	   *node = lfirst(lc);
+
+		if (IsA(node, ColumnRef) && IsA(llast(((ColumnRef *) node)->fields), String))
+		{
+			start |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_start") == 0;
+			end |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_end") == 0;
+		}
+	}
+	return start && end;
+}
+
+typedef struct OverContext
+{
+	SelectStmt *select;
+	bool		across;			/* a window function looks across windows of time */
+} OverContext;
+
+static bool
+over_walker(Node *node, OverContext *cxt)
+{
+	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
+		return false;
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over != NULL)
+	{
+		WindowDef  *def = ((FuncCall *) node)->over;
+		ListCell   *lc;
+
+		if (def->name)
+			foreach(lc, cxt->select->windowClause)
+				if (strcmp(lfirst_node(WindowDef, lc)->name, def->name) == 0)
+					def = lfirst_node(WindowDef, lc);
+		if (!names_both_bounds(def->partitionClause))
+			cxt->across = true;
+	}
+	return raw_expression_tree_walker(node, over_walker, cxt);
+}
+
+/*
+ * The SELECT has a subquery with a window (or an endless aggregate) in FROM.
+ * Can it be evaluated for each window by itself?
+ */
+static bool
+one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	OverContext over = {select, false};
+
+	if (kda_select_window(c->spec, select, outer_location))
+		return false;
+	if (kda_words_aggregated(select) && !names_both_bounds(select->groupClause))
+		return false;
+	over_walker((Node *) select->targetList, &over);
+	if (over.across)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a window function over the rows of several windows has no final result"),
+				 errhint("PARTITION BY window_start, window_end, … looks at one window at a time."),
+				 errposition(position(c, kda_select_location(select)))));
+	return true;
+}
+
+static bool
+is_simple_below(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	return select->op == SETOP_NONE && kda_select_is_simple(c->spec, select, outer_location);
+}
+
+/* Does some SELECT on the way down to the stream have a window? */
+static bool
+has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	ListCell   *lc;
+
+	if (select->op != SETOP_NONE)
+		return false;
+	if (kda_select_window(c->spec, select, outer_location))
+		return true;
+	foreach(lc, select->fromClause)
+		if (IsA(lfirst(lc), RangeSubselect) && kda_raw_has_stream(lfirst(lc)) &&
+			has_window_below(c, (SelectStmt *) ((RangeSubselect *) lfirst(lc))->subquery, kda_select_location(select)))
+			return true;
+	return false;
+}
+
+static Node *
+compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
+{
+	if (IsA(item, RangeVar))
+	{
+		RangeVar   *rv = (RangeVar *) item;
+		Oid			relid = OidIsValid(kda_part_relid(rv)) ? InvalidOid : RangeVarGetRelid(rv, AccessShareLock, true);
+		KdaQueryIds ids;
+
+		if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids))
+			return (Node *) kda_part_rangevar(stream_of_view(c, rv, relid, &ids),
+											  rv->alias ? rv->alias : makeAlias(rv->relname, NIL), rv->location);
+	}
+	else if (IsA(item, JoinExpr))
+	{
+		JoinExpr   *join = (JoinExpr *) item;
+
+		join->larg = compose_item(c, join->larg, select, outer_location);
+		join->rarg = compose_item(c, join->rarg, select, outer_location);
+	}
+	else if (IsA(item, RangeSubselect) && kda_raw_has_stream(item))
+	{
+		RangeSubselect *sub = (RangeSubselect *) item;
+		SelectStmt *below = (SelectStmt *) sub->subquery;
+		int			location = kda_select_location(below);
+		Alias	   *alias = sub->alias ? sub->alias : makeAlias("kda_records", NIL);
+		Oid			stream;
+
+		if (below->op != SETOP_NONE)
+			stream = union_stream(c, below, kda_select_location(select), false);
+		else
+		{
+			compose_select(c, below, kda_select_location(select));
+			if (is_simple_below(c, below, kda_select_location(select)))
+				return item;
+			if (has_window_below(c, below, kda_select_location(select)) && one_window_at_a_time(c, select, outer_location))
+				return item;
+			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
+		}
+		if (alias->colnames)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column aliases of \"%s\" cannot be used here", alias->aliasname),
+					 errhint("Name the columns with AS inside the subquery."),
+					 errposition(position(c, location))));
+		return (Node *) kda_part_rangevar(stream, alias, location);
+	}
+	return item;
+}
+
+static void
+compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	ListCell   *lc;
+
+	check_stack_depth();
+	foreach(lc, select->fromClause)
+		lfirst(lc) = compose_item(c, lfirst(lc), select, outer_location);
+}
+
+void
+kda_compose(KdaCompose *c)
+{
+	SelectStmt *select = c->spec->select = copyObject(c->spec->select);
+
+	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
+	{
+		/* what remains is SELECT * FROM the stream of all */
+		SelectStmt *all = makeNode(SelectStmt);
+		ResTarget  *rt = makeNode(ResTarget);
+		ColumnRef  *star = makeNode(ColumnRef);
+		int			location = kda_select_location(select);
+		Oid			stream = union_stream(c, select, -1, c->is_view);
+
+		star->fields = list_make1(makeNode(A_Star));
+		star->location = rt->location = -1;
+		rt->val = (Node *) star;
+		all->targetList = list_make1(rt);
+		all->fromClause = list_make1(kda_part_rangevar(stream, makeAlias("u", NIL), location));
+		c->spec->select = all;
+		c->spec->windows = NIL;
+		return;
+	}
+	compose_select(c, select, -1);
+}
