@@ -81,7 +81,7 @@ CREATE TABLE kda_storage.query (
 	kind		text NOT NULL CHECK (kind IN ('view', 'pump')),
 	definition	text NOT NULL,
 	stream		regclass NOT NULL,
-	shape		text NOT NULL CHECK (shape IN ('rows', 'groups', 'windows')),
+	shape		text NOT NULL CHECK (shape IN ('rows', 'groups', 'windows', 'join')),
 	state		text CHECK (state IN ('groups', 'rows')),	-- what is kept: partial aggregates, or the records' columns
 	window_spec	text,					-- description of the windows: src/stream/window.h
 	per_window	boolean NOT NULL DEFAULT false,	-- the final part is more than groups: it runs for each window as a whole
@@ -98,7 +98,15 @@ CREATE TABLE kda_storage.query (
 	target		regclass,				-- pumps: stream or table; views: the stream that hands their rows on to other queries
 	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
 	target_columns text[],				-- pumps: INSERT INTO target (…); NULL: in the order of the target
-	part_of		int						-- the query that this is a part of, NULL: it is one of its own
+	part_of		int,					-- the query that this is a part of, NULL: it is one of its own
+	-- joins of streams: the right side; rows match when right time - left time is within [low, high]
+	stream2		regclass,
+	batch2		regclass,
+	open2		regclass,
+	start_snapshot2 text,
+	join_low_us	bigint,
+	join_high_us bigint,
+	join_outer	int						-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 

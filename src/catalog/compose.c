@@ -80,6 +80,15 @@ make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const char *
 	return relid;
 }
 
+Oid
+kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int32 *typmods, const char *worker)
+{
+	Oid			stream = make_stream(ncolumns, names, types, typmods, worker, GetUserId(), c->query_id);
+
+	c->parts = lappend_oid(c->parts, stream);
+	return stream;
+}
+
 /* The part of the specification that belongs to a SELECT below. */
 static KdaQuerySpec *
 spec_of(KdaCompose *c, SelectStmt *select, int outer_location)
@@ -100,11 +109,8 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 	KdaSplit   *split = kda_split_query(spec, c->source_text, c->time_zone, add_window_columns);
 
 	if (!OidIsValid(stream))
-	{
-		stream = make_stream(split->ncolumns, split->names, split->types, split->typmods,
-							 kda_stream_options_get(split->stream)->worker, GetUserId(), c->query_id);
-		c->parts = lappend_oid(c->parts, stream);
-	}
+		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
+									  kda_stream_options_get(split->stream)->worker);
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
 }
@@ -358,14 +364,174 @@ compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 	return item;
 }
 
+/*---- joins of streams */
+
+typedef struct OnlyContext
+{
+	List	   *aliases;		/* String */
+	bool		others;			/* something else is named, or nothing says what */
+} OnlyContext;
+
+static bool
+only_walker(Node *node, OnlyContext *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubLink) || IsA(node, SelectStmt))
+	{
+		cxt->others = true;
+		return true;
+	}
+	if (IsA(node, ColumnRef))
+	{
+		ColumnRef  *ref = (ColumnRef *) node;
+		bool		known = false;
+		ListCell   *lc;
+
+		if (list_length(ref->fields) == 2 && IsA(linitial(ref->fields), String))
+			foreach(lc, cxt->aliases)
+				known |= strcmp(strVal(lfirst(lc)), strVal(linitial(ref->fields))) == 0;
+		cxt->others |= !known;
+		return cxt->others;
+	}
+	return raw_expression_tree_walker(node, only_walker, cxt);
+}
+
+static Node *
+and_conditions(Node *a, Node *b)
+{
+	return a == NULL ? b : b == NULL ? a : (Node *) makeBoolExpr(AND_EXPR, list_make2(a, b), -1);
+}
+
+/* Conditions of WHERE that speak of these two items alone. */
+static Node *
+conditions_on(Node *where, List *aliases)
+{
+	Node	   *found = NULL;
+	List	   *all = where == NULL ? NIL : IsA(where, BoolExpr) && ((BoolExpr *) where)->boolop == AND_EXPR ?
+		((BoolExpr *) where)->args : list_make1(where);
+	ListCell   *lc;
+
+	foreach(lc, all)
+	{
+		OnlyContext cxt = {aliases, false};
+
+		if (IsA(lfirst(lc), BoolExpr) && ((BoolExpr *) lfirst(lc))->boolop == AND_EXPR)
+		{
+			found = and_conditions(found, conditions_on(lfirst(lc), aliases));
+			continue;
+		}
+		only_walker(lfirst(lc), &cxt);
+		if (!cxt.others)
+			found = and_conditions(found, copyObject(lfirst(lc)));
+	}
+	return found;
+}
+
+static int
+location_of(Node *item)
+{
+	if (IsA(item, RangeVar))
+		return ((RangeVar *) item)->location;
+	if (IsA(item, JoinExpr))
+		return location_of(((JoinExpr *) item)->larg);
+	if (IsA(item, RangeSubselect))
+		return kda_select_location((SelectStmt *) ((RangeSubselect *) item)->subquery);
+	return -1;
+}
+
+static Node *
+join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinType type, Node *condition, int location)
+{
+	if (type == JOIN_INNER)
+		condition = and_conditions(condition,
+								   conditions_on(select->whereClause,
+												 list_concat(kda_join_aliases(c, left), kda_join_aliases(c, right))));
+	if (condition == NULL)
+	{
+		A_Const    *yes = makeNode(A_Const);
+
+		yes->val.boolval.type = T_Boolean;
+		yes->val.boolval.boolval = true;
+		yes->location = -1;
+		condition = (Node *) yes;
+	}
+	return kda_compose_join(c, left, right, type, condition, location);
+}
+
+static void
+refuse_tables_first(KdaCompose *c, Node *item)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("streams are joined before tables"),
+			 errhint("Write the joins of streams first, and those with tables behind them."),
+			 errposition(position(c, location_of(item)))));
+}
+
+/* In a tree of JOINs, those of two streams become parts; those with tables stay as they are. */
+static Node *
+compose_joins(KdaCompose *c, SelectStmt *select, Node *item)
+{
+	JoinExpr   *join = (JoinExpr *) item;
+
+	if (!IsA(item, JoinExpr))
+		return item;
+	join->larg = compose_joins(c, select, join->larg);
+	join->rarg = compose_joins(c, select, join->rarg);
+	if (!kda_raw_has_stream(join->larg) || !kda_raw_has_stream(join->rarg))
+		return item;
+	if (join->usingClause || join->isNatural || join->alias)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a join of two streams needs ON"),
+				 errhint("ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime + INTERVAL '5' MINUTE"),
+				 errposition(position(c, location_of(join->larg)))));
+	if (IsA(join->larg, JoinExpr) || IsA(join->rarg, JoinExpr))
+		refuse_tables_first(c, join->larg);
+	return join_streams(c, select, join->larg, join->rarg, join->jointype, join->quals, location_of(join->larg));
+}
+
+/* Results of joins are shown by the names of what was joined. */
+static Node *
+show_joins(KdaCompose *c, Node *item)
+{
+	if (IsA(item, JoinExpr))
+	{
+		((JoinExpr *) item)->larg = show_joins(c, ((JoinExpr *) item)->larg);
+		((JoinExpr *) item)->rarg = show_joins(c, ((JoinExpr *) item)->rarg);
+		return item;
+	}
+	return kda_join_in_from(c, item);
+}
+
 static void
 compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 {
+	List	   *items = NIL;
+	Node	   *stream = NULL;	/* the item that has one */
 	ListCell   *lc;
 
 	check_stack_depth();
 	foreach(lc, select->fromClause)
 		lfirst(lc) = compose_item(c, lfirst(lc), select, outer_location);
+	foreach(lc, select->fromClause)
+	{
+		Node	   *item = compose_joins(c, select, lfirst(lc));
+
+		if (!kda_raw_has_stream(item))
+			items = lappend(items, item);
+		else if (stream == NULL)
+			stream = item;
+		else if (IsA(stream, JoinExpr) || IsA(item, JoinExpr))
+			refuse_tables_first(c, item);
+		else
+			stream = join_streams(c, select, stream, item, JOIN_INNER, NULL, location_of(item));
+	}
+	/* functions and LATERAL subqueries may refer to it */
+	if (stream)
+		items = lcons(show_joins(c, stream), items);
+	select->fromClause = items;
 }
 
 void

@@ -20,6 +20,7 @@ typedef struct KdaCompose
 	int32		query_id;		/* of the whole */
 	bool		is_view;
 	List	   *parts;			/* Oid: what was made, and goes with the whole */
+	List	   *joins;			/* of stream_join.c: what the results of joins are made of */
 } KdaCompose;
 
 /*
@@ -29,7 +30,44 @@ typedef struct KdaCompose
  */
 extern void kda_compose(KdaCompose *compose);
 
+/* A stream of ours for rows of a part. */
+extern Oid	kda_make_part_stream(KdaCompose *compose, int ncolumns, char **names, Oid *types, int32 *typmods,
+								 const char *worker);
+
+/*---- stream_join.c */
+
+/* Under which the result of a join stands in FROM. */
+#define KDA_JOIN_ALIAS	"kda_join"
+
+/*
+ * Joins two FROM items, each of which gives the records of one stream.
+ * Returns what stands for both of them; further joins may be made with it.
+ */
+extern Node *kda_compose_join(KdaCompose *compose, Node *left, Node *right, JoinType type, Node *condition,
+							  int location);
+/* The names by which expressions refer to the item's columns; String. */
+extern List *kda_join_aliases(KdaCompose *compose, Node *item);
+/* At the end: the result of a join as FROM has to show it, with these names. */
+extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
+
+/* What a join is made of. */
+typedef struct KdaJoinParts
+{
+	int32		id;
+	struct KdaSplit *sides[2];
+	int64		low_us;			/* right time - left time */
+	int64		high_us;
+	bool		outer[2];		/* unmatched rows of that side leave as well */
+	char	   *match_sql;
+	Oid			target;
+} KdaJoinParts;
+
 /*---- create_query.c */
+
+/* The tables of what is kept, with an index on the columns that are compared (pairs of numbers); returns the join's number. */
+extern int32 kda_join_tables(KdaJoinParts *parts, List *equal, Oid *kept);
+/* The catalog row of a join and its views; returns the view that stands for it. */
+extern Oid	kda_create_join_part(KdaCompose *compose, KdaJoinParts *parts, Oid *kept);
 
 /* A pump that is a part of a query: its rows go to a stream of ours.  Returns its view. */
 extern Oid	kda_create_part(KdaCompose *compose, KdaQuerySpec *spec, Oid target, bool add_window_columns);

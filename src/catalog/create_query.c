@@ -191,6 +191,8 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 			if (stmt->query->emit == KDA_EMIT_CLOSE)
 				return closed;
 			return psprintf("%s UNION ALL %s", final, closed);
+		case KDA_SHAPE_JOIN:
+			break;				/* only as a part */
 	}
 	return NULL;				/* not reached */
 }
@@ -662,6 +664,119 @@ kda_create_part(KdaCompose *c, KdaQuerySpec *spec, Oid target, bool add_window_c
 	options.time_zone = c->time_zone ? pstrdup(c->time_zone) : NULL;
 	return build(stmt, c->source_text, &options, id, get_namespace_oid(KDA_STORAGE_SCHEMA, false), add_window_columns,
 				 c->query_id);
+}
+
+/*---- joins */
+
+static char *
+kept_columns(KdaSplit *side)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	for (int i = 0; i < side->ncolumns; i++)
+		appendStringInfo(&s, ", c%d %s", i + 1,
+						 kda_column_type_sql(side->types[i], side->typmods[i], side->collations[i]));
+	return s.data;
+}
+
+int32
+kda_join_tables(KdaJoinParts *parts, List *equal, Oid *kept)
+{
+	static const char *const names[] = {"left", "right"};
+	int32		id = next_id();
+
+	for (int i = 0; i < 2; i++)
+	{
+		char	   *table = storage_name(names[i], id);
+		StringInfoData s;
+		ListCell   *lc;
+		bool		mine = i == 0;
+
+		initStringInfo(&s);
+		appendStringInfo(&s, "CREATE TABLE %s (kda_slot smallint NOT NULL DEFAULT 0, kda_time pg_catalog.timestamptz NOT NULL, "
+						 "kda_mark pg_catalog.timestamptz NOT NULL, kda_seq bigint NOT NULL%s, "
+						 "kda_matched boolean NOT NULL DEFAULT false); CREATE INDEX ON %s (kda_time); CREATE INDEX ON %s (kda_seq); ",
+						 table, kept_columns(parts->sides[i]), table, table);
+		if (equal)
+		{
+			appendStringInfo(&s, "CREATE INDEX ON %s (", table);
+			foreach(lc, equal)
+			{
+				if (mine)
+					appendStringInfo(&s, "c%d, ", lfirst_int(lc));
+				mine = !mine;
+			}
+			appendStringInfoString(&s, "kda_time)");
+		}
+		kda_run_as_owner(s.data);
+		CommandCounterIncrement();
+		kept[i] = storage_oid(names[i], id);
+	}
+	return id;
+}
+
+Oid
+kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
+{
+	int32		id = parts->id;
+	Oid			owner = GetUserId();
+	Oid			view;
+	Oid			batches[2];
+	Oid			match;
+	char	   *snapshots[2];
+	const char *start = c->start;
+	KdaOwnerScope scope;
+	ObjectAddress self,
+				parent;
+
+	for (int i = 0; i < 2; i++)
+	{
+		Oid			stream = parts->sides[i]->stream;
+		const char *begin = start ? start : kda_stream_options_get(stream)->start_text;
+
+		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
+									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
+		same_worker(stream, parts->target);
+		kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name(i == 0 ? "batch" : "rbatch", id),
+								  kda_split_batch_sql(parts->sides[i])));
+		CommandCounterIncrement();
+		batches[i] = storage_oid(i == 0 ? "batch" : "rbatch", id);
+	}
+	kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("final", id), parts->match_sql));
+	CommandCounterIncrement();
+	match = storage_oid("final", id);
+	kda_run_as_owner(psprintf("CREATE VIEW %s AS SELECT WHERE false", storage_name("part", id)));
+	CommandCounterIncrement();
+	view = storage_oid("part", id);
+	for (int i = 0; i < 2; i++)
+	{
+		hand_over(batches[i], owner, view);
+		hand_over(kept[i], owner, view);
+	}
+	hand_over(match, owner, view);
+	kda_owner_begin(&scope);
+	ATExecChangeOwner(view, owner, false, AccessExclusiveLock);
+	kda_owner_end(&scope);
+	ObjectAddressSet(self, RelationRelationId, view);
+	ObjectAddressSet(parent, RelationRelationId, parts->target);
+	recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
+
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, emit, start, start_snapshot, "
+							  "batch, final, open, target, part_of, stream2, batch2, open2, start_snapshot2, join_low_us, join_high_us, join_outer) VALUES "
+							  "(%d, %s, 'pump', '', %s, 'join', 'changes', %s, %s, %s, %s, %s, %s, %d, %s, %s, %s, %s, " INT64_FORMAT ", " INT64_FORMAT ", %d); "
+							  "INSERT INTO kda_storage.query_progress (query_id) VALUES (%d)",
+							  id, regclass_literal(view), regclass_literal(parts->sides[0]->stream),
+							  quote_literal_cstr(start ? start : "latest"),
+							  snapshots[0] ? quote_literal_cstr(snapshots[0]) : "NULL",
+							  regclass_literal(batches[0]), regclass_literal(match), regclass_literal(kept[0]),
+							  regclass_literal(parts->target), c->query_id, regclass_literal(parts->sides[1]->stream),
+							  regclass_literal(batches[1]), regclass_literal(kept[1]),
+							  snapshots[1] ? quote_literal_cstr(snapshots[1]) : "NULL",
+							  parts->low_us, parts->high_us, (parts->outer[0] ? 1 : 0) + (parts->outer[1] ? 2 : 0), id));
+	CommandCounterIncrement();
+	kda_catalog_changed();
+	return view;
 }
 
 void

@@ -56,7 +56,8 @@ record_dependencies(void)
 {
 	static const char *const columns[][2] = {
 		{"stream", "inbox"}, {"stream", "inbox2"}, {"stream", "ring"}, {"stream", "ring2"},
-		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"}
+		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"},
+		{"query", "batch2"}, {"query", "open2"}
 	};
 
 	for (int c = 0; c < lengthof(columns); c++)

@@ -22,6 +22,7 @@
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/from.h"
 #include "catalog/namespace.h"
@@ -157,7 +158,7 @@ shift_ordinals(List *list, int by)
 
 /* SELECT * does not show what of ours stands in FROM as well. */
 static void
-hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show_windows)
+hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show_windows, bool hide_stream)
 {
 	ListCell   *lc;
 	AttrNumber	resno = 1;
@@ -169,7 +170,7 @@ hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show
 
 		if (IsA(var, Var) && tle->ressortgroupref == 0 && list_member_int(star_locations, var->location) &&
 			((var->varno == split->window_rti && split->window_rti > 0 && !show_windows) ||
-			 (var->varno == split->row_rti && var->varattno == split->row_attno)))
+			 (var->varno == split->row_rti && (var->varattno == split->row_attno || hide_stream))))
 			query->targetList = foreach_delete_current(query->targetList, lc);
 		else
 			tle->resno = resno++;
@@ -837,7 +838,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 				split->window_rti = foreach_current_index(lc) + 1;
 		}
 	}
-	hide_ours_of_star(split, query, stars, from.core_window && from.core_window->in_from);
+	hide_ours_of_star(split, query, stars, from.core_window && from.core_window->in_from, strcmp(from.name, KDA_JOIN_ALIAS) == 0);
 	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
 	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);

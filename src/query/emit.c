@@ -78,6 +78,16 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 				*shard_wm = query->stream->batch->shard_wm[row];
 				return query->stream->batch->rowtime[row];
 			}
+		case KDA_SHAPE_JOIN:
+			{
+				/* the later one; an unmatched row has one */
+				bool		left_null,
+							right_null;
+				KdaTime		left = DatumGetTimestampTz(slot_getattr(slot, 1, &left_null));
+				KdaTime		right = DatumGetTimestampTz(slot_getattr(slot, 2, &right_null));
+
+				return left_null ? right : right_null ? left : Max(left, right);
+			}
 		case KDA_SHAPE_GROUPS:
 			return query->stream->watermark == KDA_NO_TIME ? kda_clock_now() : query->stream->watermark;
 	}
@@ -420,6 +430,14 @@ kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows)
 	kda_current_query = NULL;
 }
 
+void
+kda_query_emit_joined(KdaQuery *query, Tuplestorestate *rows, TupleDesc desc)
+{
+	Emission	em = {query, rows, desc, 4, query->frontier};
+
+	emit(&em);
+}
+
 /* Runs the final part; its rows land in a tuplestore. */
 static void
 run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
@@ -657,7 +675,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
-	KdaPlanBounds none = {true, KDA_END_TIME, KDA_END_TIME};
+	KdaPlanBounds none = {.timed = true,.after = KDA_END_TIME,.upto = KDA_END_TIME};
 
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
@@ -740,7 +758,7 @@ emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool 
 void
 kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 {
-	KdaPlanBounds bounds = {true, query->frontier, frontier};
+	KdaPlanBounds bounds = {.timed = true,.after = query->frontier,.upto = frontier};
 
 	kda_query_prepare_state(query);
 	if ((query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
@@ -759,7 +777,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 void
 kda_query_emit_changed(KdaQuery *query)
 {
-	KdaPlanBounds bounds = {false, KDA_NO_TIME, KDA_END_TIME};
+	KdaPlanBounds bounds = {.after = KDA_NO_TIME,.upto = KDA_END_TIME};
 
 	bounds.tids = kda_groups_written(query->groups, &bounds.ntids);
 	if (bounds.ntids > 0)

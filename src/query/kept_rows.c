@@ -152,7 +152,7 @@ know(KdaKeptRows *kept)
 	kept->known = true;
 }
 
-void
+int64
 kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 {
 	KdaQuery   *query = kept->query;
@@ -165,10 +165,12 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 			   *out;
 	BulkInsertState bistate;
 	CommandId	cid;
+	int64		first;
 
-	if (tuplestore_tuple_count(rows) == 0)
-		return;
 	know(kept);
+	first = kept->next_seq;
+	if (tuplestore_tuple_count(rows) == 0)
+		return first;
 	rel = table_open(query->open_rel, RowExclusiveLock);
 	cid = GetCurrentCommandId(true);
 	estate = CreateExecutorState();
@@ -195,6 +197,12 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		out->tts_values[KDA_KEPT_SEQ - 1] = Int64GetDatum(kept->next_seq++);
 		memcpy(out->tts_values + KDA_KEPT_SEQ, in->tts_values + 1, sizeof(Datum) * (desc->natts - 1));
 		memcpy(out->tts_isnull + KDA_KEPT_SEQ, in->tts_isnull + 1, sizeof(bool) * (desc->natts - 1));
+		/* sides of a join: not matched yet */
+		for (int i = KDA_KEPT_SEQ + desc->natts - 1; i < out->tts_tupleDescriptor->natts; i++)
+		{
+			out->tts_values[i] = BoolGetDatum(false);
+			out->tts_isnull[i] = false;
+		}
 		ExecStoreVirtualTuple(out);
 		table_tuple_insert(rel, out, cid, 0, bistate);
 		if (info->ri_NumIndices > 0)
@@ -211,6 +219,30 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	ExecDropSingleTupleTableSlot(out);
 	FreeExecutorState(estate);
 	table_close(rel, NoLock);
+	return first;
+}
+
+static void
+delete_where(KdaKeptRows *kept, const char *condition, Oid type, Datum value)
+{
+	SPI_connect();
+	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE %s $1", KDA_STORAGE_SCHEMA,
+								   quote_identifier(get_rel_name(kept->query->open_rel)), condition),
+						  1, &type, &value, NULL, false, 0);
+	kept->nrows -= (int64) SPI_processed;
+	SPI_finish();
+}
+
+void
+kda_kept_delete(KdaKeptRows *kept, int64 seq)
+{
+	delete_where(kept, "kda_seq =", INT8OID, Int64GetDatum(seq));
+}
+
+void
+kda_kept_delete_before(KdaKeptRows *kept, KdaTime time)
+{
+	delete_where(kept, "kda_time <", TIMESTAMPTZOID, TimestampTzGetDatum(time));
 }
 
 KdaTime *
@@ -234,8 +266,6 @@ void
 kda_kept_close(KdaKeptRows *kept, KdaTime frontier)
 {
 	KdaQuery   *query = kept->query;
-	Oid			types[1] = {TIMESTAMPTZOID};
-	Datum		values[1];
 	int			n;
 
 	(void) kda_kept_window_ends(kept, frontier, &n);
@@ -243,13 +273,7 @@ kda_kept_close(KdaKeptRows *kept, KdaTime frontier)
 	if (kept->nends > 0)
 		memmove(kept->ends, kept->ends + n, sizeof(KdaTime) * kept->nends);
 	kept->last_pane = KDA_END_TIME;
-	values[0] = TimestampTzGetDatum(kda_window_keep_from(&query->window, frontier));
-	SPI_connect();
-	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE kda_time < $1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->open_rel))),
-						  1, types, values, NULL, false, 0);
-	kept->nrows -= (int64) SPI_processed;
-	SPI_finish();
+	kda_kept_delete_before(kept, kda_window_keep_from(&query->window, frontier));
 }
 
 void

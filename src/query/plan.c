@@ -44,13 +44,18 @@
 /* timestamptz <= and > timestamptz, pg_operator.dat */
 #define TIMESTAMPTZ_LE_OPERATOR	1323
 #define TIMESTAMPTZ_GT_OPERATOR	1324
+/* bigint <= and >= */
+#define INT8_LE_OPERATOR	414
+#define INT8_GE_OPERATOR	415
+#define NUMBERED_COLUMN	3		/* the first one that bounds can be about */
 #define CLASSES		4			/* batches up to 100, 2,000, 40,000, more */
 
 typedef enum PlanKind
 {
 	PLAN_BATCH,					/* one for each class */
 	PLAN_FINAL = CLASSES,		/* final part: + 1 within bounds of time, + 2 of some tuples */
-	PLAN_SLOTS = PLAN_FINAL + 4
+	PLAN_NUMBERED = PLAN_FINAL + 4, /* joins: rows of one side, + 1 for the other */
+	PLAN_SLOTS = PLAN_NUMBERED + 2
 } PlanKind;
 
 struct KdaPlan
@@ -361,6 +366,17 @@ add_bounds(Query *query, bool timed, bool tids)
 	}
 }
 
+static void
+add_number_bounds(Query *query, int column)
+{
+	Expr	   *number = list_nth_node(TargetEntry, query->targetList, column - 1)->expr;
+
+	and_qual(query, (Node *) make_opclause(INT8_GE_OPERATOR, BOOLOID, false, copyObject(number),
+										   (Expr *) param(1, INT8OID), InvalidOid, InvalidOid));
+	and_qual(query, (Node *) make_opclause(INT8_LE_OPERATOR, BOOLOID, false, copyObject(number),
+										   (Expr *) param(2, INT8OID), InvalidOid, InvalidOid));
+}
+
 static PlannedStmt *
 make_plan(KdaPlan *plan, int which, double row_count)
 {
@@ -379,7 +395,12 @@ make_plan(KdaPlan *plan, int which, double row_count)
 	query = kda_view_query(view);
 	relation_close(view, NoLock);
 	if (plan->final)
-		add_bounds(query, (which - PLAN_FINAL) & 1, (which - PLAN_FINAL) & 2);
+	{
+		if (which >= PLAN_NUMBERED)
+			add_number_bounds(query, which - PLAN_NUMBERED + NUMBERED_COLUMN);
+		else
+			add_bounds(query, (which - PLAN_FINAL) & 1, (which - PLAN_FINAL) & 2);
+	}
 	rewritten = QueryRewrite(query);
 	if (list_length(rewritten) != 1)
 		elog(ERROR, "the rule of view %u gives %d queries", plan->view, list_length(rewritten));
@@ -473,17 +494,18 @@ kda_plan_run(KdaPlan *plan, double row_count, DestReceiver *dest)
 uint64
 kda_plan_run_bounded(KdaPlan *plan, const KdaPlanBounds *bounds, DestReceiver *dest)
 {
-	int			which = PLAN_FINAL + (bounds->timed ? 1 : 0) + (bounds->tids ? 2 : 0);
+	int			which = bounds->numbered ? PLAN_NUMBERED + bounds->numbered - NUMBERED_COLUMN :
+		PLAN_FINAL + (bounds->timed ? 1 : 0) + (bounds->tids ? 2 : 0);
 	ParamListInfo params = makeParamList(3);
 
 	for (int i = 0; i < 3; i++)
 	{
 		params->params[i].isnull = false;
 		params->params[i].pflags = 0;
-		params->params[i].ptype = i < 2 ? TIMESTAMPTZOID : TIDARRAYOID;
+		params->params[i].ptype = i < 2 ? (bounds->numbered ? INT8OID : TIMESTAMPTZOID) : TIDARRAYOID;
 	}
-	params->params[0].value = TimestampTzGetDatum(bounds->after);
-	params->params[1].value = TimestampTzGetDatum(bounds->upto);
+	params->params[0].value = bounds->numbered ? Int64GetDatum(bounds->first) : TimestampTzGetDatum(bounds->after);
+	params->params[1].value = bounds->numbered ? Int64GetDatum(bounds->last) : TimestampTzGetDatum(bounds->upto);
 	params->params[2].isnull = bounds->tids == NULL;
 	if (bounds->tids)
 	{

@@ -24,7 +24,8 @@ typedef enum KdaShape
 {
 	KDA_SHAPE_ROWS,				/* no aggregate: one row per record */
 	KDA_SHAPE_GROUPS,			/* endless groups */
-	KDA_SHAPE_WINDOWS			/* groups per window; key 1 is window_start */
+	KDA_SHAPE_WINDOWS,			/* groups per window; key 1 is window_start */
+	KDA_SHAPE_JOIN				/* of two streams: join.c */
 } KdaShape;
 
 typedef enum KdaStateKind
@@ -73,6 +74,7 @@ typedef struct KdaQuery
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */
+	bool		saved;			/* in this transaction */
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
 	KdaTime		complete_from;
@@ -84,6 +86,13 @@ typedef struct KdaQuery
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
 	struct _SPI_plan *insert_plan;	/* pumps into tables */
+
+	/* shape join: each side as a query of its own, for its per-batch part and its kept rows */
+	struct KdaQuery *sides[2];
+	int64		join_low_us;	/* right time - left time of rows that match */
+	int64		join_high_us;
+	int			join_outer;		/* bits: unmatched rows of that side leave, too */
+	KdaTime		join_passed[2]; /* rows before this have gone */
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
@@ -106,6 +115,9 @@ extern bool kda_in_query;
 /* Which of the final part's rows are wanted. */
 typedef struct KdaPlanBounds
 {
+	int			numbered;		/* joins: first <= this column <= last; 0: no such bound */
+	int64		first;
+	int64		last;
 	bool		timed;			/* windows: after < window_end <= upto */
 	KdaTime		after;
 	KdaTime		upto;
@@ -167,7 +179,10 @@ extern KdaTime kda_groups_min_window_end(KdaGroups *groups);
 
 extern KdaKeptRows *kda_kept_create(KdaQuery *query);
 /* Appends what the per-batch part has given (its first column is the record's place in the batch). */
-extern void kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows);
+/* Returns the number of the first one; the others follow. */
+extern int64 kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows);
+extern void kda_kept_delete(KdaKeptRows *kept, int64 seq);
+extern void kda_kept_delete_before(KdaKeptRows *kept, KdaTime time);
 /* As kda_groups_window_ends and kda_groups_min_window_end. */
 extern KdaTime *kda_kept_window_ends(KdaKeptRows *kept, KdaTime upto, int *n);
 extern KdaTime kda_kept_min_window_end(KdaKeptRows *kept);
@@ -175,6 +190,16 @@ extern KdaTime kda_kept_min_window_end(KdaKeptRows *kept);
 extern void kda_kept_close(KdaKeptRows *kept, KdaTime frontier);
 extern void kda_kept_stats(KdaKeptRows *kept, int64 *nrows, int64 *nwindows, int64 *bytes);
 extern void kda_kept_at_abort(KdaKeptRows *kept);
+
+/*---- join.c */
+
+/* Keeps the batch's rows of one side and matches them with what is kept of the other. */
+extern void kda_join_run(KdaQuery *query, int side,
+						 void (*refuse) (void *arg, int row, ErrorData *edata), void *arg);
+/* After the batches: what nothing can match any more goes. */
+extern void kda_join_settle(KdaQuery *query);
+/* Nothing that the join gives from now on is earlier than this. */
+extern KdaTime kda_join_watermark(KdaQuery *query);
 
 /*---- run.c: one query over the batch, errors isolated per record */
 
@@ -200,6 +225,8 @@ extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */
 extern void kda_query_forget_old(KdaQuery *query, TimestampTz now);
+/* Rows of a join: times of both records, their numbers, then the target's columns. */
+extern void kda_query_emit_joined(KdaQuery *query, Tuplestorestate *rows, TupleDesc desc);
 /* Plain rows of one batch to where they go. */
 extern void kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows);
 

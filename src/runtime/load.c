@@ -376,7 +376,41 @@ drop_query(KdaQuery *query)
 		kda_plan_free(query->batch_plan);
 	if (query->final_plan)
 		kda_plan_free(query->final_plan);
+	for (int s = 0; s < 2; s++)
+		if (query->sides[s] && query->sides[s]->batch_plan)
+			kda_plan_free(query->sides[s]->batch_plan);
 	MemoryContextDelete(query->context);
+}
+
+/* Each side of a join is a query of its own, as far as its batches and its kept rows go. */
+static void
+load_sides(KdaQuery *query, KdaStream *right, uint64 row)
+{
+	query->join_low_us = int_value(row, "join_low_us", 0);
+	query->join_high_us = int_value(row, "join_high_us", 0);
+	query->join_outer = (int) int_value(row, "join_outer", 0);
+	for (int s = 0; s < 2; s++)
+	{
+		KdaQuery   *side = query->sides[s];
+
+		if (side == NULL)
+		{
+			side = query->sides[s] = MemoryContextAllocZero(query->context, sizeof(KdaQuery));
+			side->id = query->id;
+			side->relid = query->relid;
+			side->owner = query->owner;
+			side->context = query->context;
+			side->shape = KDA_SHAPE_JOIN;
+			side->state = KDA_STATE_ROWS;
+			side->frontier = KDA_NO_TIME;
+			side->batch_rel = (Oid) int_value(row, s == 0 ? "batch" : "batch2", 0);
+			side->open_rel = (Oid) int_value(row, s == 0 ? "open" : "open2", 0);
+			side->start_snapshot = text_value(query->context, row, s == 0 ? "start_snapshot" : "start_snapshot2");
+			query->join_passed[s] = KDA_NO_TIME;
+		}
+		side->stream = s == 0 ? query->stream : right;
+		side->name = query->name;
+	}
 }
 
 static void
@@ -430,7 +464,8 @@ load_queries(KdaWorker *worker)
 			query->is_pump = strcmp(text_value(CurrentMemoryContext, i, "kind"), "pump") == 0;
 			shape = text_value(CurrentMemoryContext, i, "shape");
 			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :
-				strcmp(shape, "groups") == 0 ? KDA_SHAPE_GROUPS : KDA_SHAPE_WINDOWS;
+				strcmp(shape, "groups") == 0 ? KDA_SHAPE_GROUPS :
+				strcmp(shape, "join") == 0 ? KDA_SHAPE_JOIN : KDA_SHAPE_WINDOWS;
 			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
 			state = text_value(CurrentMemoryContext, i, "state");
 			query->state = state == NULL ? KDA_STATE_NONE :
@@ -448,6 +483,19 @@ load_queries(KdaWorker *worker)
 			query->start_snapshot = text_value(context, i, "start_snapshot");
 		}
 		query->name = qualified_name(query->context, query->relid);
+		if (query->shape == KDA_SHAPE_JOIN)
+		{
+			KdaFeed    *right = kda_feed_by_relid((Oid) int_value(i, "stream2", 0));
+			MemoryContext old;
+
+			if (right == NULL)
+				continue;		/* being moved to another worker */
+			load_sides(query, right->stream, i);
+			old = MemoryContextSwitchTo(right->stream->context);
+			if (right != feed)
+				right->stream->queries = lappend(right->stream->queries, query);
+			MemoryContextSwitchTo(old);
+		}
 		/* a view may hand its rows on since another query reads it */
 		query->target_rel = (Oid) int_value(i, "target", 0);
 		query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
@@ -511,9 +559,11 @@ derive(KdaWorker *worker)
 
 			foreach(lq, feed->writers)
 			{
-				KdaFeed    *from = kda_feed_by_relid(((KdaQuery *) lfirst(lq))->stream->relid);
+				KdaQuery   *query = lfirst(lq);
 
-				feed->level = Max(feed->level, from->level + 1);
+				feed->level = Max(feed->level, kda_feed_by_relid(query->stream->relid)->level + 1);
+				if (query->sides[1])
+					feed->level = Max(feed->level, kda_feed_by_relid(query->sides[1]->stream->relid)->level + 1);
 			}
 		}
 	list_sort(worker->feeds, by_level);
@@ -531,9 +581,13 @@ derive(KdaWorker *worker)
 			needed = bms_add_member(needed, stream->options->rowtime_attno);
 		if (stream->options->server_type)
 			foreach(lq, stream->queries)
-				needed = bms_add_members(needed,
-									 kda_plan_columns_of(((KdaQuery *) lfirst(lq))->batch_rel,
-														 stream->relid));
+			{
+				KdaQuery   *query = lfirst(lq);
+
+				needed = bms_add_members(needed, kda_plan_columns_of(query->batch_rel, stream->relid));
+				if (query->sides[1])
+					needed = bms_add_members(needed, kda_plan_columns_of(query->sides[1]->batch_rel, stream->relid));
+			}
 		if (stream->batch == NULL || !bms_equal(needed, stream->needed))
 		{
 			MemoryContext mine = MemoryContextSwitchTo(stream->context);

@@ -283,6 +283,16 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 			skip = true;		/* refused as ahead */
 		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->position[i])))
 			skip = true;
+		else if (query->shape == KDA_SHAPE_JOIN)
+		{
+			/* joins know late records: what they could match may have gone */
+			if (unlikely(t < Max(batch->shard_wm[i], feed->saved_watermark) || TIMESTAMP_NOT_FINITE(t)))
+			{
+				skip = true;
+				query->d_late++;
+				late_any[i] = 1;
+			}
+		}
 		else if (windows && unlikely(t < batch->shard_wm[i] || t < query->frontier || TIMESTAMP_NOT_FINITE(t)))
 		{
 			/* an infinite time is in one window that never ends, or not in any */
@@ -363,6 +373,21 @@ run_queries(KdaFeed *feed)
 		INSTR_TIME_SET_CURRENT(start);
 		batch->scan_from = 0;
 		batch->scan_to = batch->nrows;
+		if (query->shape == KDA_SHAPE_JOIN)
+		{
+			for (int s = 0; s < 2 && query->failure == NULL; s++)
+				if (query->sides[s]->stream == stream)
+				{
+					batch->scan_from = 0;
+					batch->scan_to = batch->nrows;
+					batch->scan_skip = make_mask(feed, query->sides[s], late_any);
+					kda_join_run(query, s, refuse_expression, &cxt);
+					query->d_late += query->sides[s]->d_late;
+					query->sides[s]->d_late = 0;
+				}
+			query->d_in += batch->nrows;
+			continue;
+		}
 		batch->scan_skip = make_mask(feed, query, late_any);
 		if (query->state != KDA_STATE_GROUPS)
 			rows = tuplestore_begin_heap(false, false, work_mem);
@@ -409,10 +434,13 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 			if (query->failure)
 				continue;
 		}
-		if (query->shape == KDA_SHAPE_WINDOWS)
+		if (query->shape == KDA_SHAPE_JOIN)
 		{
-			kda_query_close_windows(query, stream->watermark);
+			kda_join_settle(query);
+			continue;
 		}
+		if (query->shape == KDA_SHAPE_WINDOWS)
+			kda_query_close_windows(query, stream->watermark);
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);
 		if (stream->watermark > query->frontier)
@@ -436,7 +464,7 @@ pass_watermark_on(KdaFeed *feed)
 		KdaQuery   *query = lfirst(lc);
 
 		if (query_runs(query))
-			least = Min(least, query->stream->watermark);
+			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) : query->stream->watermark);
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))
@@ -627,8 +655,11 @@ kda_transaction(KdaWorker *worker)
 				kda_fail_query(query, query->failure);
 				query->failed_now = false;
 			}
-			if (feed->touched && query_runs(query))
+			if (feed->touched && query_runs(query) && !query->saved)
+			{
 				kda_save_query(query, now);
+				query->saved = true;	/* a join stands in two lists */
+			}
 			if (query->target_is_stream && query->d_out > 0)
 			{
 				KdaFeed    *target = kda_feed_by_relid(query->target_rel);
@@ -665,6 +696,7 @@ kda_transaction(KdaWorker *worker)
 			query->saved_joined = query->joined;
 			query->d_in = query->d_late = query->d_out = 0;
 			query->d_busy_ms = 0;
+			query->saved = false;
 		}
 	}
 	return more;

@@ -56,7 +56,9 @@ with_dependants(KdaWorker *worker, Oid stream)
 		{
 			KdaQuery   *query = lfirst(lw);
 
-			if (list_member_oid(found, query->stream->relid) && !query->stopped && !query->failure)
+			if ((list_member_oid(found, query->stream->relid) ||
+				 (query->sides[1] && list_member_oid(found, query->sides[1]->stream->relid))) &&
+				!query->stopped && !query->failure)
 				found = list_append_unique_oid(found, feed->stream->relid);
 		}
 	}

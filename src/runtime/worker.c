@@ -137,6 +137,14 @@ go_back(KdaWorker *worker)
 			kda_groups_at_abort(query->groups);
 		if (query->kept)
 			kda_kept_at_abort(query->kept);
+		for (int s = 0; s < 2; s++)
+			if (query->sides[s])
+			{
+				if (query->sides[s]->kept)
+					kda_kept_at_abort(query->sides[s]->kept);
+				query->join_passed[s] = KDA_NO_TIME;
+			}
+		query->saved = false;
 		query->frontier = query->saved_frontier;
 		query->complete_from = query->saved_complete_from;
 		query->joined = query->saved_joined;
