@@ -81,7 +81,7 @@ CREATE TABLE kda_storage.query (
 	kind		text NOT NULL CHECK (kind IN ('view', 'pump')),
 	definition	text NOT NULL,
 	stream		regclass NOT NULL,
-	shape		text NOT NULL CHECK (shape IN ('rows', 'groups', 'windows', 'join')),
+	shape		text NOT NULL CHECK (shape IN ('rows', 'groups', 'windows', 'join', 'over')),
 	state		text CHECK (state IN ('groups', 'rows')),	-- what is kept: partial aggregates, or the records' columns
 	window_spec	text,					-- description of the windows: src/stream/window.h
 	per_window	boolean NOT NULL DEFAULT false,	-- the final part is more than groups: it runs for each window as a whole
@@ -106,6 +106,9 @@ CREATE TABLE kda_storage.query (
 	start_snapshot2 text,
 	join_low_us	bigint,
 	join_high_us bigint,
+	-- row-sliding queries (OVER) and sorts
+	delay_us	bigint,					-- rows leave this long after their time
+	prune_text	text,					-- DELETE of what no row to come can see; $1: rows up to there have left
 	join_outer	int						-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
@@ -270,6 +273,73 @@ COMMENT ON FUNCTION kda_storage.state_send(kda.state) IS 'of type kda.state';
 CREATE FUNCTION kda.final(aggregate text, state "any", result_type anyelement) RETURNS anyelement
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_final';
 COMMENT ON FUNCTION kda.final(text, "any", anyelement) IS 'result of an aggregate from its partial state; continuous views use it';
+
+CREATE TYPE kda.place;
+CREATE FUNCTION kda_storage.place_in(cstring) RETURNS kda.place
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_in';
+CREATE FUNCTION kda_storage.place_out(kda.place) RETURNS cstring
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_out';
+CREATE TYPE kda.place (INPUT = kda_storage.place_in, OUTPUT = kda_storage.place_out, INTERNALLENGTH = 16, ALIGNMENT = double);
+COMMENT ON TYPE kda.place IS 'place of a record in its stream: its time, then the order of arrival; windows of OVER are ordered by it';
+COMMENT ON FUNCTION kda_storage.place_in(cstring) IS 'of type kda.place';
+COMMENT ON FUNCTION kda_storage.place_out(kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda.place(ts timestamptz, arrived bigint) RETURNS kda.place
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_make';
+COMMENT ON FUNCTION kda.place(timestamptz, bigint) IS 'place of a record by its time and order of arrival';
+CREATE FUNCTION kda_storage.place_lt(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_lt';
+COMMENT ON FUNCTION kda_storage.place_lt(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_le(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_le';
+COMMENT ON FUNCTION kda_storage.place_le(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_eq(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_eq';
+COMMENT ON FUNCTION kda_storage.place_eq(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_ge(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_ge';
+COMMENT ON FUNCTION kda_storage.place_ge(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_gt(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_gt';
+COMMENT ON FUNCTION kda_storage.place_gt(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_ne(kda.place, kda.place) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_ne';
+COMMENT ON FUNCTION kda_storage.place_ne(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_cmp(kda.place, kda.place) RETURNS int
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_cmp';
+COMMENT ON FUNCTION kda_storage.place_cmp(kda.place, kda.place) IS 'of type kda.place';
+CREATE FUNCTION kda_storage.place_in_range(kda.place, kda.place, interval, boolean, boolean) RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_place_in_range';
+COMMENT ON FUNCTION kda_storage.place_in_range(kda.place, kda.place, interval, boolean, boolean) IS 'of type kda.place: RANGE interval PRECEDING includes all records of its first instant';
+CREATE OPERATOR kda.< (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_lt, COMMUTATOR = OPERATOR(kda.>), NEGATOR = OPERATOR(kda.>=), RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR kda.< (kda.place, kda.place) IS 'earlier';
+CREATE OPERATOR kda.<= (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_le, COMMUTATOR = OPERATOR(kda.>=), NEGATOR = OPERATOR(kda.>), RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR kda.<= (kda.place, kda.place) IS 'not later';
+CREATE OPERATOR kda.= (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_eq, COMMUTATOR = OPERATOR(kda.=), NEGATOR = OPERATOR(kda.<>), RESTRICT = eqsel, JOIN = eqjoinsel, MERGES
+);
+COMMENT ON OPERATOR kda.= (kda.place, kda.place) IS 'the same';
+CREATE OPERATOR kda.>= (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_ge, COMMUTATOR = OPERATOR(kda.<=), NEGATOR = OPERATOR(kda.<), RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR kda.>= (kda.place, kda.place) IS 'not earlier';
+CREATE OPERATOR kda.> (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_gt, COMMUTATOR = OPERATOR(kda.<), NEGATOR = OPERATOR(kda.<=), RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+COMMENT ON OPERATOR kda.> (kda.place, kda.place) IS 'later';
+CREATE OPERATOR kda.<> (
+	LEFTARG = kda.place, RIGHTARG = kda.place, FUNCTION = kda_storage.place_ne, COMMUTATOR = OPERATOR(kda.<>), NEGATOR = OPERATOR(kda.=), RESTRICT = neqsel, JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR kda.<> (kda.place, kda.place) IS 'another';
+CREATE OPERATOR CLASS kda.place_ops DEFAULT FOR TYPE kda.place USING btree AS
+	OPERATOR 1 kda.<, OPERATOR 2 kda.<=, OPERATOR 3 kda.=, OPERATOR 4 kda.>=, OPERATOR 5 kda.>,
+	FUNCTION 1 kda_storage.place_cmp(kda.place, kda.place),
+	FUNCTION 3 (kda.place, interval) kda_storage.place_in_range(kda.place, kda.place, interval, boolean, boolean);
+COMMENT ON OPERATOR CLASS kda.place_ops USING btree IS 'order of records in their stream';
+COMMENT ON OPERATOR FAMILY kda.place_ops USING btree IS 'order of records in their stream';
 
 CREATE FUNCTION kda.emitted() RETURNS SETOF record
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kda_emitted';

@@ -178,6 +178,7 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 	switch (split->shape)
 	{
 		case KDA_SHAPE_ROWS:
+		case KDA_SHAPE_OVER:
 			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : closed;
 		case KDA_SHAPE_GROUPS:
 			{
@@ -469,7 +470,7 @@ next_id(void)
 	return pg_strtoint32(id);
 }
 
-static const char *const shape_names[] = {"rows", "groups", "windows"};
+static const char *const shape_names[] = {"rows", "groups", "windows", "join", "over"};
 
 static char *
 regclass_literal(Oid relid)
@@ -502,6 +503,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				closed = InvalidOid,
 				final = InvalidOid;
 	const char *emit;
+	char	   *prune = NULL;
 	KdaOwnerScope scope;
 
 	split = kda_split_query(stmt->query, source_text, options->time_zone, add_window_columns);
@@ -588,6 +590,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		CommandCounterIncrement();
 		final = storage_oid("final", id);
 	}
+	if (split->shape == KDA_SHAPE_OVER)
+		prune = kda_split_prune_sql(split, open);
 	if (!pump && split->shape != KDA_SHAPE_GROUPS)
 	{
 		kda_run_as_owner(psprintf("CREATE TABLE %s (kda_time pg_catalog.timestamptz%s%s); "
@@ -627,8 +631,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, insert_text, target_columns, part_of) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s); "
+							  "batch, final, open, closed, target, insert_text, target_columns, part_of, delay_us, prune_text) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition_text(stmt, source_text)), regclass_literal(split->stream),
@@ -643,7 +647,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
 							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(stmt->target_columns), part_of ? psprintf("%d", part_of) : "NULL", id,
+							  kda_name_array(stmt->target_columns), part_of ? psprintf("%d", part_of) : "NULL",
+							  split->delay_us, prune ? quote_literal_cstr(prune) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
 }

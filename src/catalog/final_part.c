@@ -12,6 +12,9 @@
  *		more than groups, or rows	for each open window, the user's SELECT over
  *									what is kept of it (LATERAL)
  *
+ * For row-sliding queries the first two columns are the record's time and
+ * number instead.
+ *
  * Built as a Query and written out by core's ruleutils, in the session that
  * declares the query.
  *
@@ -38,6 +41,8 @@
 #include "rewrite/rewriteManip.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/ruleutils.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -654,12 +659,165 @@ for_each_window(Final *f)
 	return outer;
 }
 
+/*---- row-sliding queries */
+
+static Node *
+place_of_row(Final *f)
+{
+	Oid			argtypes[2] = {TIMESTAMPTZOID, INT8OID};
+	Oid			func = LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("place")), 2, argtypes, false);
+
+	return (Node *) makeFuncExpr(func, get_func_rettype(func),
+								 list_make2(open_column(f, KDA_KEPT_TIME, NULL), open_column(f, KDA_KEPT_SEQ, NULL)),
+								 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+/* The user's SELECT with its windows ordered by place, and the rows' time and number beside it. */
+static Query *
+sliding(Final *f)
+{
+	KdaSplit   *split = f->split;
+	Query	   *inner = copyObject(split->user);
+	Query	   *from = select_from(f->open);
+	Query	   *outer = makeNode(Query);
+	Node	   *place = place_of_row(f);
+	RangeTblRef *ref = makeNode(RangeTblRef);
+	Index		sortref = 0;
+	SortGroupClause *sgc;
+	List	   *shown = NIL;
+	List	   *junk = NIL;
+	int			nshown;
+	ListCell   *lc;
+
+	inner->targetList = (List *) kda_replace_kept((Node *) inner->targetList, split->kept, over_open, f);
+	foreach(lc, inner->targetList)
+		sortref = Max(sortref, lfirst_node(TargetEntry, lc)->ressortgroupref);
+	if (inner->windowClause)
+	{
+		TargetEntry *tle = makeTargetEntry((Expr *) place, list_length(inner->targetList) + 1, NULL, true);
+
+		tle->ressortgroupref = sortref + 1;
+		inner->targetList = lappend(inner->targetList, tle);
+		foreach(lc, inner->windowClause)
+		{
+			WindowClause *wc = lfirst_node(WindowClause, lc);
+
+			sgc = makeNode(SortGroupClause);
+			sgc->tleSortGroupRef = tle->ressortgroupref;
+			get_sort_group_operators(exprType(place), true, true, false, &sgc->sortop, &sgc->eqop, NULL, &sgc->hashable);
+			wc->orderClause = list_make1(sgc);
+		}
+	}
+	/* ours come after the user's, and what only sorts after both */
+	foreach(lc, inner->targetList)
+	{
+		if (lfirst_node(TargetEntry, lc)->resjunk)
+			junk = lappend(junk, lfirst(lc));
+		else
+			shown = lappend(shown, lfirst(lc));
+	}
+	nshown = list_length(shown);
+	inner->targetList = shown;
+	add_target(inner, (Node *) open_column(f, KDA_KEPT_TIME, NULL), "kda_time");
+	add_target(inner, (Node *) open_column(f, KDA_KEPT_SEQ, NULL), "kda_seq");
+	foreach(lc, junk)
+	{
+		lfirst_node(TargetEntry, lc)->resno = list_length(inner->targetList) + 1;
+		inner->targetList = lappend(inner->targetList, lfirst(lc));
+	}
+	inner->sortClause = NIL;
+	inner->rtable = from->rtable;
+#if PG_VERSION_NUM >= 160000
+	inner->rteperminfos = from->rteperminfos;
+#endif
+	ref->rtindex = 1;
+	inner->jointree = makeFromExpr(list_make1(ref), NULL);
+
+	outer->commandType = CMD_SELECT;
+	outer->querySource = QSRC_ORIGINAL;
+	outer->canSetTag = true;
+	outer->rtable = list_make1(subquery_rte(inner, "q", false));
+	outer->jointree = makeFromExpr(list_make1(copyObject(ref)), NULL);
+	for (int i = 0; i < nshown + 2; i++)
+	{
+		/* ours first */
+		TargetEntry *tle = list_nth_node(TargetEntry, inner->targetList, i < 2 ? nshown + i : i - 2);
+
+		add_target(outer, (Node *) makeVar(1, tle->resno, exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
+										   exprCollation((Node *) tle->expr), 0), tle->resname);
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		TargetEntry *tle = list_nth_node(TargetEntry, outer->targetList, i);
+
+		sgc = makeNode(SortGroupClause);
+		sgc->tleSortGroupRef = tle->ressortgroupref = i + 1;
+		get_sort_group_operators(exprType((Node *) tle->expr), true, true, false, &sgc->sortop, &sgc->eqop, NULL, &sgc->hashable);
+		outer->sortClause = lappend(outer->sortClause, sgc);
+	}
+	return outer;
+}
+
+char *
+kda_split_prune_sql(KdaSplit *split, Oid open_relid)
+{
+	Relation	open = table_open(open_relid, AccessShareLock);
+	Final		f = {split, open, 0};
+	List	   *context = deparse_context_for(RelationGetRelationName(open), open_relid);
+	StringInfoData s;
+	int64		range_us = -1;
+	const char *name = open_name(&f);
+	ListCell   *lc;
+	int			nestlevel;
+
+	if (split->user->windowClause == NIL)
+	{
+		table_close(open, NoLock);
+		return NULL;
+	}
+	nestlevel = kda_pin_search_path();
+	initStringInfo(&s);
+	appendStringInfo(&s, "DELETE FROM %s AS d WHERE d.kda_time < $1", name);
+	foreach(lc, split->user->windowClause)
+	{
+		WindowClause *wc = lfirst_node(WindowClause, lc);
+		Const	   *offset = castNode(Const, wc->startOffset);
+		ListCell   *lp;
+
+		if (wc->frameOptions & FRAMEOPTION_RANGE)
+		{
+			Interval   *iv = DatumGetIntervalP(offset->constvalue);
+
+			/* a month is at most 31 days */
+			range_us = Max(range_us, iv->time + ((int64) iv->day + (int64) iv->month * 31) * USECS_PER_DAY);
+			continue;
+		}
+		appendStringInfo(&s, " AND d.ctid IN (SELECT x.ctid FROM (SELECT %s.ctid, pg_catalog.row_number() OVER (",
+						 quote_identifier(RelationGetRelationName(open)));
+		foreach(lp, wc->partitionClause)
+		{
+			Node	   *expr = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lp), split->user->targetList)->expr;
+
+			appendStringInfo(&s, "%s(%s)", lp == list_head(wc->partitionClause) ? "PARTITION BY " : ", ",
+							 deparse_expression(kda_replace_kept(copyObject(expr), split->kept, over_open, &f), context, false, false));
+		}
+		appendStringInfo(&s, " ORDER BY kda_time DESC, kda_seq DESC) AS n FROM %s WHERE kda_time <= $1) x WHERE x.n > " INT64_FORMAT ")",
+						 name, Max(DatumGetInt64(offset->constvalue), 0));
+	}
+	if (range_us >= 0)
+		appendStringInfo(&s, " AND d.kda_time < $1 - '" INT64_FORMAT " microseconds'::pg_catalog.interval", range_us);
+	AtEOXact_GUC(true, nestlevel);
+	table_close(open, NoLock);
+	return s.data;
+}
+
 char *
 kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id)
 {
 	Relation	open = table_open(open_relid, AccessShareLock);
 	Final		f = {split, open, query_id};
-	char	   *sql = kda_query_text(split->per_window ? for_each_window(&f) :
+	char	   *sql = kda_query_text(split->shape == KDA_SHAPE_OVER ? sliding(&f) :
+									 split->per_window ? for_each_window(&f) :
 									 split->paned ? by_pane(&f) : row_by_row(&f));
 
 	table_close(open, NoLock);

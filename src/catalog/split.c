@@ -19,6 +19,7 @@
 #include "kda_stream.h"
 
 #include "access/heapam.h"
+#include "access/stratnum.h"
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -47,6 +48,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
@@ -709,6 +711,124 @@ describe_columns(KdaSplit *split)
 	split->ncolumns = i;
 }
 
+/*---- row-sliding queries */
+
+/* KDA's RANGE … PRECEDING and ROWS … PRECEDING are ordered by time without saying so. */
+static bool
+order_by_time_walker(Node *node, KdaWordContext *words)
+{
+	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
+		return false;
+	if (IsA(node, WindowDef))
+	{
+		WindowDef  *def = (WindowDef *) node;
+
+		if (def->orderClause == NIL && def->refname == NULL && (def->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING))
+		{
+			SortBy	   *by = makeNode(SortBy);
+
+			by->node = kda_words_rowtime(words);
+			by->location = -1;
+			def->orderClause = list_make1(by);
+		}
+		return false;
+	}
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over)
+		order_by_time_walker((Node *) ((FuncCall *) node)->over, words);
+	return raw_expression_tree_walker(node, order_by_time_walker, words);
+}
+
+/* Is the expression the record's time? */
+static bool
+is_record_time(KdaSplit *split, Node *expr, AttrNumber rowtime_attno)
+{
+	if (IsA(expr, Var))
+		return ((Var *) expr)->varno == split->row_rti && ((Var *) expr)->varlevelsup == 0 && rowtime_attno > 0 &&
+			((Var *) expr)->varattno == rowtime_attno;
+	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
+		equal(linitial(((FuncExpr *) expr)->args), stream_ctid(split));
+}
+
+typedef struct WindowFuncContext
+{
+	Query	   *query;
+	bool		looks_beyond;	/* a function that does not keep to its frame */
+} WindowFuncContext;
+
+static bool
+window_func_walker(Node *node, WindowFuncContext *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		WindowFunc *func = (WindowFunc *) node;
+		WindowClause *wc = list_nth_node(WindowClause, cxt->query->windowClause, func->winref - 1);
+
+		if (func->winagg || func->winfnoid == F_FIRST_VALUE || func->winfnoid == F_LAST_VALUE || func->winfnoid == F_NTH_VALUE)
+			return false;
+		/* lag looks so many rows back: they are kept if the frame is counted in rows */
+		if ((func->winfnoid == F_LAG_ANYELEMENT || func->winfnoid == F_LAG_ANYELEMENT_INT4 ||
+			 func->winfnoid == F_LAG_ANYCOMPATIBLE_INT4_ANYCOMPATIBLE) && (wc->frameOptions & FRAMEOPTION_ROWS) &&
+			IsA(wc->startOffset, Const))
+		{
+			Node	   *by = list_length(func->args) > 1 ? lsecond(func->args) : NULL;
+			int			n = by == NULL ? 1 : IsA(by, Const) && !((Const *) by)->constisnull ? DatumGetInt32(((Const *) by)->constvalue) : -1;
+
+			if (n >= 0 && n <= DatumGetInt64(((Const *) wc->startOffset)->constvalue))
+				return false;
+		}
+		cxt->looks_beyond = true;
+		return false;
+	}
+	return expression_tree_walker(node, window_func_walker, cxt);
+}
+
+/*
+ * Are all windows of OVER ordered by time, and do they end at the row itself
+ * and begin at a bounded distance?  Then each record's row is final as soon as
+ * the watermark has reached it.
+ */
+static bool
+slides_by_row(KdaSplit *split)
+{
+	Query	   *query = split->user;
+	AttrNumber	rowtime = split->row_attno < 0 ? kda_stream_options_get(split->stream)->rowtime_attno : 0;
+	WindowFuncContext cxt = {query, false};
+	ListCell   *lc;
+
+	if (!query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount || query->limitOffset ||
+		query->hasTargetSRFs || split->depth > 0)
+		return false;
+	foreach(lc, query->windowClause)
+	{
+		WindowClause *wc = lfirst_node(WindowClause, lc);
+		SortGroupClause *by;
+		bool		reverse;
+		Oid			opfamily,
+					optype;
+		int16		strategy;
+
+		if (list_length(wc->orderClause) != 1 || !(wc->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING) ||
+			!(wc->frameOptions & FRAMEOPTION_END_CURRENT_ROW) || !(wc->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) ||
+			(wc->frameOptions & FRAMEOPTION_EXCLUSION))
+			return false;
+		wc->startOffset = eval_const_expressions(NULL, wc->startOffset);
+		if (!IsA(wc->startOffset, Const) || ((Const *) wc->startOffset)->constisnull)
+			return false;
+		by = linitial_node(SortGroupClause, wc->orderClause);
+		if (!is_record_time(split, (Node *) get_sortgroupclause_tle(by, query->targetList)->expr, rowtime))
+			return false;
+		if (!get_ordering_op_properties(by->sortop, &opfamily, &optype, &strategy))
+			return false;
+		reverse = strategy == BTGreaterStrategyNumber;
+		if (reverse)
+			return false;
+	}
+	window_func_walker((Node *) query->targetList, &cxt);
+	return !cxt.looks_beyond;
+}
+
 /* window_start and window_end become the first columns of the SELECT. */
 static void
 add_window_columns(SelectStmt *select)
@@ -797,6 +917,11 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	aggregated = kda_words_aggregated(core);
 	replace_words(core, &words, aggregated);
 	stars = star_locations(core);
+	if (!split->window)
+	{
+		order_by_time_walker((Node *) core->targetList, &words);
+		order_by_time_walker((Node *) core->windowClause, &words);
+	}
 	if (split->window)
 	{
 		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, split->window_text));
@@ -851,10 +976,18 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	split->shape = split->window ? KDA_SHAPE_WINDOWS :
 		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
+	if (!split->window && !aggregated && slides_by_row(split))
+		split->shape = KDA_SHAPE_OVER;
 	if (split->shape == KDA_SHAPE_ROWS)
 	{
 		split->state = KDA_STATE_NONE;
 		split->batch = rows_batch(split);
+	}
+	else if (split->shape == KDA_SHAPE_OVER)
+	{
+		split->state = KDA_STATE_ROWS;
+		split->per_window = false;
+		split->batch = kept_rows_batch(split);
 	}
 	else if (aggregated && !(query->jointree->quals && split->window && mentions(query->jointree->quals, split->window_rti)) &&
 			 groups_suffice(split))

@@ -44,6 +44,7 @@ typedef struct KdaSplit
 	int			window_rti;		/* where the windows stand in its FROM, 0: no window */
 	Query	   *batch;			/* per-batch part */
 	List	   *kept;			/* KdaKept: what the final part finds in the open table */
+	int64		delay_us;		/* shape over: WITHIN of a sort */
 	Node	   *window_quals;	/* conditions of WHERE on windows: the final part's */
 
 	/* the columns that users see */
@@ -79,6 +80,9 @@ extern char *kda_split_open_ddl(KdaSplit *split, const char *name);
  * see.
  */
 extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id);
+
+/* Shape over: DELETE of what no row to come can see, $1: rows up to there have left; NULL: those rows themselves. */
+extern char *kda_split_prune_sql(KdaSplit *split, Oid open_relid);
 
 /*
  * Without GROUP BY keys there is one row before any record has come: text of a

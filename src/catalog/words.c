@@ -85,6 +85,12 @@ raw_window_time(int location)
 }
 
 Node *
+kda_words_rowtime(KdaWordContext *cxt)
+{
+	return raw_rowtime(cxt, -1);
+}
+
+Node *
 kda_words_window_from(KdaWordContext *cxt, const char *spec)
 {
 	RangeFunction *from = makeNode(RangeFunction);

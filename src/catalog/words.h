@@ -31,6 +31,8 @@ extern Node *kda_words_replace(Node *node, KdaWordContext *cxt);
 /* A select-list word keeps its name although an expression takes its place. */
 extern void kda_words_name_targets(List *targets);
 
+/* The record's time. */
+extern Node *kda_words_rowtime(KdaWordContext *cxt);
 /* FROM item for the windows of a record. */
 extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec);
 /* window_start, window_end as GROUP BY keys. */

@@ -71,6 +71,8 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 	{
 		case KDA_SHAPE_WINDOWS:
 			return DatumGetTimestampTz(slot_getattr(slot, 2, &isnull)) - 1;
+		case KDA_SHAPE_OVER:
+			return DatumGetTimestampTz(slot_getattr(slot, 1, &isnull));
 		case KDA_SHAPE_ROWS:
 			{
 				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
@@ -524,7 +526,7 @@ refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *eda
 	else
 		json = psprintf("{\"window_end\":\"%s\"}", timestamptz_to_str(bounds->upto));
 	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL,
-				  bounds->timed ? bounds->upto - 1 : KDA_NO_TIME, json, json ? strlen(json) : 0, query->relid);
+				  bounds->timed ? bounds->upto - 1 : bounds->leaving ? bounds->upto : KDA_NO_TIME, json, json ? strlen(json) : 0, query->relid);
 }
 
 static Tuplestorestate *final_rows(KdaQuery *query, const KdaPlanBounds *bounds);
@@ -603,6 +605,25 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 	OpenTuple  *tuples;
 	int			n;
 
+	if (bounds->leaving)
+	{
+		/* single instants are tried; rows of the one to blame are lost together */
+		if (bounds->after + 1 < bounds->upto && !TIMESTAMP_NOT_FINITE(bounds->after))
+		{
+			KdaPlanBounds some = *bounds;
+
+			some.upto = bounds->after + (bounds->upto - bounds->after) / 2;
+			append_rows(query, rows, &some);
+			some.after = some.upto;
+			some.upto = bounds->upto;
+			some.first = PG_INT64_MAX;
+			if (query->failure == NULL)
+				append_rows(query, rows, &some);
+			return;
+		}
+		refuse_result(query, bounds, edata);
+		return;
+	}
 	if (bounds->timed && bounds->tids == NULL)
 	{
 		KdaTime    *ends = window_ends(query, bounds->upto, &n);
@@ -782,6 +803,12 @@ kda_query_emit_changed(KdaQuery *query)
 	bounds.tids = kda_groups_written(query->groups, &bounds.ntids);
 	if (bounds.ntids > 0)
 		emit_final(query, &bounds, query->stream->watermark, false);
+}
+
+void
+kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm)
+{
+	emit_final(query, bounds, shard_wm, true);
 }
 
 KdaTime

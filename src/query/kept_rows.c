@@ -38,6 +38,7 @@ struct KdaKeptRows
 	KdaQuery   *query;
 	bool		known;			/* what follows reflects the table */
 	int64		next_seq;
+	int64		first_unseen;	/* next_seq when the table was read */
 	int64		nrows;
 	KdaTime    *ends;			/* of open windows, ascending */
 	int			nends;
@@ -149,6 +150,7 @@ know(KdaKeptRows *kept)
 	PopActiveSnapshot();
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+	kept->first_unseen = kept->next_seq;
 	kept->known = true;
 }
 
@@ -220,6 +222,32 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	FreeExecutorState(estate);
 	table_close(rel, NoLock);
 	return first;
+}
+
+int64
+kda_kept_next(KdaKeptRows *kept)
+{
+	know(kept);
+	return kept->next_seq;
+}
+
+int64
+kda_kept_first_unseen(KdaKeptRows *kept)
+{
+	know(kept);
+	return kept->first_unseen;
+}
+
+int64
+kda_kept_count(KdaKeptRows *kept)
+{
+	return kept->nrows;
+}
+
+void
+kda_kept_forget_count(KdaKeptRows *kept, int64 deleted)
+{
+	kept->nrows -= deleted;
 }
 
 static void

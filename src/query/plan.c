@@ -47,6 +47,7 @@
 /* bigint <= and >= */
 #define INT8_LE_OPERATOR	414
 #define INT8_GE_OPERATOR	415
+#define INT8_GT_OPERATOR	413
 #define NUMBERED_COLUMN	3		/* the first one that bounds can be about */
 #define CLASSES		4			/* batches up to 100, 2,000, 40,000, more */
 
@@ -55,7 +56,8 @@ typedef enum PlanKind
 	PLAN_BATCH,					/* one for each class */
 	PLAN_FINAL = CLASSES,		/* final part: + 1 within bounds of time, + 2 of some tuples */
 	PLAN_NUMBERED = PLAN_FINAL + 4, /* joins: rows of one side, + 1 for the other */
-	PLAN_SLOTS = PLAN_NUMBERED + 2
+	PLAN_LEAVING = PLAN_NUMBERED + 2,	/* row-sliding queries */
+	PLAN_SLOTS
 } PlanKind;
 
 struct KdaPlan
@@ -366,6 +368,22 @@ add_bounds(Query *query, bool timed, bool tids)
 	}
 }
 
+/* time <= $2 AND (time > $1 OR number > $3) */
+static void
+add_leaving_bounds(Query *query)
+{
+	Expr	   *time = linitial_node(TargetEntry, query->targetList)->expr;
+	Expr	   *number = lsecond_node(TargetEntry, query->targetList)->expr;
+
+	and_qual(query, (Node *) make_opclause(TIMESTAMPTZ_LE_OPERATOR, BOOLOID, false, copyObject(time),
+										   (Expr *) param(2, TIMESTAMPTZOID), InvalidOid, InvalidOid));
+	and_qual(query, (Node *) makeBoolExpr(OR_EXPR,
+										  list_make2(make_opclause(TIMESTAMPTZ_GT_OPERATOR, BOOLOID, false, copyObject(time),
+																   (Expr *) param(1, TIMESTAMPTZOID), InvalidOid, InvalidOid),
+													 make_opclause(INT8_GT_OPERATOR, BOOLOID, false, copyObject(number),
+																   (Expr *) param(3, INT8OID), InvalidOid, InvalidOid)), -1));
+}
+
 static void
 add_number_bounds(Query *query, int column)
 {
@@ -396,7 +414,9 @@ make_plan(KdaPlan *plan, int which, double row_count)
 	relation_close(view, NoLock);
 	if (plan->final)
 	{
-		if (which >= PLAN_NUMBERED)
+		if (which == PLAN_LEAVING)
+			add_leaving_bounds(query);
+		else if (which >= PLAN_NUMBERED)
 			add_number_bounds(query, which - PLAN_NUMBERED + NUMBERED_COLUMN);
 		else
 			add_bounds(query, (which - PLAN_FINAL) & 1, (which - PLAN_FINAL) & 2);
@@ -494,7 +514,7 @@ kda_plan_run(KdaPlan *plan, double row_count, DestReceiver *dest)
 uint64
 kda_plan_run_bounded(KdaPlan *plan, const KdaPlanBounds *bounds, DestReceiver *dest)
 {
-	int			which = bounds->numbered ? PLAN_NUMBERED + bounds->numbered - NUMBERED_COLUMN :
+	int			which = bounds->leaving ? PLAN_LEAVING : bounds->numbered ? PLAN_NUMBERED + bounds->numbered - NUMBERED_COLUMN :
 		PLAN_FINAL + (bounds->timed ? 1 : 0) + (bounds->tids ? 2 : 0);
 	ParamListInfo params = makeParamList(3);
 
@@ -507,6 +527,12 @@ kda_plan_run_bounded(KdaPlan *plan, const KdaPlanBounds *bounds, DestReceiver *d
 	params->params[0].value = bounds->numbered ? Int64GetDatum(bounds->first) : TimestampTzGetDatum(bounds->after);
 	params->params[1].value = bounds->numbered ? Int64GetDatum(bounds->last) : TimestampTzGetDatum(bounds->upto);
 	params->params[2].isnull = bounds->tids == NULL;
+	if (bounds->leaving)
+	{
+		params->params[2].ptype = INT8OID;
+		params->params[2].value = Int64GetDatum(bounds->first);
+		params->params[2].isnull = false;
+	}
 	if (bounds->tids)
 	{
 		Datum	   *items = palloc_extended(sizeof(Datum) * Max(bounds->ntids, 1), MCXT_ALLOC_HUGE);

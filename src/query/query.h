@@ -25,7 +25,8 @@ typedef enum KdaShape
 	KDA_SHAPE_ROWS,				/* no aggregate: one row per record */
 	KDA_SHAPE_GROUPS,			/* endless groups */
 	KDA_SHAPE_WINDOWS,			/* groups per window; key 1 is window_start */
-	KDA_SHAPE_JOIN				/* of two streams: join.c */
+	KDA_SHAPE_JOIN,				/* of two streams: join.c */
+	KDA_SHAPE_OVER				/* one row per record, that looks at those before it; or a sort: over.c */
 } KdaShape;
 
 typedef enum KdaStateKind
@@ -87,6 +88,13 @@ typedef struct KdaQuery
 	KdaPlan    *final_plan;
 	struct _SPI_plan *insert_plan;	/* pumps into tables */
 
+	/* shape over */
+	int64		delay_us;		/* rows leave this long after their time: WITHIN of a sort */
+	char	   *prune_text;		/* NULL: what has left is of no use to rows to come */
+	struct _SPI_plan *prune_plan;
+	int64		left_seq;		/* rows up to this number, and not later than the frontier, have left */
+	int64		pruned_rows;	/* kept at the last pruning */
+
 	/* shape join: each side as a query of its own, for its per-batch part and its kept rows */
 	struct KdaQuery *sides[2];
 	int64		join_low_us;	/* right time - left time of rows that match */
@@ -115,6 +123,7 @@ extern bool kda_in_query;
 /* Which of the final part's rows are wanted. */
 typedef struct KdaPlanBounds
 {
+	bool		leaving;		/* over: time <= upto, and (time > after or number > first) */
 	int			numbered;		/* joins: first <= this column <= last; 0: no such bound */
 	int64		first;
 	int64		last;
@@ -181,6 +190,12 @@ extern KdaKeptRows *kda_kept_create(KdaQuery *query);
 /* Appends what the per-batch part has given (its first column is the record's place in the batch). */
 /* Returns the number of the first one; the others follow. */
 extern int64 kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows);
+/* Number of the next row. */
+extern int64 kda_kept_next(KdaKeptRows *kept);
+/* … as it was when the table was read: rows from there on are of this process. */
+extern int64 kda_kept_first_unseen(KdaKeptRows *kept);
+extern int64 kda_kept_count(KdaKeptRows *kept);
+extern void kda_kept_forget_count(KdaKeptRows *kept, int64 deleted);
 extern void kda_kept_delete(KdaKeptRows *kept, int64 seq);
 extern void kda_kept_delete_before(KdaKeptRows *kept, KdaTime time);
 /* As kda_groups_window_ends and kda_groups_min_window_end. */
@@ -190,6 +205,11 @@ extern KdaTime kda_kept_min_window_end(KdaKeptRows *kept);
 extern void kda_kept_close(KdaKeptRows *kept, KdaTime frontier);
 extern void kda_kept_stats(KdaKeptRows *kept, int64 *nrows, int64 *nwindows, int64 *bytes);
 extern void kda_kept_at_abort(KdaKeptRows *kept);
+
+/*---- over.c */
+
+/* Rows whose time the watermark has reached leave; what no later row can see goes. */
+extern void kda_over_settle(KdaQuery *query);
 
 /*---- join.c */
 
@@ -225,6 +245,8 @@ extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */
 extern void kda_query_forget_old(KdaQuery *query, TimestampTz now);
+/* Final rows within bounds leave. */
+extern void kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm);
 /* Rows of a join: times of both records, their numbers, then the target's columns. */
 extern void kda_query_emit_joined(KdaQuery *query, Tuplestorestate *rows, TupleDesc desc);
 /* Plain rows of one batch to where they go. */

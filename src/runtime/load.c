@@ -465,7 +465,11 @@ load_queries(KdaWorker *worker)
 			shape = text_value(CurrentMemoryContext, i, "shape");
 			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :
 				strcmp(shape, "groups") == 0 ? KDA_SHAPE_GROUPS :
-				strcmp(shape, "join") == 0 ? KDA_SHAPE_JOIN : KDA_SHAPE_WINDOWS;
+				strcmp(shape, "join") == 0 ? KDA_SHAPE_JOIN :
+				strcmp(shape, "over") == 0 ? KDA_SHAPE_OVER : KDA_SHAPE_WINDOWS;
+			query->delay_us = int_value(i, "delay_us", 0);
+			query->prune_text = text_value(context, i, "prune_text");
+			query->left_seq = -1;
 			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
 			state = text_value(CurrentMemoryContext, i, "state");
 			query->state = state == NULL ? KDA_STATE_NONE :

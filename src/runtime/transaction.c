@@ -283,6 +283,17 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 			skip = true;		/* refused as ahead */
 		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->position[i])))
 			skip = true;
+		else if (query->shape == KDA_SHAPE_OVER)
+		{
+			/* rows leave in the order of time: what came earlier has left */
+			if (unlikely(t < query->frontier || (batch->shard_wm[i] > KDA_NO_TIME + query->delay_us + 1 &&
+												 t < batch->shard_wm[i] - query->delay_us)))
+			{
+				skip = true;
+				query->d_late++;
+				late_any[i] = 1;
+			}
+		}
 		else if (query->shape == KDA_SHAPE_JOIN)
 		{
 			/* joins know late records: what they could match may have gone */
@@ -439,6 +450,14 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 			kda_join_settle(query);
 			continue;
 		}
+		if (query->shape == KDA_SHAPE_OVER)
+		{
+			kda_over_settle(query);
+			if (stream->watermark != KDA_NO_TIME)
+				query->frontier = Max(query->frontier, stream->watermark - query->delay_us);
+			kda_query_forget_old(query, now);
+			continue;
+		}
 		if (query->shape == KDA_SHAPE_WINDOWS)
 			kda_query_close_windows(query, stream->watermark);
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
@@ -464,7 +483,9 @@ pass_watermark_on(KdaFeed *feed)
 		KdaQuery   *query = lfirst(lc);
 
 		if (query_runs(query))
-			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) : query->stream->watermark);
+			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) :
+						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
+						query->stream->watermark - query->delay_us : query->stream->watermark);
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))

@@ -145,6 +145,7 @@ go_back(KdaWorker *worker)
 				query->join_passed[s] = KDA_NO_TIME;
 			}
 		query->saved = false;
+		query->left_seq = -1;
 		query->frontier = query->saved_frontier;
 		query->complete_from = query->saved_complete_from;
 		query->joined = query->saved_joined;
