@@ -31,8 +31,8 @@ extern Node *kda_words_replace(Node *node, KdaWordContext *cxt);
 /* A select-list word keeps its name although an expression takes its place. */
 extern void kda_words_name_targets(List *targets);
 
-/* FROM item for the windows of a record. */
-extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec);
+/* FROM item for the windows of a record; keys: raw expressions, what they are made for, NIL: GROUP BY says it. */
+extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec, List *keys);
 /* window_start, window_end as GROUP BY keys. */
 extern List *kda_words_window_keys(void);
 
