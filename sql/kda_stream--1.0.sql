@@ -221,6 +221,10 @@ CREATE FUNCTION kda.windows(ts timestamptz, description text, after timestamptz,
 LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'kda_windows';
 COMMENT ON FUNCTION kda.windows(timestamptz, text, timestamptz) IS 'those of them that end later than a time';
 
+CREATE FUNCTION kda.keyed_windows(ts timestamptz, description text, VARIADIC keys "any", OUT window_start timestamptz, OUT window_end timestamptz) RETURNS SETOF record
+LANGUAGE C IMMUTABLE PARALLEL SAFE ROWS 5 AS 'MODULE_PATHNAME', 'kda_keyed_windows';
+COMMENT ON FUNCTION kda.keyed_windows(timestamptz, text, "any") IS 'the same of one that is made for each key; continuous queries use it';
+
 CREATE FUNCTION kda.window_start(ts timestamptz, description text) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_window_start_of';
 COMMENT ON FUNCTION kda.window_start(timestamptz, text) IS 'start of the pane that a time falls into; continuous queries use it';
@@ -363,6 +367,18 @@ COMMENT ON FUNCTION kda.frontier(int) IS 'windows of a continuous query that end
 CREATE FUNCTION kda.pane_after(tid) RETURNS timestamptz
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_pane_after';
 COMMENT ON FUNCTION kda.pane_after(tid) IS 'the record counts in windows that end later than this; only inside a worker';
+
+CREATE FUNCTION kda.batch_row(tid) RETURNS bigint
+LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_batch_row';
+COMMENT ON FUNCTION kda.batch_row(tid) IS 'place of a record in the batch, in order of arrival; only inside a worker';
+
+CREATE FUNCTION kda.closing(query_id int) RETURNS boolean
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing';
+COMMENT ON FUNCTION kda.closing(int) IS 'true inside a worker while it emits closed windows of a continuous query';
+
+CREATE FUNCTION kda.closing_sessions(query_id int, OUT window_start timestamptz, OUT window_end timestamptz, OUT kda_key bigint) RETURNS SETOF record
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing_sessions';
+COMMENT ON FUNCTION kda.closing_sessions(int) IS 'sessions of a continuous query that close, while kda.closing() is true; continuous queries use it';
 
 CREATE FUNCTION kda.window_closed() RETURNS boolean
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_window_closed';

@@ -7,7 +7,8 @@
  * the view, which shows the open ones.  Its first two columns are the bounds of
  * the window.  It has one of these forms:
  *
- *		groups, tumbling or endless	a row of the table is a row of the result
+ *		groups, tumbling, sessions,	a row of the table is a row of the result
+ *		or endless
  *		groups by pane				a window is the combination of its panes
  *		more than groups, or rows	for each open window, the user's SELECT over
  *									what is kept of it (LATERAL)
@@ -46,10 +47,12 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-/* pg_operator.dat: timestamptz = < <= > >= */
+/* pg_operator.dat: timestamptz = < <= >=, bigint = */
 #define TIME_EQ	1320
 #define TIME_LT	1322
+#define TIME_LE	1323
 #define TIME_GE	1325
+#define NUMBER_EQ	410
 
 /* Stands in a KdaKept for the columns of the windows. */
 #define WINDOW_START	(-101)
@@ -121,6 +124,7 @@ typedef struct Final
 	Relation	open;
 	int32		query_id;
 	bool		merge;			/* states of several rows are combined */
+	bool		by_row;			/* a row of the table is a window by itself: bounds are expressions over it */
 	int			window_rti;		/* whose columns 1 and 2 are the window's bounds */
 	int			window_levels;	/* … so many query levels up */
 } Final;
@@ -155,9 +159,18 @@ open_column(Final *f, AttrNumber attno, Node *like)
 	return makeVar(1, attno, att->atttypid, like ? exprTypmod(like) : att->atttypmod, att->attcollation, 0);
 }
 
+static Node *bound_of_row(Final *f, int attno);
+
 static Node *
 window_column(Final *f, int attno)
 {
+	if (f->by_row)
+	{
+		Node	   *bound = bound_of_row(f, attno);
+
+		IncrementVarSublevelsUp(bound, f->window_levels, 0);
+		return bound;
+	}
 	return (Node *) makeVar(f->window_rti, attno == WINDOW_START ? 1 : 2, TIMESTAMPTZOID, -1, InvalidOid,
 							f->window_levels);
 }
@@ -330,43 +343,37 @@ window_end_of(Final *f, Node *start)
 								 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 }
 
-/* Tumbling: the start is a column, the end follows from it. */
+/* The start is a column; the end follows from it, or from the last row of a session. */
 static Node *
-over_tumbling(const KdaKept *kept, void *arg)
+bound_of_row(Final *f, int attno)
 {
-	Final	   *f = arg;
-	Node	   *start = (Node *) open_column(f, KDA_OPEN_FIRST_KEY, NULL);
+	AttrNumber	column = KDA_OPEN_FIRST_KEY;
 
-	if (kept->attno == WINDOW_START)
-		return start;
-	if (kept->attno == WINDOW_END)
-		return window_end_of(f, start);
-	return over_open(kept, arg);
+	if (f->split->window == NULL)
+		return (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid);
+	if (attno == WINDOW_START)
+		return (Node *) open_column(f, column, NULL);
+	if (f->split->window->kind == KDA_WINDOW_SESSION)
+		column++;
+	return window_end_of(f, (Node *) open_column(f, column, NULL));
+}
+
+static void
+add_bounds(Final *f, Query *query)
+{
+	add_target(query, window_column(f, WINDOW_START), "kda_start");
+	add_target(query, window_column(f, WINDOW_END), "kda_end");
 }
 
 static Query *
 row_by_row(Final *f)
 {
 	Query	   *final = select_from(f->open);
-	List	   *kept = kept_and_windows(f);
-	Node	   *start = NULL;
-	ListCell   *lc;
 
-	if (f->split->window)
-		start = (Node *) open_column(f, KDA_OPEN_FIRST_KEY, NULL);
-	add_target(final, start ? start : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid), "kda_start");
-	add_target(final, start ? window_end_of(f, copyObject(start)) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid),
-			   "kda_end");
-	foreach(lc, f->split->user->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-		if (!tle->resjunk)
-			add_target(final, kda_replace_kept((Node *) tle->expr, kept, over_tumbling, f), tle->resname);
-	}
-	final->hasSubLinks = f->split->user->hasSubLinks;
-	final->cteList = copyObject(f->split->user->cteList);
-	final->jointree->quals = kda_replace_kept(f->split->user->havingQual, kept, over_tumbling, f);
+	f->by_row = true;
+	add_bounds(f, final);
+	add_user_targets(f, final);
+	final->jointree->quals = kda_replace_kept(f->split->user->havingQual, kept_and_windows(f), over_open, f);
 	return final;
 }
 
@@ -431,6 +438,63 @@ by_pane(Final *f)
 
 /*---- the user's SELECT over what is kept of a window */
 
+/*
+ * Windows that depend on other rows: which of them close is known to the
+ * worker, a view sees them in the rows that are kept.
+ */
+static Query *
+open_sessions(Final *f)
+{
+	const KdaWindowSpec *window = f->split->window;
+	const char *spec = quote_literal_cstr(f->split->window_text);
+	char	   *kept;
+	char	   *all;
+
+	if (window->kind == KDA_WINDOW_STAGGER)
+		kept = psprintf("SELECT DISTINCT o.kda_mark, kda.window_end(o.kda_mark, %s), o.kda_key FROM %s o WHERE NOT kda.closing(%d)",
+						spec, open_name(f), f->query_id);
+	else
+		kept = psprintf("SELECT pg_catalog.min(i.kda_time), kda.window_end(pg_catalog.max(i.kda_time), %s), i.kda_key FROM "
+						"(SELECT s.kda_key, s.kda_time, pg_catalog.count(*) FILTER (WHERE s.first) OVER (PARTITION BY s.kda_key ORDER BY s.kda_time) AS n FROM "
+						"(SELECT o.kda_key, o.kda_time, kda.window_end(pg_catalog.lag(o.kda_time) OVER (PARTITION BY o.kda_key ORDER BY o.kda_time), %s) "
+						"OPERATOR(pg_catalog.<) o.kda_time AS first FROM %s o WHERE NOT kda.closing(%d)) s) i "
+						"GROUP BY i.kda_key, i.n", spec, spec, open_name(f), f->query_id);
+	all = psprintf("SELECT c.window_start, c.window_end, c.kda_key FROM kda.closing_sessions(%d) c UNION ALL %s", f->query_id, kept);
+	if (window->by_bounds)
+		all = psprintf("SELECT a.window_start, a.window_end, pg_catalog.array_agg(a.kda_key) AS kda_keys FROM (%s) a "
+					   "GROUP BY a.window_start, a.window_end", all);
+	return analyzed(all);
+}
+
+/* Conditions on the open table that a row belongs to that window. */
+static List *
+in_session(Final *f, int levels)
+{
+	const KdaWindowSpec *window = f->split->window;
+	Node	   *key = (Node *) open_column(f, RelationGetNumberOfAttributes(f->open), NULL);
+	Node	   *same_key;
+
+	f->window_rti = 1;
+	f->window_levels = levels;
+	if (window->by_bounds)
+	{
+		ScalarArrayOpExpr *any = makeNode(ScalarArrayOpExpr);
+
+		any->opno = NUMBER_EQ;
+		any->useOr = true;
+		any->args = list_make2(key, makeVar(1, 3, INT8ARRAYOID, -1, InvalidOid, levels));
+		any->location = -1;
+		same_key = (Node *) any;
+	}
+	else
+		same_key = compare(NUMBER_EQ, key, (Node *) makeVar(1, 3, INT8OID, -1, InvalidOid, levels));
+	if (window->kind == KDA_WINDOW_STAGGER)
+		return list_make2(same_key, compare(TIME_EQ, (Node *) open_column(f, KDA_KEPT_MARK, NULL), window_column(f, WINDOW_START)));
+	return list_make3(same_key,
+					  compare(TIME_GE, (Node *) open_column(f, KDA_KEPT_TIME, NULL), window_column(f, WINDOW_START)),
+					  compare(TIME_LE, (Node *) open_column(f, KDA_KEPT_TIME, NULL), window_column(f, WINDOW_END)));
+}
+
 /* The open windows. */
 static Query *
 open_windows(Final *f)
@@ -438,6 +502,8 @@ open_windows(Final *f)
 	KdaSplit   *split = f->split;
 	const char *spec = quote_literal_cstr(split->window_text);
 
+	if (!kda_window_is_aligned(split->window))
+		return open_sessions(f);
 	if (split->state == KDA_STATE_GROUPS && !split->paned)
 		return analyzed(psprintf("SELECT DISTINCT o.k1 AS window_start, kda.window_end(o.k1, %s) AS window_end FROM %s o",
 								 spec, open_name(f)));
@@ -459,6 +525,8 @@ in_window(Final *f, int levels)
 
 	if (split->window == NULL)
 		return NIL;
+	if (!kda_window_is_aligned(split->window))
+		return in_session(f, levels);
 	f->window_rti = 1;
 	f->window_levels = levels;
 	if (groups && !split->paned)
@@ -468,6 +536,23 @@ in_window(Final *f, int levels)
 					  compare(TIME_LT, (Node *) open_column(f, mark, NULL), window_column(f, WINDOW_END)));
 }
 
+/* The same for a window that is one row, further up. */
+static Query *
+group_of_row(Final *f)
+{
+	Query	   *group = makeNode(Query);
+	ListCell   *lc;
+
+	group->commandType = CMD_SELECT;
+	group->querySource = QSRC_ORIGINAL;
+	group->canSetTag = true;
+	group->jointree = makeFromExpr(NIL, NULL);
+	foreach(lc, f->split->kept)
+		add_target(group, over_open(lfirst(lc), f), psprintf("g%d", foreach_current_index(lc) + 1));
+	IncrementVarSublevelsUp((Node *) group->targetList, f->split->depth + 2, 0);
+	return group;
+}
+
 /* State groups: a subquery that gives keys and results of aggregates. */
 static Query *
 groups_of_window(Final *f)
@@ -475,6 +560,8 @@ groups_of_window(Final *f)
 	Query	   *groups;
 	ListCell   *lc;
 
+	if (f->by_row)
+		return group_of_row(f);
 	f->merge = f->split->paned;
 	groups = f->merge ? analyzed(psprintf("SELECT 1 FROM %s o HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0", open_name(f))) :
 		select_from(f->open);
@@ -551,6 +638,7 @@ for_each_window(Final *f)
 	ListCell   *lc;
 	int			rti = 0;
 
+	f->by_row = split->state == KDA_STATE_GROUPS && split->window && !kda_window_is_aligned(split->window);
 	if (split->state == KDA_STATE_GROUPS)
 	{
 		source = groups_of_window(f);
@@ -627,7 +715,12 @@ for_each_window(Final *f)
 	outer->querySource = QSRC_ORIGINAL;
 	outer->canSetTag = true;
 	outer->jointree = makeFromExpr(NIL, NULL);
-	if (split->window)
+	if (f->by_row)
+	{
+		outer = select_from(f->open);
+		rti++;
+	}
+	else if (split->window)
 	{
 		outer->rtable = lappend(outer->rtable, subquery_rte(open_windows(f), "w", false));
 		ref = makeNode(RangeTblRef);
@@ -640,9 +733,8 @@ for_each_window(Final *f)
 	outer->jointree->fromlist = lappend(outer->jointree->fromlist, ref);
 	f->window_rti = 1;
 	f->window_levels = 0;
-	for (int i = WINDOW_START; i >= WINDOW_END; i--)
-		add_target(outer, split->window ? window_column(f, i) : (Node *) makeNullConst(TIMESTAMPTZOID, -1, InvalidOid),
-				   i == WINDOW_START ? "kda_start" : "kda_end");
+	f->by_row |= split->window == NULL;
+	add_bounds(f, outer);
 	if (split->window_columns_around)
 	{
 		add_target(outer, window_column(f, WINDOW_START), "window_start");

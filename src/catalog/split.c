@@ -54,6 +54,7 @@
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."
 
@@ -369,6 +370,119 @@ group_by_dependent_columns(Query *query)
 	query->constraintDeps = NIL;
 }
 
+/*---- windows that depend on other rows: what they are made for */
+
+/* STAGGER stands instead of GROUP BY. */
+static void
+group_by_stagger(ParseState *pstate, SelectStmt *core, const KdaWindowClause *clause)
+{
+	if (core->groupClause)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("a SELECT with a STAGGER window cannot have GROUP BY"),
+				 errdetail("PARTITION BY of the window says how its rows are grouped."),
+				 parser_errposition(pstate, exprLocation(linitial(core->groupClause)))));
+	core->groupClause = copyObject(clause->partition);
+}
+
+static void
+find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *clause)
+{
+	Query	   *user = split->user;
+	RangeTblEntry *windows = rt_fetch(split->window_rti, user->rtable);
+	FuncExpr   *call = castNode(FuncExpr, linitial_node(RangeTblFunction, windows->functions)->funcexpr);
+	ListCell   *lc;
+
+	/* FROM TABLE (SESSION (TABLE s PARTITION BY …)): what it says there, or all rows together */
+	if (clause->in_from || clause->partition)
+		split->session_keys = copyObject(list_copy_tail(call->args, 2));
+	if (split->window->kind == KDA_WINDOW_STAGGER || !(clause->in_from || clause->partition))
+	{
+		if (user->groupingSets)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("GROUPING SETS, ROLLUP and CUBE do not say for which keys %s windows are made",
+							kda_window_kind_name(split->window->kind)),
+					 errhint("FROM TABLE (SESSION (TABLE s PARTITION BY k, DESCRIPTOR (rowtime), INTERVAL …)) does; or write a query for each set."),
+					 parser_errposition(pstate, clause->location)));
+		split->session_keys = NIL;
+		foreach(lc, user->groupClause)
+		{
+			Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr;
+
+			if (!mentions(key, split->window_rti))
+				split->session_keys = lappend(split->session_keys, copyObject(key));
+			else if (mentions_others(key, split->window_rti))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("a key of GROUP BY cannot be made of columns and %s windows at once",
+								kda_window_kind_name(split->window->kind)),
+						 errdetail("The windows depend on the keys."),
+						 parser_errposition(pstate, clause->location)));
+		}
+	}
+	split->session_keys = (List *) kda_flatten_join_alias_vars(user, (Node *) split->session_keys);
+	foreach(lc, split->session_keys)
+	{
+		Oid			type = exprType(lfirst(lc));
+
+		if (get_typtype(type) == TYPTYPE_PSEUDO || !OidIsValid(lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("%s windows cannot be made for keys of type %s",
+							kda_window_kind_name(split->window->kind), format_type_be(type)),
+					 errdetail("Values of the type cannot be stored and compared."),
+					 parser_errposition(pstate, clause->location)));
+	}
+}
+
+/* Does FROM give the rows of the stream in their order, each once? */
+static bool
+stream_stands_alone(Query *query, int window_rti)
+{
+	int			n = 0;
+	bool		alone = true;
+	ListCell   *lc;
+
+	foreach(lc, query->jointree->fromlist)
+	{
+		RangeTblEntry *rte;
+
+		if (!IsA(lfirst(lc), RangeTblRef))
+			return false;
+		if (((RangeTblRef *) lfirst(lc))->rtindex == window_rti)
+			continue;
+		rte = rt_fetch(((RangeTblRef *) lfirst(lc))->rtindex, query->rtable);
+		if (rte->rtekind == RTE_SUBQUERY)
+			alone &= stream_stands_alone(rte->subquery, 0);
+		n++;
+	}
+	return alone && n == 1;
+}
+
+/* Is each group of GROUP BY a whole session? */
+static bool
+is_group_of_session(KdaSplit *split)
+{
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	foreach(lc, split->user->groupClause)
+	{
+		Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), split->user->targetList)->expr;
+
+		if (!mentions(key, split->window_rti))
+			keys = list_append_unique(keys, key);
+	}
+	/* sessions of other keys may be the same window */
+	if (split->window->by_bounds && split->per_window)
+		return false;
+	/* a join gives rows in an order of its own */
+	if (split->window->kind == KDA_WINDOW_STAGGER && !stream_stands_alone(split->user, split->window_rti))
+		return false;
+	return list_difference(keys, split->session_keys) == NIL && list_difference(split->session_keys, keys) == NIL;
+}
+
 /*---- what is kept */
 
 static bool
@@ -391,7 +505,7 @@ groups_suffice(KdaSplit *split)
 
 	if (user->groupingSets || group_key_has_srf(user) || split->window_quals)
 		return false;
-	if (split->window && !kda_window_is_aligned(split->window))
+	if (split->window && !kda_window_is_aligned(split->window) && !is_group_of_session(split))
 		return false;
 	foreach(lc, collect_aggs(user))
 	{
@@ -497,13 +611,13 @@ add_key(Query *batch, Node *expr, Oid eqop, Oid sortop, bool hashable)
 }
 
 static void
-add_time_key(Query *batch, Node *expr)
+add_plain_key(Query *batch, Node *expr)
 {
 	Oid			lt_op,
 				eq_op;
 	bool		hashable;
 
-	get_sort_group_operators(TIMESTAMPTZOID, true, true, false, &lt_op, &eq_op, NULL, &hashable);
+	get_sort_group_operators(exprType(expr), true, true, false, &lt_op, &eq_op, NULL, &hashable);
 	add_key(batch, expr, eq_op, lt_op, hashable);
 }
 
@@ -528,13 +642,20 @@ groups_batch(KdaSplit *split)
 
 	batch->targetList = NIL;
 	batch->groupClause = NIL;
-	if (split->window)
+	if (split->window && !kda_window_is_aligned(split->window))
+	{
+		/* a record by itself: the worker makes windows of them */
+		add_plain_key(batch, window_time(split));
+		add_plain_key(batch, split->window->kind == KDA_WINDOW_SESSION ? window_time(split) :
+					  kda_call("batch_row", INT8OID, list_make1(stream_ctid(split))));
+	}
+	else if (split->window)
 	{
 		split->paned = split->window->kind != KDA_WINDOW_TUMBLING;
-		add_time_key(batch, kda_call("window_start", TIMESTAMPTZOID,
+		add_plain_key(batch, kda_call("window_start", TIMESTAMPTZOID,
 									 list_make2(window_time(split), text_const(split->window_text))));
 		if (split->paned)
-			add_time_key(batch, kda_call("pane_after", TIMESTAMPTZOID, list_make1(stream_ctid(split))));
+			add_plain_key(batch, kda_call("pane_after", TIMESTAMPTZOID, list_make1(stream_ctid(split))));
 	}
 	foreach(lc, user->groupClause)
 	{
@@ -568,7 +689,17 @@ groups_batch(KdaSplit *split)
 	return batch;
 }
 
-/* State rows: the record's place, then every column that the final part needs. */
+static void
+keep_column(KdaSplit *split, Query *batch, Node *expr)
+{
+	int			n = list_length(batch->targetList);
+
+	batch->targetList = lappend(batch->targetList,
+								makeTargetEntry((Expr *) copyObject(expr), n + 1, psprintf("c%d", n), false));
+	keep(split, copyObject(expr), KDA_KEPT_FIRST - 1 + n);
+}
+
+/* State rows: the record's place, keys of sessions, then every column that the final part needs. */
 static Query *
 kept_rows_batch(KdaSplit *split)
 {
@@ -579,7 +710,6 @@ kept_rows_batch(KdaSplit *split)
 	List	   *now = NIL;
 	List	   *later = NIL;
 	ListCell   *lc;
-	int			n = 1;
 	Node	   *ctid = stream_ctid(split);
 
 	/* conditions on windows wait for them */
@@ -601,6 +731,13 @@ kept_rows_batch(KdaSplit *split)
 	vars_walker(user->limitCount, &cxt);
 	vars_walker(user->limitOffset, &cxt);
 	batch->targetList = list_make1(makeTargetEntry((Expr *) ctid, 1, "kda_row", false));
+	batch->hasTargetSRFs = false;
+	foreach(lc, split->session_keys)
+	{
+		keep_column(split, batch, lfirst(lc));
+		batch->hasTargetSRFs |= expression_returns_set(lfirst(lc));
+	}
+	split->nkeys = list_length(split->session_keys);
 	foreach(lc, cxt.vars)
 	{
 		Var		   *var = lfirst_node(Var, lc);
@@ -618,16 +755,13 @@ kept_rows_batch(KdaSplit *split)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a continuous query cannot keep values of type %s", format_type_be(var->vartype)),
 					 errhint("Name the columns one by one.")));
-		batch->targetList = lappend(batch->targetList,
-									makeTargetEntry((Expr *) copyObject(var), n + 1, psprintf("c%d", n), false));
-		keep(split, (Node *) copyObject(var), KDA_KEPT_FIRST - 1 + n);
-		n++;
+		if (!list_member(split->session_keys, var))
+			keep_column(split, batch, (Node *) var);
 	}
 	batch->groupClause = NIL;
 	batch->groupingSets = NIL;
 	batch->havingQual = NULL;
 	batch->hasAggs = false;
-	batch->hasTargetSRFs = false;
 	batch->hasWindowFuncs = false;
 	batch->windowClause = NIL;
 	batch->distinctClause = NIL;
@@ -649,7 +783,7 @@ kda_split_open_ddl(KdaSplit *split, const char *name)
 		char	   *ddl = kda_groups_table_ddl(split->batch, split->nkeys, name);
 
 		/* where each window is looked up by itself */
-		return split->per_window && split->window ? psprintf("%s; CREATE INDEX ON %s (k1)", ddl, name) : ddl;
+		return split->per_window && split->window && kda_window_is_aligned(split->window) ? psprintf("%s; CREATE INDEX ON %s (k1)", ddl, name) : ddl;
 	}
 	initStringInfo(&s);
 	appendStringInfo(&s, "CREATE TABLE %s (kda_slot smallint NOT NULL DEFAULT 0, kda_time pg_catalog.timestamptz NOT NULL, "
@@ -664,7 +798,11 @@ kda_split_open_ddl(KdaSplit *split, const char *name)
 						 kda_column_type_sql(exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
 											 exprCollation((Node *) tle->expr)));
 	}
-	appendStringInfo(&s, "); CREATE INDEX ON %s (kda_time)", name);
+	if (split->window && !kda_window_is_aligned(split->window))
+		appendStringInfo(&s, ", kda_key bigint NOT NULL); CREATE INDEX ON %s (kda_key, %s)", name,
+						 split->window->kind == KDA_WINDOW_SESSION ? "kda_time" : "kda_mark");
+	else
+		appendStringInfo(&s, "); CREATE INDEX ON %s (kda_time)", name);
 	return s.data;
 }
 
@@ -908,8 +1046,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
 		split->window_text = kda_window_format(split->window);
-		if (split->window->kind == KDA_WINDOW_SESSION || split->window->kind == KDA_WINDOW_STAGGER)
-			refuse(pstate, psprintf("a %s window", kda_window_kind_name(split->window->kind)), from.core_window->location);
+		if (split->window->kind == KDA_WINDOW_STAGGER)
+			group_by_stagger(pstate, core, from.core_window);
 	}
 
 	/* Words of ours become plain SQL. */
@@ -924,7 +1062,10 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	}
 	if (split->window)
 	{
-		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, split->window_text));
+		List	   *partition = split->window->kind == KDA_WINDOW_SESSION ? copyObject(from.core_window->partition) : NIL;
+
+		partition = (List *) kda_words_replace((Node *) partition, &words);
+		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, split->window_text, partition));
 		if (add_columns && !words.named_window && split->depth == 0)
 		{
 			add_window_columns(core);
@@ -969,6 +1110,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
 	if (query->constraintDeps)
 		group_by_dependent_columns(query);
+	if (split->window && !kda_window_is_aligned(split->window))
+		find_session_keys(split, pstate, from.core_window);
 
 	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
 	split->per_window = split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||

@@ -32,7 +32,8 @@ typedef struct KdaSplit
 	KdaStateKind state;			/* shapes groups and windows */
 	KdaWindowSpec *window;		/* shape windows */
 	char	   *window_text;	/* its description */
-	int			nkeys;			/* state groups: leading key columns of batch; windows: pane start first */
+	List	   *session_keys;	/* windows that depend on other rows: expressions of user, they are made for each */
+	int			nkeys;			/* leading key columns of batch; state groups with windows: their own come first */
 	bool		paned;			/* … and then the mark of late records, since a record is in several windows */
 	bool		per_window;		/* the final part runs once for each window: it has more than groups */
 

@@ -247,6 +247,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 		if (list_length(raw->args) > lengths)
 			read_offset(&c, spec, list_nth(raw->args, lengths), &size);
 	}
+	spec->by_bounds = raw->kind == KDA_WINDOW_SESSION && raw->partition != NIL;
 	kda_window_finish(spec);
 	return spec;
 }

@@ -91,13 +91,13 @@ kda_words_rowtime(KdaWordContext *cxt)
 }
 
 Node *
-kda_words_window_from(KdaWordContext *cxt, const char *spec)
+kda_words_window_from(KdaWordContext *cxt, const char *spec, List *keys)
 {
 	RangeFunction *from = makeNode(RangeFunction);
 
 	from->lateral = true;
-	from->functions = list_make1(list_make2(raw_function("windows",
-														 list_make2(raw_rowtime(cxt, -1), raw_string(spec)), -1),
+	from->functions = list_make1(list_make2(raw_function(keys ? "keyed_windows" : "windows",
+														 list_concat(list_make2(raw_rowtime(cxt, -1), raw_string(spec)), keys), -1),
 											NIL));
 	from->alias = makeAlias(KDA_WINDOW_ALIAS, NIL);
 	return (Node *) from;

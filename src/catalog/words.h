@@ -33,8 +33,8 @@ extern void kda_words_name_targets(List *targets);
 
 /* The record's time. */
 extern Node *kda_words_rowtime(KdaWordContext *cxt);
-/* FROM item for the windows of a record. */
-extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec);
+/* FROM item for the windows of a record; keys: raw expressions, what they are made for, NIL: GROUP BY says it. */
+extern Node *kda_words_window_from(KdaWordContext *cxt, const char *spec, List *keys);
 /* window_start, window_end as GROUP BY keys. */
 extern List *kda_words_window_keys(void);
 

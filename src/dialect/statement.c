@@ -354,6 +354,27 @@ enclosing_span(const KdaTokens *tokens, int at, int *start, int *end)
 	*end = tokens->t[i].end;
 }
 
+/* PARTITION BY … RANGE INTERVAL …, between the parentheses at open and close. */
+static void
+stagger_arguments(Parser *p, KdaWindowClause *w, int open, int close)
+{
+	static const char *const form = "STAGGER (PARTITION BY … RANGE INTERVAL '1' MINUTE)";
+	int			range = open + 3;
+
+	p->at = open + 1;
+	expect(p, "partition", form);
+	expect(p, "by", form);
+	while (range < close && !(p->tokens->t[range].depth == p->tokens->t[open].depth + 1 && kda_token_is(p->tokens, range, "range")))
+		range++;
+	if (range == open + 3 || range + 1 >= close)
+	{
+		p->at = Min(range, close);
+		unexpected(p, form);
+	}
+	w->partition = expressions(p, open + 3, range);
+	w->args = expressions(p, range + 1, close);
+}
+
 KdaWindowClause *
 kda_window_clause(const char *source, char *copy, KdaTokens *tokens, int at, int *after)
 {
@@ -378,8 +399,9 @@ kda_window_clause(const char *source, char *copy, KdaTokens *tokens, int at, int
 	open = p.at;
 	expect_char(&p, '(', "For example WINDOWED BY TUMBLING (INTERVAL '1' MINUTE)");
 	close = closing(&p, open);
-	if (w->kind == KDA_WINDOW_TUMBLING || w->kind == KDA_WINDOW_SLIDING ||
-		w->kind == KDA_WINDOW_CUMULATING || w->kind == KDA_WINDOW_SESSION)
+	if (w->kind == KDA_WINDOW_STAGGER)
+		stagger_arguments(&p, w, open, close);
+	else
 	{
 		if (close == open + 1)
 		{

@@ -49,6 +49,8 @@
 /* Attribute of kda_storage.query_progress: see sql/. */
 #define KDA_PROGRESS_FRONTIER	3
 
+#define ENDED_AT_ONCE	100000	/* sessions whose rows are given by one run of the final part */
+
 /* What a sink gets with each row. */
 typedef struct Emission
 {
@@ -512,6 +514,7 @@ static void
 refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *edata)
 {
 	char	   *json = NULL;
+	KdaTime		time = bounds->timed ? bounds->upto - 1 : bounds->leaving ? bounds->upto : KDA_NO_TIME;
 
 	if (bounds->tids)
 	{
@@ -519,14 +522,17 @@ refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *eda
 		TupleTableSlot *slot = table_slot_create(rel, NULL);
 
 		if (table_tuple_fetch_row_version(rel, &bounds->tids[0], GetActiveSnapshot(), slot))
+		{
 			json = slot_json(slot, KDA_OPEN_FIRST_KEY - 1);
+			if (kda_query_has_sessions(query))
+				time = kda_groups_tuple_end(query->groups, slot) - 1;
+		}
 		ExecDropSingleTupleTableSlot(slot);
 		table_close(rel, NoLock);
 	}
 	else
 		json = psprintf("{\"window_end\":\"%s\"}", timestamptz_to_str(bounds->upto));
-	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL,
-				  bounds->timed ? bounds->upto - 1 : bounds->leaving ? bounds->upto : KDA_NO_TIME, json, json ? strlen(json) : 0, query->relid);
+	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL, time, json, json ? strlen(json) : 0, query->relid);
 }
 
 static Tuplestorestate *final_rows(KdaQuery *query, const KdaPlanBounds *bounds);
@@ -546,11 +552,18 @@ append_rows(KdaQuery *query, Tuplestorestate *to, const KdaPlanBounds *bounds)
 	tuplestore_end(some);
 }
 
+/* Ends of windows within the bounds, ascending. */
 static KdaTime *
-window_ends(KdaQuery *query, KdaTime upto, int *n)
+window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
 {
-	return query->groups ? kda_groups_window_ends(query->groups, upto, n) :
-		kda_kept_window_ends(query->kept, upto, n);
+	KdaTime    *ends = query->groups ? kda_groups_window_ends(query->groups, bounds->upto, n) :
+		kda_kept_window_ends(query->kept, bounds->upto, n);
+	int			before = 0;
+
+	while (before < *n && ends[before] <= bounds->after)
+		before++;
+	*n -= before;
+	return memcpy(palloc(sizeof(KdaTime) * (*n + 1)), ends + before, sizeof(KdaTime) * *n);
 }
 
 /* Can single keys of a window be asked for? */
@@ -626,21 +639,30 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 	}
 	if (bounds->timed && bounds->tids == NULL)
 	{
-		KdaTime    *ends = window_ends(query, bounds->upto, &n);
+		KdaTime    *ends = window_ends(query, bounds, &n);
+		int			keys;
 
 		if (n > 1)
 		{
 			KdaPlanBounds one = *bounds;
 
-			ends = memcpy(palloc(sizeof(KdaTime) * n), ends, sizeof(KdaTime) * n);
 			for (int i = 0; i < n && query->failure == NULL; i++)
 			{
-				if (ends[i] <= bounds->after)
-					continue;
 				one.upto = ends[i];
 				append_rows(query, rows, &one);
 				one.after = ends[i];
 			}
+			return;
+		}
+		if (n == 1 && query->kept && (keys = kda_kept_count_ending(query->kept, ends[0])) > 1)
+		{
+			/* sessions of several keys */
+			for (int i = 0; i < keys && query->failure == NULL; i++)
+			{
+				kda_kept_only(query->kept, ends[0], i);
+				append_rows(query, rows, bounds);
+			}
+			kda_kept_only(query->kept, ends[0], -1);
 			return;
 		}
 		if (n == 1 && keys_are_separate(query))
@@ -660,7 +682,7 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 	for (int i = 0; i < n; i++)
 	{
 		tuples[i].tid = bounds->tids[i];
-		tuples[i].hash = i;		/* endless groups: each tuple is a key of its own */
+		tuples[i].hash = i;		/* endless groups, sessions: each tuple is a key of its own */
 	}
 	if (bounds->timed)
 	{
@@ -776,15 +798,50 @@ emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool 
 	kda_current_query = NULL;
 }
 
+/* Sessions in groups: the cache knows where those are that have ended. */
+static void
+emit_ended(KdaQuery *query, KdaTime frontier)
+{
+	KdaPlanBounds bounds = {.timed = false,.after = KDA_NO_TIME,.upto = KDA_END_TIME};
+	int			n;
+	ItemPointer tids = kda_groups_ended(query->groups, frontier, &n);
+
+	for (int from = 0; from < n && query->failure == NULL; from += ENDED_AT_ONCE)
+	{
+		bounds.tids = tids + from;
+		bounds.ntids = Min(n - from, ENDED_AT_ONCE);
+		emit_final(query, &bounds, query->frontier, true);
+	}
+	pfree(tids);
+}
+
+KdaTime
+kda_query_closed_upto(const KdaQuery *query, KdaTime watermark)
+{
+	/* a row at exactly the gap is not late yet when the watermark has reached the end of its session */
+	return kda_query_has_sessions(query) && query->window.kind == KDA_WINDOW_SESSION && !TIMESTAMP_NOT_FINITE(watermark) ?
+		watermark - 1 : watermark;
+}
+
 void
 kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 {
 	KdaPlanBounds bounds = {.timed = true,.after = query->frontier,.upto = frontier};
 
 	kda_query_prepare_state(query);
+	/* after a restart windows may close before a record comes */
+	if (query->groups)
+		kda_groups_prepare(query->groups);
 	if ((query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
 		return;
-	emit_final(query, &bounds, query->frontier, true);
+	if (query->groups && kda_query_has_sessions(query))
+		emit_ended(query, frontier);
+	else
+	{
+		if (query->kept)
+			kda_kept_begin_closing(query->kept, frontier);
+		emit_final(query, &bounds, query->frontier, true);
+	}
 	if (query->failure)
 		return;
 	kda_current_query = query;
@@ -817,7 +874,43 @@ kda_query_mark(const KdaQuery *query, int row)
 	return Max(query->stream->batch->shard_wm[row], query->frontier);
 }
 
+bool
+kda_query_is_late(KdaQuery *query, int row)
+{
+	KdaBatch   *batch = query->stream->batch;
+	KdaTime		t = batch->rowtime[row];
+
+	/* an infinite time is in one window that never ends, or not in any */
+	if (TIMESTAMP_NOT_FINITE(t) && query->window.kind != KDA_WINDOW_TUMBLING)
+		return true;
+	/* whether it joins a session that has closed depends on other rows: what is earlier than the watermark may not */
+	if (query->window.kind == KDA_WINDOW_SESSION)
+		return t < batch->shard_wm[row] || t <= query->frontier;
+	return kda_window_last_end(&query->window, t) <= kda_query_mark(query, row);
+}
+
 /*---- functions that stand in final parts */
+
+PG_FUNCTION_INFO_V1(kda_closing);
+
+/* kda.closing(query_id) → boolean: true while the worker emits closed windows of the query, which kda.closing_sessions() gives then */
+Datum
+kda_closing(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0));
+}
+
+PG_FUNCTION_INFO_V1(kda_closing_sessions);
+
+/* kda.closing_sessions(query_id) → (window_start, window_end, kda_key): sessions that close; none outside of kda.closing() */
+Datum
+kda_closing_sessions(PG_FUNCTION_ARGS)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	if (closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0) && kda_current_query->kept)
+		kda_kept_put_closing(kda_current_query->kept, (ReturnSetInfo *) fcinfo->resultinfo);
+	return (Datum) 0;
+}
 
 PG_FUNCTION_INFO_V1(kda_window_closed);
 
@@ -837,11 +930,9 @@ kda_window_revision(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(0);
 }
 
-PG_FUNCTION_INFO_V1(kda_pane_after);
-
-/* kda.pane_after(tid) → timestamptz: of the record at that place in the batch, for the query that runs */
-Datum
-kda_pane_after(PG_FUNCTION_ARGS)
+/* The row in the batch of the query that runs. */
+static int
+row_of_argument(FunctionCallInfo fcinfo, const char *function)
 {
 	KdaQuery   *query = kda_current_query;
 	int			row = PG_ARGISNULL(0) ? -1 : kda_tid_to_row((ItemPointer) PG_GETARG_POINTER(0));
@@ -850,8 +941,29 @@ kda_pane_after(PG_FUNCTION_ARGS)
 	if (batch == NULL || row < 0 || row >= batch->nrows)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("kda.pane_after() is known only inside a worker")));
-	PG_RETURN_TIMESTAMPTZ(kda_window_after(&query->window, batch->rowtime[row], kda_query_mark(query, row)));
+				 errmsg("%s is known only inside a worker", function)));
+	return row;
+}
+
+PG_FUNCTION_INFO_V1(kda_batch_row);
+
+/* kda.batch_row(tid) → bigint: the record's place in the batch, in order of arrival */
+Datum
+kda_batch_row(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(row_of_argument(fcinfo, "kda.batch_row()"));
+}
+
+PG_FUNCTION_INFO_V1(kda_pane_after);
+
+/* kda.pane_after(tid) → timestamptz: of the record at that place in the batch, for the query that runs */
+Datum
+kda_pane_after(PG_FUNCTION_ARGS)
+{
+	int			row = row_of_argument(fcinfo, "kda.pane_after()");
+	KdaQuery   *query = kda_current_query;
+
+	PG_RETURN_TIMESTAMPTZ(kda_window_after(&query->window, query->stream->batch->rowtime[row], kda_query_mark(query, row)));
 }
 
 PG_FUNCTION_INFO_V1(kda_frontier);

@@ -26,6 +26,7 @@
 #include "parser/parse_agg.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
+#include "query/sessions.h"
 #include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -40,6 +41,7 @@
 #include "utils/typcache.h"
 
 #define NPARTITIONS		64
+#define MIN_SESSION_BUCKET	(10 * USECS_PER_SEC)
 
 /*---- hash tables */
 
@@ -105,29 +107,31 @@ mix(uint64 x)
 	return x;
 }
 
-static uint64
-hash_keys(KdaGroups *groups)
+uint64
+kda_keys_hash(KdaKeySpec *keys, int n, const Datum *values, const bool *nulls)
 {
 	uint64		h = 0;
 
-	for (int i = 0; i < groups->nkeys; i++)
+	for (int i = 0; i < n; i++)
 	{
-		KdaKeySpec *key = &groups->keys[i];
+		KdaKeySpec *key = &keys[i];
 		uint64		k;
 
-		if (groups->probe_nulls[i])
+		if (nulls[i])
 			k = 0x9e3779b9;
 		else if (key->kind == KDA_KEY_BITS)
-			k = mix((uint64) groups->probe_values[i] + i);
+			k = mix((uint64) values[i] + i);
 		else if (key->kind == KDA_KEY_BYTES)
 		{
-			struct varlena *v = (struct varlena *) DatumGetPointer(groups->probe_values[i]);
+			struct varlena *v = (struct varlena *) DatumGetPointer(values[i]);
 
 			k = hash_bytes_extended((unsigned char *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v), 0);
 		}
+		else if (key->hash == NULL)
+			k = 0;				/* the type has none; equality alone has to do */
 		else
 		{
-			key->hash->args[0].value = groups->probe_values[i];
+			key->hash->args[0].value = values[i];
 			key->hash->args[0].isnull = false;
 			key->hash->isnull = false;
 			k = DatumGetUInt64(FunctionCallInvoke(key->hash));
@@ -135,6 +139,12 @@ hash_keys(KdaGroups *groups)
 		h = mix((h << 7 | h >> 57) ^ k);
 	}
 	return h;
+}
+
+static inline uint64
+hash_keys(KdaGroups *groups)
+{
+	return kda_keys_hash(groups->keys, groups->nkeys, groups->probe_values, groups->probe_nulls);
 }
 
 static inline bool
@@ -155,6 +165,12 @@ key_equal(KdaKeySpec *key, Datum a, Datum b)
 	key->eq->args[0].isnull = key->eq->args[1].isnull = false;
 	key->eq->isnull = false;
 	return DatumGetBool(FunctionCallInvoke(key->eq));
+}
+
+bool
+kda_key_equal(KdaKeySpec *key, Datum a, Datum b)
+{
+	return key_equal(key, a, b);
 }
 
 static bool
@@ -187,8 +203,8 @@ make_call(MemoryContext context, Oid function, int nargs, Oid collation, Node *c
 	return fcinfo;
 }
 
-static void
-make_key(KdaGroups *groups, KdaKeySpec *key, Node *expr)
+void
+kda_key_make(MemoryContext context, KdaKeySpec *key, Node *expr)
 {
 	TypeCacheEntry *entry;
 
@@ -224,19 +240,18 @@ make_key(KdaGroups *groups, KdaKeySpec *key, Node *expr)
 			break;
 	}
 	key->kind = KDA_KEY_FUNCTION;
-	key->eq = make_call(groups->context, entry->eq_opr_finfo.fn_oid, 2, key->collation, NULL, NULL);
+	key->eq = make_call(context, entry->eq_opr_finfo.fn_oid, 2, key->collation, NULL, NULL);
 	if (OidIsValid(entry->hash_extended_proc_finfo.fn_oid))
 	{
-		key->hash = make_call(groups->context, entry->hash_extended_proc_finfo.fn_oid, 2, key->collation, NULL, NULL);
+		key->hash = make_call(context, entry->hash_extended_proc_finfo.fn_oid, 2, key->collation, NULL, NULL);
 		key->hash->args[1].value = Int64GetDatum(0);
 	}
-	else
-		key->hash = make_call(groups->context, entry->hash_proc, 1, key->collation, NULL, NULL);
+	else if (OidIsValid(entry->hash_proc))
+		key->hash = make_call(context, entry->hash_proc, 1, key->collation, NULL, NULL);
 }
 
-/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
-static Datum
-copy_value(Datum d, bool byval, int16 len)
+Datum
+kda_copy_value(Datum d, bool byval, int16 len)
 {
 	if (!byval && len == -1 &&
 		(VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)) || VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(d)) ||
@@ -311,6 +326,13 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	spec->trans = make_call(groups->context, form->aggtransfn, nargs + 1, aggref->inputcollid,
 							(Node *) groups->aggstate, (Node *) expr);
 	spec->strict = spec->trans->flinfo->fn_strict;
+	if (groups->sessions)
+	{
+		build_aggregate_transfn_expr(&transtype, 1, 0, false, transtype, aggref->inputcollid, form->aggcombinefn,
+									 InvalidOid, &expr, &inv);
+		spec->combine = make_call(groups->context, form->aggcombinefn, 2, aggref->inputcollid,
+								  (Node *) groups->aggstate, (Node *) expr);
+	}
 	if (spec->internal)
 	{
 		build_aggregate_serialfn_expr(form->aggserialfn, &expr);
@@ -331,6 +353,38 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
+}
+
+/* What a function has made of a state takes its place; its memory is the bucket's. */
+static void
+replace_state(KdaAggSpec *spec, MemoryContext bucket, Datum *value, bool *isnull, Datum result, bool result_null)
+{
+	if (!spec->byval && DatumGetPointer(result) != DatumGetPointer(*value))
+	{
+		Datum		was = *value;
+		bool		was_null = *isnull;
+
+		if (!result_null)
+		{
+			MemoryContext old = MemoryContextSwitchTo(bucket);
+
+			if (!(DatumIsReadWriteExpandedObject(result, false, spec->len) &&
+				  MemoryContextGetParent(DatumGetEOHP(result)->eoh_context) == bucket))
+				result = kda_copy_value(result, spec->byval, spec->len);
+			MemoryContextSwitchTo(old);
+		}
+		else
+			result = (Datum) 0;
+		if (!was_null)
+		{
+			if (DatumIsReadWriteExpandedObject(was, false, spec->len))
+				DeleteExpandedObject(was);
+			else
+				pfree(DatumGetPointer(was));
+		}
+	}
+	*value = result;
+	*isnull = result_null;
 }
 
 /* As core's advance_transition_function, with the state in the group's bucket. */
@@ -354,7 +408,7 @@ call_transition(KdaGroups *groups, KdaGroup *g, KdaAggSpec *spec, Datum *value, 
 			if (!spec->init_null)
 				return;			/* the state has become NULL for good */
 			old = MemoryContextSwitchTo(bucket);
-			*value = copy_value(args[0], spec->byval, spec->len);
+			*value = kda_copy_value(args[0], spec->byval, spec->len);
 			*isnull = false;
 			MemoryContextSwitchTo(old);
 			return;
@@ -371,30 +425,46 @@ call_transition(KdaGroups *groups, KdaGroup *g, KdaAggSpec *spec, Datum *value, 
 	}
 	fcinfo->isnull = false;
 	result = FunctionCallInvoke(fcinfo);
-	if (!spec->byval && DatumGetPointer(result) != DatumGetPointer(*value))
-	{
-		Datum		was = *value;
-		bool		was_null = *isnull;
+	replace_state(spec, bucket, value, isnull, result, fcinfo->isnull);
+	MemoryContextSwitchTo(old);
+}
 
-		if (!fcinfo->isnull)
+/* The states of two groups become one: as core's advance_combine_function, with the result in the first one's bucket. */
+void
+kda_group_combine(KdaGroups *groups, KdaGroup *g, KdaGroup *other, int agg)
+{
+	KdaAggSpec *spec = &groups->aggs[agg];
+	FunctionCallInfo fcinfo = spec->combine;
+	int			att = groups->nkeys + agg;
+	Datum	   *value = &g->values[att];
+	bool	   *isnull = &kda_group_nulls(groups, g)[att];
+	bool		other_null = kda_group_nulls(groups, other)[att];
+	MemoryContext old;
+	Datum		result;
+
+	if (fcinfo->flinfo->fn_strict)
+	{
+		if (other_null)
+			return;
+		if (*isnull)
 		{
-			MemoryContextSwitchTo(bucket);
-			if (!(DatumIsReadWriteExpandedObject(result, false, spec->len) &&
-				  MemoryContextGetParent(DatumGetEOHP(result)->eoh_context) == bucket))
-				result = copy_value(result, spec->byval, spec->len);
-		}
-		else
-			result = (Datum) 0;
-		if (!was_null)
-		{
-			if (DatumIsReadWriteExpandedObject(was, false, spec->len))
-				DeleteExpandedObject(was);
-			else
-				pfree(DatumGetPointer(was));
+			/* core knows no strict combine functions of internal states */
+			old = MemoryContextSwitchTo(g->bucket->context);
+			*value = kda_copy_value(other->values[att], spec->byval, spec->len);
+			*isnull = false;
+			MemoryContextSwitchTo(old);
+			return;
 		}
 	}
-	*value = result;
-	*isnull = fcinfo->isnull;
+	groups->aggcontext->ecxt_per_tuple_memory = g->bucket->context;
+	old = MemoryContextSwitchTo(groups->aggstate->tmpcontext->ecxt_per_tuple_memory);
+	fcinfo->args[0].value = *value;
+	fcinfo->args[0].isnull = *isnull;
+	fcinfo->args[1].value = MakeExpandedObjectReadOnly(other->values[att], other_null, spec->len);
+	fcinfo->args[1].isnull = other_null;
+	fcinfo->isnull = false;
+	result = FunctionCallInvoke(fcinfo);
+	replace_state(spec, g->bucket->context, value, isnull, result, fcinfo->isnull);
 	MemoryContextSwitchTo(old);
 }
 
@@ -538,6 +608,9 @@ bucket_key(KdaGroups *groups, const Datum *values, const bool *nulls, uint64 has
 {
 	if (groups->query->shape != KDA_SHAPE_WINDOWS)
 		return hash % NPARTITIONS;
+	/* sessions that are touched at about the same time come to an end at about the same time */
+	if (groups->sessions)
+		return kda_floor_to(DatumGetTimestampTz(values[0]), Max(groups->query->window.size, MIN_SESSION_BUCKET));
 	return nulls[0] ? PG_INT64_MIN : DatumGetTimestampTz(values[0]);
 }
 
@@ -548,20 +621,19 @@ bucket_key(KdaGroups *groups, const Datum *values, const bool *nulls, uint64 has
 
 /*---- groups */
 
-static KdaGroup *
-new_group(KdaGroups *groups, uint64 hash)
+KdaGroup *
+kda_group_make(KdaGroups *groups, uint64 hash)
 {
 	int			n = groups->nkeys + groups->naggs;
 	KdaBucket  *bucket = find_bucket(groups, bucket_key(groups, groups->probe_values, groups->probe_nulls, hash));
 	MemoryContext old = MemoryContextSwitchTo(bucket->context);
 	KdaGroup   *g = palloc(offsetof(KdaGroup, values) + n * (sizeof(Datum) + sizeof(bool)));
 	bool	   *nulls = kda_group_nulls(groups, g);
-	KdaGroupEntry *entry;
-	bool		found;
 
 	g->hash = hash;
 	g->bucket = bucket;
-	g->dirty = g->reread = false;
+	g->dirty = g->reread = g->gone = false;
+	g->session = NULL;
 	ItemPointerSetInvalid(&g->tid);
 	for (int i = 0; i < groups->nkeys; i++)
 	{
@@ -573,7 +645,7 @@ new_group(KdaGroups *groups, uint64 hash)
 		else if (key->byval)
 			g->values[i] = groups->probe_values[i];
 		else
-			g->values[i] = copy_value(groups->probe_values[i], false, key->len);
+			g->values[i] = kda_copy_value(groups->probe_values[i], false, key->len);
 	}
 	for (int i = 0; i < groups->naggs; i++)
 	{
@@ -584,29 +656,48 @@ new_group(KdaGroups *groups, uint64 hash)
 			datumCopy(spec->init, spec->byval, spec->len);
 	}
 	MemoryContextSwitchTo(old);
-	entry = kda_group_table_insert_hash(groups->table, NULL, (uint32) hash, &found);
-	Assert(!found);
-	entry->group = g;
 	dlist_push_tail(&bucket->groups, &g->node);
 	bucket->nresident++;
 	groups->nresident++;
 	return g;
 }
 
+static KdaGroup *
+new_group(KdaGroups *groups, uint64 hash)
+{
+	KdaGroup   *g = kda_group_make(groups, hash);
+	bool		found;
+
+	kda_group_table_insert_hash(groups->table, NULL, (uint32) hash, &found)->group = g;
+	Assert(!found);
+	return g;
+}
+
 void
 kda_groups_remove(KdaGroups *groups, KdaGroup *g)
 {
-	KdaGroupEntry *entry = kda_group_table_lookup_hash(groups->table, g, (uint32) g->hash);
+	KdaGroupEntry *entry = groups->sessions ? NULL :
+		kda_group_table_lookup_hash(groups->table, g, (uint32) g->hash);
 
 	if (entry)
 		kda_group_table_delete_item(groups->table, entry);
 	dlist_delete(&g->node);
 	g->bucket->nresident--;
+	g->bucket->ngarbage++;
 	groups->nresident--;
 }
 
-static void
-set_states(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot)
+void
+kda_group_restore(KdaGroups *groups, KdaGroup *g)
+{
+	dlist_push_tail(&g->bucket->groups, &g->node);
+	g->bucket->nresident++;
+	g->bucket->ngarbage--;
+	groups->nresident++;
+}
+
+void
+kda_group_set_states(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot)
 {
 	bool	   *nulls = kda_group_nulls(groups, g);
 
@@ -620,8 +711,8 @@ set_states(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot)
 	}
 }
 
-static void
-set_probe(KdaGroups *groups, TupleTableSlot *slot)
+void
+kda_groups_set_probe(KdaGroups *groups, TupleTableSlot *slot)
 {
 	for (int i = 0; i < groups->nkeys; i++)
 	{
@@ -715,7 +806,7 @@ read_back(KdaGroups *groups, uint64 hash)
 			continue;
 		g = new_group(groups, hash);
 		g->tid = e->tid;
-		set_states(groups, g, slot);
+		kda_group_set_states(groups, g, slot);
 		remove_evicted(groups, head, &g->tid);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -723,13 +814,34 @@ read_back(KdaGroups *groups, uint64 hash)
 	return g;
 }
 
+void
+kda_group_dirty(KdaGroups *groups, KdaGroup *g)
+{
+	if (g->dirty)
+		return;
+	if (groups->ndirty == groups->dirty_room)
+	{
+		groups->dirty_room = Max(1024, groups->dirty_room * 2);
+		groups->dirty = groups->dirty ?
+			repalloc_huge(groups->dirty, sizeof(KdaGroup *) * groups->dirty_room) :
+			MemoryContextAllocHuge(groups->context, sizeof(KdaGroup *) * groups->dirty_room);
+	}
+	groups->dirty[groups->ndirty++] = g;
+	g->dirty = true;
+	g->bucket->last_used = groups->transaction;
+}
+
 KdaGroup *
 kda_groups_touch(KdaGroups *groups)
 {
-	uint64		hash = hash_keys(groups);
-	KdaGroupEntry *entry = kda_group_table_lookup_hash(groups->table, NULL, (uint32) hash);
+	uint64		hash;
+	KdaGroupEntry *entry;
 	KdaGroup   *g;
 
+	if (groups->sessions)
+		return kda_session_group(groups);
+	hash = hash_keys(groups);
+	entry = kda_group_table_lookup_hash(groups->table, NULL, (uint32) hash);
 	if (likely(entry != NULL))
 		g = entry->group;
 	else
@@ -738,19 +850,7 @@ kda_groups_touch(KdaGroups *groups)
 		if (g == NULL)
 			g = new_group(groups, hash);
 	}
-	if (!g->dirty)
-	{
-		if (groups->ndirty == groups->dirty_room)
-		{
-			groups->dirty_room = Max(1024, groups->dirty_room * 2);
-			groups->dirty = groups->dirty ?
-				repalloc_huge(groups->dirty, sizeof(KdaGroup *) * groups->dirty_room) :
-				MemoryContextAllocHuge(groups->context, sizeof(KdaGroup *) * groups->dirty_room);
-		}
-		groups->dirty[groups->ndirty++] = g;
-		g->dirty = true;
-		g->bucket->last_used = groups->transaction;
-	}
+	kda_group_dirty(groups, g);
 	return g;
 }
 
@@ -777,18 +877,24 @@ load(KdaGroups *groups, Relation rel)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		uint64		hash;
+		bool		resident = groups->nresident % 256 != 0 || memory_used(groups) < groups->budget / 2;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(groups->temp);
 		slot_getallattrs(slot);
-		set_probe(groups, slot);
+		kda_groups_set_probe(groups, slot);
+		if (groups->sessions)
+		{
+			kda_session_group_load(groups, slot, resident);
+			continue;
+		}
 		hash = hash_keys(groups);
-		if (groups->nresident % 256 != 0 || memory_used(groups) < groups->budget / 2)
+		if (resident)
 		{
 			KdaGroup   *g = new_group(groups, hash);
 
 			g->tid = slot->tts_tid;
-			set_states(groups, g, slot);
+			kda_group_set_states(groups, g, slot);
 		}
 		else
 			add_evicted(groups, hash, &slot->tts_tid,
@@ -837,12 +943,14 @@ kda_groups_create(KdaQuery *query, Size budget)
 	groups->aggs = MemoryContextAllocZero(context, sizeof(KdaAggSpec) * (groups->naggs + 1));
 	groups->probe_values = MemoryContextAllocZero(context, sizeof(Datum) * (groups->nkeys + 1));
 	groups->probe_nulls = MemoryContextAllocZero(context, sizeof(bool) * (groups->nkeys + 1));
+	if (query->shape == KDA_SHAPE_WINDOWS && !kda_window_is_aligned(&query->window))
+		kda_session_groups_init(groups);
 	foreach(lc, batch->targetList)
 	{
 		Node	   *expr = (Node *) lfirst_node(TargetEntry, lc)->expr;
 
 		if (i < groups->nkeys)
-			make_key(groups, &groups->keys[i], expr);
+			kda_key_make(groups->context, &groups->keys[i], expr);
 		else
 			make_agg(groups, &groups->aggs[i - groups->nkeys], castNode(Aggref, expr));
 		i++;
@@ -863,6 +971,8 @@ kda_groups_forget(KdaGroups *groups)
 	MemoryContextReset(groups->state);
 	groups->table = kda_group_table_create(groups->state, 256, groups);
 	groups->evicted = kda_evicted_create(groups->state, 16, NULL);
+	if (groups->sessions)
+		kda_sessions_forget(groups->sessions);
 	groups->nevicted = 0;
 	groups->buckets = NULL;
 	groups->nbucket_slots = groups->nbuckets = 0;
@@ -897,7 +1007,7 @@ reread(KdaGroups *groups, KdaGroup *g, Relation rel, TupleTableSlot *slot)
 	if (!table_tuple_fetch_row_version(rel, &g->tid, SnapshotAny, slot))
 		elog(ERROR, "a group of %s has vanished from its table", groups->query->name);
 	slot_getallattrs(slot);
-	set_states(groups, g, slot);
+	kda_group_set_states(groups, g, slot);
 }
 
 void
@@ -909,6 +1019,11 @@ kda_groups_abort_query(KdaGroups *groups)
 
 	if (!groups->bound)
 		return;
+	if (groups->sessions)
+	{
+		kda_session_groups_abort(groups);
+		return;
+	}
 	for (int i = groups->nundo - 1; i >= groups->undo_mark; i--)
 	{
 		groups->undo[i].group->tid = groups->undo[i].old;
@@ -939,11 +1054,44 @@ evict(KdaGroups *groups, KdaBucket *b)
 	{
 		KdaGroup   *g = dlist_container(KdaGroup, node, iter.cur);
 
-		add_evicted(groups, g->hash, &g->tid, b);
+		if (groups->sessions)
+			kda_session_group_evict(g);
+		else
+			add_evicted(groups, g->hash, &g->tid, b);
 		kda_groups_remove(groups, g);
 	}
 	dlist_init(&b->groups);
 	MemoryContextReset(b->context);
+	b->ngarbage = 0;
+}
+
+/* slot: of the hash table, where it is. */
+static void
+drop_bucket(KdaGroups *groups, KdaBucket *b, int slot)
+{
+	KdaBucket **link;
+
+	for (link = &groups->buckets[slot]; *link != b; link = &(*link)->hash_next)
+		;
+	*link = b->hash_next;
+	MemoryContextDelete(b->context);
+	if (groups->last_bucket == b)
+		groups->last_bucket = NULL;
+	pfree(b);
+	groups->nbuckets--;
+}
+
+/* Sessions leave their buckets one by one: what is mostly garbage makes room. */
+static void
+tidy(KdaGroups *groups)
+{
+	FOREACH_BUCKET(groups, b)
+	{
+		if (b->nresident == 0)
+			drop_bucket(groups, b, i_);
+		else if (b->ngarbage > Max(b->nresident, 100))
+			evict(groups, b);
+	}
 }
 
 /* All groups are clean here: buckets that have not been used for longest go first. */
@@ -956,6 +1104,8 @@ kda_groups_at_commit(KdaGroups *groups)
 		kda_groups_forget(groups);	/* its query has failed */
 	if (!groups->bound)
 		return;
+	if (groups->sessions)
+		tidy(groups);
 	while (memory_used(groups) > groups->budget)
 	{
 		KdaBucket  *oldest = NULL;
@@ -978,8 +1128,9 @@ kda_groups_at_abort(KdaGroups *groups)
 void
 kda_groups_stats(KdaGroups *groups, int64 *ngroups, int64 *nwindows, int64 *bytes)
 {
-	*ngroups = groups->nresident + groups->nevicted;
-	*nwindows = groups->query->shape == KDA_SHAPE_WINDOWS ? groups->nbuckets : 0;
+	*ngroups = groups->sessions ? groups->sessions->nsessions : groups->nresident + groups->nevicted;
+	*nwindows = groups->sessions ? groups->sessions->nsessions :
+		groups->query->shape == KDA_SHAPE_WINDOWS ? groups->nbuckets : 0;
 	*bytes = memory_used(groups);
 }
 
@@ -991,6 +1142,8 @@ kda_groups_min_window_end(KdaGroups *groups)
 	KdaTime		start,
 				end;
 
+	if (groups->sessions)
+		return kda_sessions_min_end(groups->sessions);
 	FOREACH_BUCKET(groups, b)
 		if (b->nresident + b->nevicted > 0 && kda_window_next(&query->window, b->key, query->frontier, &start, &end))
 			least = Min(least, end);
@@ -1042,7 +1195,7 @@ kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n)
 uint32
 kda_groups_hash_tuple(KdaGroups *groups, TupleTableSlot *slot, int first_key)
 {
-	set_probe(groups, slot);
+	kda_groups_set_probe(groups, slot);
 	for (int i = 0; i < first_key; i++)
 		groups->probe_nulls[i] = true;
 	return (uint32) hash_keys(groups);
@@ -1056,20 +1209,18 @@ by_tid(const void *a, const void *b)
 	return ItemPointerCompare((ItemPointer) a, (ItemPointer) b);
 }
 
-void
-kda_groups_close(KdaGroups *groups, KdaTime frontier)
+/* Groups of windows that end at or before frontier: forgotten.  Gives the addresses of their tuples. */
+static ItemPointer
+close_buckets(KdaGroups *groups, KdaTime frontier, int64 *ntids)
 {
 	int64		room = groups->nresident + groups->nevicted;
-	ItemPointerData *tids = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(ItemPointerData) * (room + 1));
+	ItemPointer tids = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(ItemPointerData) * (room + 1));
 	int64		n = 0;
-	Relation	rel;
-	Snapshot	snapshot;
 
 	FOREACH_BUCKET(groups, b)
 	{
 		KdaTime		end = kda_window_last_end(&groups->query->window, b->key);
 		dlist_mutable_iter iter;
-		KdaBucket **link;
 
 		if (end > frontier)
 			continue;
@@ -1100,20 +1251,25 @@ kda_groups_close(KdaGroups *groups, KdaTime frontier)
 				remove_evicted(groups, kda_evicted_lookup(groups->evicted, hashes[i]), &tids[n - nhashes + i]);
 			pfree(hashes);
 		}
-		for (link = &groups->buckets[i_]; *link != b; link = &(*link)->hash_next)
-			;
-		*link = b->hash_next;
-		MemoryContextDelete(b->context);
-		if (groups->last_bucket == b)
-			groups->last_bucket = NULL;
-		pfree(b);
-		groups->nbuckets--;
+		drop_bucket(groups, b, i_);
 	}
+	*ntids = n;
+	return tids;
+}
+
+void
+kda_groups_close(KdaGroups *groups, KdaTime frontier)
+{
+	int64		n;
+	ItemPointer tids = groups->sessions ? kda_session_groups_close(groups, frontier, &n) :
+		close_buckets(groups, frontier, &n);
+
 	if (n > 0)
 	{
+		Relation	rel = table_open(groups->query->open_rel, RowExclusiveLock);
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
 		qsort(tids, n, sizeof(ItemPointerData), by_tid);
-		rel = table_open(groups->query->open_rel, RowExclusiveLock);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		for (int64 i = 0; i < n; i++)
 		{
 			if (i % 1024 == 0)

@@ -51,6 +51,7 @@ typedef struct KdaAggSpec
 	Datum		init;
 	bool		init_null;
 	FunctionCallInfo trans;		/* state, arguments */
+	FunctionCallInfo combine;	/* state, another one; sessions: others have none */
 	FunctionCallInfo serial;
 	FunctionCallInfo deserial;
 } KdaAggSpec;
@@ -80,6 +81,7 @@ typedef struct KdaBucket
 	dlist_head	groups;			/* resident ones */
 	int64		nresident;
 	int64		nevicted;
+	int64		ngarbage;		/* groups that are gone, whose memory is still here */
 	uint64		last_used;		/* number of the transaction */
 	struct KdaBucket *hash_next;
 } KdaBucket;
@@ -92,6 +94,8 @@ typedef struct KdaGroup
 	ItemPointerData tid;		/* in the open table; invalid: not stored yet */
 	bool		dirty;			/* memory is ahead of the table */
 	bool		reread;			/* kda_groups_abort_query: has to be read again */
+	bool		gone;			/* sessions: part of another one now; dirty until its tuple is deleted */
+	struct KdaSession *session; /* sessions and stagger windows, else NULL */
 	Datum		values[FLEXIBLE_ARRAY_MEMBER];	/* keys, states; then the null flags */
 } KdaGroup;
 
@@ -116,6 +120,7 @@ struct KdaGroups
 	KdaKeySpec *keys;
 	KdaAggSpec *aggs;
 	bool		any_internal;
+	struct KdaSessions *sessions;	/* windows that depend on other rows: what finds the groups; else NULL */
 
 	bool		bound;			/* memory reflects the table */
 	Oid			file;			/* of the table that it reflects */
@@ -179,6 +184,43 @@ extern uint32 kda_groups_hash_tuple(KdaGroups *groups, TupleTableSlot *slot, int
 
 /* Marks where an attempt (a subtransaction) begins. */
 extern void kda_groups_begin_attempt(KdaGroups *groups);
+
+/*---- of use to sessions, too: keys */
+
+/* expr: whose values are the key. */
+extern void kda_key_make(MemoryContext context, KdaKeySpec *key, Node *expr);
+extern uint64 kda_keys_hash(KdaKeySpec *keys, int n, const Datum *values, const bool *nulls);
+extern bool kda_key_equal(KdaKeySpec *key, Datum a, Datum b);
+/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
+extern Datum kda_copy_value(Datum d, bool byval, int16 len);
+
+/*---- session_groups.c: groups whose window depends on other rows; called by groups.c */
+
+/* Leading columns of theirs: start, then the last row's time (sessions) or the order of opening (stagger). */
+#define KDA_SESSION_COLUMNS 2
+
+extern void kda_session_groups_init(KdaGroups *groups);
+/* The group of the probe, whose own columns are the row's time and (stagger) its place in the batch. */
+extern KdaGroup *kda_session_group(KdaGroups *groups);
+/* A tuple of the table, which is also the probe. */
+extern void kda_session_group_load(KdaGroups *groups, TupleTableSlot *slot, bool resident);
+extern void kda_session_groups_abort(KdaGroups *groups);
+/* Its memory goes; its session knows where it is stored. */
+extern void kda_session_group_evict(KdaGroup *g);
+/* Groups of the sessions that have ended: forgotten.  Gives the addresses of their tuples. */
+extern ItemPointer kda_session_groups_close(KdaGroups *groups, KdaTime frontier, int64 *n);
+
+/*---- what it needs of groups.c */
+
+/* A group of the probe that nothing finds yet, with initial states. */
+extern KdaGroup *kda_group_make(KdaGroups *groups, uint64 hash);
+extern void kda_group_dirty(KdaGroups *groups, KdaGroup *g);
+extern void kda_group_set_states(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot);
+extern void kda_groups_set_probe(KdaGroups *groups, TupleTableSlot *slot);
+/* Adds the state of another group. */
+extern void kda_group_combine(KdaGroups *groups, KdaGroup *g, KdaGroup *other, int agg);
+/* Undoes kda_groups_remove. */
+extern void kda_group_restore(KdaGroups *groups, KdaGroup *g);
 
 /*---- final.c: states of internal type on disk */
 extern Datum kda_state_make(uint32 crc, bytea *serialized);

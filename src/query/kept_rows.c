@@ -5,7 +5,8 @@
  *	  logged table, and which windows they are in.
  *
  * The table is the truth; in memory there is only the list of ends of open
- * windows, so that each commit knows at once whether one has closed.  It is
+ * windows, so that each commit knows at once whether one has closed; or, where
+ * windows depend on other rows, which of them are open (sessions.h).  It is
  * read from the table when it is not known: at start and after an abort.
  *
  * In a pipeline worker only.
@@ -15,9 +16,11 @@
 #include "kda_stream.h"
 
 #include "access/heapam.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -25,17 +28,23 @@
 #include "nodes/makefuncs.h"
 #include "query/query.h"
 #include "query/run.h"
+#include "query/sessions.h"
 #include "storage/bufmgr.h"
 #include "stream/fdw.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
 
 struct KdaKeptRows
 {
 	KdaQuery   *query;
+	KdaSessions *sessions;		/* windows that depend on other rows; else NULL */
+	MemoryContext state;		/* … and what they know */
+	KdaSession *only;			/* the one that closes alone, NULL: all that have ended */
 	bool		known;			/* what follows reflects the table */
 	int64		next_seq;
 	int64		first_unseen;	/* next_seq when the table was read */
@@ -48,12 +57,30 @@ struct KdaKeptRows
 	KdaTime		last_mark;
 };
 
+/* Keys are the columns after the record's place. */
+static void
+create_sessions(KdaKeptRows *kept)
+{
+	KdaQuery   *query = kept->query;
+	Relation	view = relation_open(query->batch_rel, AccessShareLock);
+	Query	   *batch = kda_view_query(view);
+	KdaKeySpec *keys = MemoryContextAllocZero(query->context, sizeof(KdaKeySpec) * (query->nkeys + 1));
+
+	for (int i = 0; i < query->nkeys; i++)
+		kda_key_make(query->context, &keys[i], (Node *) list_nth_node(TargetEntry, batch->targetList, i + 1)->expr);
+	relation_close(view, NoLock);
+	kept->state = AllocSetContextCreate(query->context, "kda sessions of kept rows", ALLOCSET_DEFAULT_SIZES);
+	kept->sessions = kda_sessions_create(query->context, kept->state, &query->window, query->nkeys, keys);
+}
+
 KdaKeptRows *
 kda_kept_create(KdaQuery *query)
 {
 	KdaKeptRows *kept = MemoryContextAllocZero(query->context, sizeof(KdaKeptRows));
 
 	kept->query = query;
+	if (kda_query_has_sessions(query))
+		create_sessions(kept);
 	return kept;
 }
 
@@ -117,15 +144,90 @@ note_windows(KdaKeptRows *kept, KdaTime t, KdaTime mark)
 	}
 }
 
+/*---- sessions */
+
+/* The key in columns first … of the slot, 0 is the first one; its varlena values are made plain in the current context. */
+static KdaSessionKey *
+key_of(KdaKeptRows *kept, TupleTableSlot *slot, int first)
+{
+	int			n = kept->query->nkeys;
+	Datum	   *values = palloc(sizeof(Datum) * (n + 1));
+	KdaKeySpec *keys = kept->sessions->keys;
+
+	slot_getsomeattrs(slot, Max(first + n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		values[i] = slot->tts_values[first + i];
+		if (!slot->tts_isnull[first + i] && !keys[i].byval && keys[i].len == -1)
+			values[i] = PointerGetDatum(PG_DETOAST_DATUM_PACKED(values[i]));
+	}
+	return kda_sessions_key(kept->sessions, values, slot->tts_isnull + first);
+}
+
+/* A row of the table. */
+static void
+know_row(KdaKeptRows *kept, TupleTableSlot *slot)
+{
+	KdaTime		t,
+				mark;
+	int64		seq;
+	KdaSessionKey *key;
+
+	slot_getallattrs(slot);
+	t = DatumGetTimestampTz(slot->tts_values[KDA_KEPT_TIME - 1]);
+	mark = DatumGetTimestampTz(slot->tts_values[KDA_KEPT_MARK - 1]);
+	seq = DatumGetInt64(slot->tts_values[KDA_KEPT_SEQ - 1]);
+	key = key_of(kept, slot, KDA_KEPT_FIRST - 1);
+	key->number = DatumGetInt64(slot->tts_values[slot->tts_tupleDescriptor->natts - 1]);
+	if (kept->query->window.kind == KDA_WINDOW_SESSION)
+		(void) kda_sessions_touch(kept->sessions, key, t, KDA_NO_TIME, NULL, NULL);
+	else
+	{
+		KdaSession *s = key->newest;
+
+		/* the row that came first has opened it */
+		while (s && s->start != mark)
+			s = s->older;
+		if (s)
+			s->order = Min(s->order, seq);
+		else
+			(void) kda_sessions_add(kept->sessions, key, mark, mark + kept->query->window.size, seq);
+	}
+}
+
+/* A row that comes; gives what kda_mark and kda_key say. */
+static KdaTime
+note_row(KdaKeptRows *kept, TupleTableSlot *in, int row, KdaTime t, int64 seq, int64 *number)
+{
+	KdaSessionKey *key = key_of(kept, in, 1);
+	KdaSession *s;
+
+	if (key->newest == NULL)
+		key->number = seq;
+	kept->sessions->next_order = seq;
+	s = kda_sessions_touch(kept->sessions, key, t, kda_query_mark(kept->query, row), NULL, NULL);
+	*number = key->number;
+	return kept->query->window.kind == KDA_WINDOW_STAGGER ? s->start : KDA_NO_TIME;
+}
+
 static void
 know(KdaKeptRows *kept)
 {
 	Relation	rel;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
+	MemoryContext scratch,
+				old;
 
 	if (kept->known)
 		return;
+	if (kept->sessions)
+	{
+		MemoryContextReset(kept->state);
+		kda_sessions_forget(kept->sessions);
+		kept->only = NULL;
+	}
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "kda kept rows", ALLOCSET_SMALL_SIZES);
 	kept->nrows = 0;
 	kept->nends = 0;
 	kept->next_seq = 1;
@@ -134,6 +236,7 @@ know(KdaKeptRows *kept)
 	slot = table_slot_create(rel, NULL);
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	old = MemoryContextSwitchTo(scratch);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
@@ -142,16 +245,56 @@ know(KdaKeptRows *kept)
 		slot_getsomeattrs(slot, KDA_KEPT_SEQ);
 		kept->next_seq = Max(kept->next_seq, DatumGetInt64(slot->tts_values[KDA_KEPT_SEQ - 1]) + 1);
 		kept->nrows++;
-		if (kept->query->shape == KDA_SHAPE_WINDOWS)
+		MemoryContextReset(scratch);
+		if (kept->sessions)
+			know_row(kept, slot);
+		else if (kept->query->shape == KDA_SHAPE_WINDOWS)
 			note_windows(kept, DatumGetTimestampTz(slot_getattr(slot, KDA_KEPT_TIME, &isnull)),
 						 DatumGetTimestampTz(slot_getattr(slot, KDA_KEPT_MARK, &isnull)));
 	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
 	table_endscan(scan);
 	PopActiveSnapshot();
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
 	kept->first_unseen = kept->next_seq;
 	kept->known = true;
+}
+
+/*---- appending */
+
+/* A join gives rows in an order of its own; where the order of arrival decides they are sorted. */
+typedef struct Source
+{
+	Tuplestorestate *store;
+	Tuplesortstate *sort;		/* NULL: as they are */
+} Source;
+
+static void
+open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTableSlot *slot)
+{
+	AttrNumber	attno = 1;
+	Oid			operator = TIDLessOperator;
+	Oid			collation = InvalidOid;
+	bool		nulls_first = false;
+
+	source->store = rows;
+	source->sort = NULL;
+	if (kept->query->window.kind != KDA_WINDOW_STAGGER)
+		return;
+	source->sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 1, &attno, &operator, &collation, &nulls_first,
+										work_mem, NULL, TUPLESORT_NONE);
+	while (tuplestore_gettupleslot(rows, true, false, slot))
+		tuplesort_puttupleslot(source->sort, slot);
+	tuplesort_performsort(source->sort);
+}
+
+static bool
+next_row(Source *source, TupleTableSlot *slot)
+{
+	return source->sort ? tuplesort_gettupleslot(source->sort, true, false, slot, NULL) :
+		tuplestore_gettupleslot(source->store, true, false, slot);
 }
 
 int64
@@ -168,6 +311,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	BulkInsertState bistate;
 	CommandId	cid;
 	int64		first;
+	Source		source;
 
 	know(kept);
 	first = kept->next_seq;
@@ -182,16 +326,29 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	bistate = GetBulkInsertState();
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	while (tuplestore_gettupleslot(rows, true, false, in))
+	open_source(&source, kept, rows, in);
+	while (next_row(&source, in))
 	{
 		bool		isnull;
 		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(in, 1, &isnull)));
 		KdaTime		time = batch->rowtime[row];
-		KdaTime		mark = query->shape == KDA_SHAPE_WINDOWS ?
-			kda_window_after(&query->window, time, kda_query_mark(query, row)) : KDA_NO_TIME;
+		KdaTime		mark = KDA_NO_TIME;
 
 		ExecClearTuple(out);
 		slot_getallattrs(in);
+		if (kept->sessions)
+		{
+			MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+			int			last = out->tts_tupleDescriptor->natts - 1;
+			int64		number;
+
+			mark = note_row(kept, in, row, time, kept->next_seq, &number);
+			out->tts_values[last] = Int64GetDatum(number);
+			out->tts_isnull[last] = false;
+			MemoryContextSwitchTo(old);
+		}
+		else if (query->shape == KDA_SHAPE_WINDOWS)
+			mark = kda_window_after(&query->window, time, kda_query_mark(query, row));
 		memset(out->tts_isnull, false, sizeof(bool) * KDA_KEPT_SEQ);
 		out->tts_values[0] = Int16GetDatum(0);
 		out->tts_values[KDA_KEPT_TIME - 1] = TimestampTzGetDatum(time);
@@ -200,7 +357,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		memcpy(out->tts_values + KDA_KEPT_SEQ, in->tts_values + 1, sizeof(Datum) * (desc->natts - 1));
 		memcpy(out->tts_isnull + KDA_KEPT_SEQ, in->tts_isnull + 1, sizeof(bool) * (desc->natts - 1));
 		/* sides of a join: not matched yet */
-		for (int i = KDA_KEPT_SEQ + desc->natts - 1; i < out->tts_tupleDescriptor->natts; i++)
+		for (int i = KDA_KEPT_SEQ + desc->natts - 1; kept->sessions == NULL && i < out->tts_tupleDescriptor->natts; i++)
 		{
 			out->tts_values[i] = BoolGetDatum(false);
 			out->tts_isnull[i] = false;
@@ -211,9 +368,11 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 			list_free(kda_insert_index_tuples(info, out, estate));
 		ResetPerTupleExprContext(estate);
 		kept->nrows++;
-		if (query->shape == KDA_SHAPE_WINDOWS)
+		if (query->shape == KDA_SHAPE_WINDOWS && kept->sessions == NULL)
 			note_windows(kept, time, mark);
 	}
+	if (source.sort)
+		tuplesort_end(source.sort);
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
 	ExecCloseIndices(info);
@@ -273,10 +432,130 @@ kda_kept_delete_before(KdaKeptRows *kept, KdaTime time)
 	delete_where(kept, "kda_time <", TIMESTAMPTZOID, TimestampTzGetDatum(time));
 }
 
+/*---- closing */
+
+/* Of those that have ended: distinct ones, in order. */
+static KdaTime *
+ends_of_sessions(KdaKeptRows *kept, KdaTime upto, int *n)
+{
+	KdaSessions *sessions = kept->sessions;
+	KdaTime    *ends = palloc_extended(sizeof(KdaTime) * (sessions->nended + 1), MCXT_ALLOC_HUGE);
+
+	*n = 0;
+	for (int i = 0; i < sessions->nended && sessions->ended[i]->end <= upto; i++)
+		if (*n == 0 || ends[*n - 1] != sessions->ended[i]->end)
+			ends[(*n)++] = sessions->ended[i]->end;
+	return ends;
+}
+
+/* Is b the same window as a? */
+static bool
+same_window(KdaKeptRows *kept, const KdaSession *a, const KdaSession *b)
+{
+	return a == b || (kept->query->window.by_bounds && a->start == b->start && a->end == b->end);
+}
+
+/* The n-th window that ends at that time, or how many there are if n < 0. */
+static KdaSession *
+nth_ending(KdaKeptRows *kept, KdaTime end, int n, int *count)
+{
+	KdaSessions *sessions = kept->sessions;
+
+	*count = 0;
+	for (int i = 0; i < sessions->nended; i++)
+	{
+		KdaSession *s = sessions->ended[i];
+		bool		first = s->end == end;
+
+		for (int j = i - 1; first && kept->query->window.by_bounds && j >= 0 && sessions->ended[j]->end == end; j--)
+			first = !same_window(kept, sessions->ended[j], s);
+		if (first && (*count)++ == n)
+			return s;
+	}
+	return NULL;
+}
+
+int
+kda_kept_count_ending(KdaKeptRows *kept, KdaTime end)
+{
+	int			n;
+
+	if (kept->sessions == NULL || kept->only)
+		return 1;
+	(void) nth_ending(kept, end, -1, &n);
+	return n;
+}
+
+void
+kda_kept_only(KdaKeptRows *kept, KdaTime end, int n)
+{
+	int			count;
+
+	kept->only = n < 0 ? NULL : nth_ending(kept, end, n, &count);
+}
+
+void
+kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo)
+{
+	KdaSessions *sessions = kept->sessions;
+
+	for (int i = 0; i < sessions->nended; i++)
+	{
+		KdaSession *s = sessions->ended[i];
+		Datum		values[3] = {TimestampTzGetDatum(s->start), TimestampTzGetDatum(s->end), Int64GetDatum(s->key->number)};
+		bool		nulls[3] = {false, false, false};
+
+		CHECK_FOR_INTERRUPTS();
+		if (kept->only == NULL || same_window(kept, kept->only, s))
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+}
+
+/* Rows of the sessions that have ended go, and they are forgotten. */
+static void
+close_sessions(KdaKeptRows *kept)
+{
+	KdaSessions *sessions = kept->sessions;
+	int			n = sessions->nended;
+	Datum	   *keys = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	Datum	   *starts = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	Datum	   *ends = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	Oid			types[3] = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID};
+	Datum		values[3];
+
+	for (int i = 0; i < n; i++)
+	{
+		KdaSession *s = sessions->ended[i];
+
+		keys[i] = Int64GetDatum(s->key->number);
+		starts[i] = TimestampTzGetDatum(s->start);
+		ends[i] = TimestampTzGetDatum(s->end);
+		kda_sessions_remove(sessions, s);
+	}
+	sessions->nended = 0;
+	values[0] = PointerGetDatum(construct_array(keys, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
+	values[1] = PointerGetDatum(construct_array(starts, n, TIMESTAMPTZOID, 8, true, TYPALIGN_DOUBLE));
+	values[2] = PointerGetDatum(construct_array(ends, n, TIMESTAMPTZOID, 8, true, TYPALIGN_DOUBLE));
+	SPI_connect();
+	SPI_execute_with_args(psprintf("DELETE FROM %s.%s o USING ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) c(key, first, last) "
+								   "WHERE o.kda_key = c.key AND %s", KDA_STORAGE_SCHEMA,
+								   quote_identifier(get_rel_name(kept->query->open_rel)),
+								   kept->query->window.kind == KDA_WINDOW_STAGGER ? "o.kda_mark = c.first" :
+								   "o.kda_time >= c.first AND o.kda_time <= c.last"),
+						  3, types, values, NULL, false, 0);
+	kept->nrows -= (int64) SPI_processed;
+	SPI_finish();
+	pfree(keys);
+	pfree(starts);
+	pfree(ends);
+}
+
 KdaTime *
 kda_kept_window_ends(KdaKeptRows *kept, KdaTime upto, int *n)
 {
 	know(kept);
+	if (kept->sessions)
+		return ends_of_sessions(kept, upto, n);
 	*n = find_end(kept, upto);
 	if (*n < kept->nends && kept->ends[*n] == upto)
 		(*n)++;
@@ -287,7 +566,17 @@ KdaTime
 kda_kept_min_window_end(KdaKeptRows *kept)
 {
 	know(kept);
+	if (kept->sessions)
+		return kda_sessions_min_end(kept->sessions);
 	return kept->nends > 0 ? kept->ends[0] : KDA_END_TIME;
+}
+
+void
+kda_kept_begin_closing(KdaKeptRows *kept, KdaTime frontier)
+{
+	know(kept);
+	if (kept->sessions)
+		kda_sessions_end(kept->sessions, frontier);
 }
 
 void
@@ -296,6 +585,11 @@ kda_kept_close(KdaKeptRows *kept, KdaTime frontier)
 	KdaQuery   *query = kept->query;
 	int			n;
 
+	if (kept->sessions)
+	{
+		close_sessions(kept);
+		return;
+	}
 	(void) kda_kept_window_ends(kept, frontier, &n);
 	kept->nends -= n;
 	if (kept->nends > 0)
@@ -310,7 +604,7 @@ kda_kept_stats(KdaKeptRows *kept, int64 *nrows, int64 *nwindows, int64 *bytes)
 	Relation	rel = table_open(kept->query->open_rel, AccessShareLock);
 
 	*nrows = kept->nrows;
-	*nwindows = kept->nends;
+	*nwindows = kept->sessions ? kept->sessions->nsessions : kept->nends;
 	*bytes = (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
 	table_close(rel, NoLock);
 }

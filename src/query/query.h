@@ -14,6 +14,7 @@
 #define KDA_QUERY_H
 
 #include "kda_stream.h"
+#include "nodes/execnodes.h"
 #include "nodes/plannodes.h"
 #include "stream/stream.h"
 #include "stream/window.h"
@@ -44,6 +45,12 @@ enum
 	KDA_KEPT_SEQ,				/* bigint: order of arrival */
 	KDA_KEPT_FIRST
 };
+
+/*
+ * Sessions and stagger windows: c1 … are their key, and one more column comes
+ * last, kda_key: a number that rows of the same key share while a window of it
+ * is open.  kda_mark is the start of a stagger window.
+ */
 
 typedef struct KdaGroups KdaGroups;	/* groups.h */
 typedef struct KdaKeptRows KdaKeptRows;	/* kept_rows.c */
@@ -172,6 +179,10 @@ extern void kda_groups_write_back(KdaGroups *groups);
 extern void kda_groups_close(KdaGroups *groups, KdaTime frontier);
 /* After the query's subtransaction was rolled back: forgets every group that it dirtied. */
 extern void kda_groups_abort_query(KdaGroups *groups);
+/* Sessions and stagger windows: window_end of a tuple. */
+extern KdaTime kda_groups_tuple_end(KdaGroups *groups, TupleTableSlot *slot);
+/* … addresses of the tuples of those that end at or before upto; palloc'd. */
+extern ItemPointer kda_groups_ended(KdaGroups *groups, KdaTime upto, int *n);
 /* Addresses of the tuples that this transaction has written, each group once; palloc'd. */
 extern ItemPointer kda_groups_written(KdaGroups *groups, int *n);
 /* After a top-level commit: dirty marks become permanent, new tuple addresses valid. */
@@ -220,6 +231,14 @@ extern void kda_join_run(KdaQuery *query, int side,
 extern void kda_join_settle(KdaQuery *query);
 /* Nothing that the join gives from now on is earlier than this. */
 extern KdaTime kda_join_watermark(KdaQuery *query);
+/* Windows that end at or before frontier are going to be emitted. */
+extern void kda_kept_begin_closing(KdaKeptRows *kept, KdaTime frontier);
+/* Sessions, while those that have ended are emitted: how many windows end then, or 1 if they cannot be told apart. */
+extern int	kda_kept_count_ending(KdaKeptRows *kept, KdaTime end);
+/* Only the n-th of them is given by the next calls; n < 0: all are. */
+extern void kda_kept_only(KdaKeptRows *kept, KdaTime end, int n);
+/* Puts them into the result: window_start, window_end, key. */
+extern void kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo);
 
 /*---- run.c: one query over the batch, errors isolated per record */
 
@@ -241,6 +260,17 @@ extern void kda_query_write_back(KdaQuery *query);
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
 /* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */
 extern KdaTime kda_query_mark(const KdaQuery *query, int row);
+/* Is that record late for all of its windows? */
+extern bool kda_query_is_late(KdaQuery *query, int row);
+/* The frontier that a watermark makes; also what no row that the query emits later falls below. */
+extern KdaTime kda_query_closed_upto(const KdaQuery *query, KdaTime watermark);
+
+/* Do its windows depend on other rows? */
+static inline bool
+kda_query_has_sessions(const KdaQuery *query)
+{
+	return query->shape == KDA_SHAPE_WINDOWS && !kda_window_is_aligned(&query->window);
+}
 /* Endless groups that this transaction has changed. */
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */

@@ -190,6 +190,28 @@ update_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 	ExecDropSingleTupleTableSlot(slot);
 }
 
+/* Sessions that are part of others now. */
+static void
+delete_gone(KdaGroups *groups, Relation rel)
+{
+	Snapshot	snapshot = NULL;
+
+	for (int i = 0; i < groups->ndirty; i++)
+	{
+		KdaGroup   *g = groups->dirty[i];
+
+		if (!g->gone || !ItemPointerIsValid(&g->tid))
+			continue;
+		if (snapshot == NULL)
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
+		simple_table_tuple_delete(rel, &g->tid, snapshot);
+		remember(groups, g);
+		ItemPointerSetInvalid(&g->tid);
+	}
+	if (snapshot)
+		UnregisterSnapshot(snapshot);
+}
+
 void
 kda_groups_write_back(KdaGroups *groups)
 {
@@ -211,11 +233,15 @@ kda_groups_write_back(KdaGroups *groups)
 	known = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(KdaGroup *) * groups->ndirty);
 	for (int i = 0; i < groups->ndirty; i++)
 	{
+		if (groups->dirty[i]->gone)
+			continue;
 		if (ItemPointerIsValid(&groups->dirty[i]->tid))
 			known[nknown++] = groups->dirty[i];
 		else
 			fresh[nfresh++] = groups->dirty[i];
 	}
+	if (groups->sessions)
+		delete_gone(groups, rel);
 	open_indexes(&indexes, rel);
 	qsort(known, nknown, sizeof(KdaGroup *), by_address);
 	if (nknown > 0)

@@ -304,16 +304,12 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 				late_any[i] = 1;
 			}
 		}
-		else if (windows && unlikely(t < batch->shard_wm[i] || t < query->frontier || TIMESTAMP_NOT_FINITE(t)))
+		else if (windows && unlikely(t < batch->shard_wm[i] || t <= query->frontier || TIMESTAMP_NOT_FINITE(t)) &&
+				 kda_query_is_late(query, i))
 		{
-			/* an infinite time is in one window that never ends, or not in any */
-			if (kda_window_last_end(&query->window, t) <= kda_query_mark(query, i) ||
-				(TIMESTAMP_NOT_FINITE(t) && query->window.kind != KDA_WINDOW_TUMBLING))
-			{
-				skip = true;
-				query->d_late++;
-				late_any[i] = 1;
-			}
+			skip = true;
+			query->d_late++;
+			late_any[i] = 1;
 		}
 		if (unlikely(skip))
 		{
@@ -342,7 +338,7 @@ join_query(KdaFeed *feed, KdaQuery *query)
 	if (query->joined)
 		return;
 	query->joined = true;
-	query->frontier = stream->watermark;
+	query->frontier = kda_query_closed_upto(query, stream->watermark);
 	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
 		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
@@ -354,6 +350,9 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		for (int s = 0; s < stream->nshards; s++)
 			if (stream->shards[s].watermark != KDA_NO_TIME)
 				seen = Max(seen, stream->shards[s].watermark + stream->options->watermark_us);
+		/* what began within the gap may have begun earlier */
+		if (query->window.kind == KDA_WINDOW_SESSION)
+			seen += query->window.size;
 		query->complete_from = kda_window_next_start(&query->window, seen + 1);
 	}
 }
@@ -436,6 +435,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
+		KdaTime		closed = kda_query_closed_upto(query, stream->watermark);
 
 		if (!query_runs(query))
 			continue;
@@ -459,11 +459,10 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 			continue;
 		}
 		if (query->shape == KDA_SHAPE_WINDOWS)
-			kda_query_close_windows(query, stream->watermark);
+			kda_query_close_windows(query, closed);
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);
-		if (stream->watermark > query->frontier)
-			query->frontier = stream->watermark;
+		query->frontier = Max(query->frontier, closed);
 		kda_query_forget_old(query, now);
 	}
 }
@@ -485,7 +484,8 @@ pass_watermark_on(KdaFeed *feed)
 		if (query_runs(query))
 			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) :
 						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
-						query->stream->watermark - query->delay_us : query->stream->watermark);
+						query->stream->watermark - query->delay_us :
+						kda_query_closed_upto(query, query->stream->watermark));
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 
 static const char *const kind_names[] = {"tumbling", "sliding", "cumulating", "session", "stagger"};
+static const char *const by_bounds_name = "session_bounds";
 static const char *const unit_names[] = {"us", "day", "month"};
 
 /*---- text */
@@ -24,7 +25,8 @@ static const char *const unit_names[] = {"us", "day", "month"};
 char *
 kda_window_format(const KdaWindowSpec *spec)
 {
-	return psprintf("%s %s " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s", kind_names[spec->kind],
+	return psprintf("%s %s " INT64_FORMAT " " INT64_FORMAT " " INT64_FORMAT " %s",
+					spec->by_bounds ? by_bounds_name : kind_names[spec->kind],
 					unit_names[spec->unit], spec->size, spec->slide, spec->offset_us, spec->zone_name);
 }
 
@@ -35,6 +37,13 @@ find_name(const char *const *names, int n, const char *value)
 		if (strcmp(names[i], value) == 0)
 			return i;
 	return -1;
+}
+
+static int
+find_kind(const char *name, bool *by_bounds)
+{
+	*by_bounds = strcmp(name, by_bounds_name) == 0;
+	return *by_bounds ? KDA_WINDOW_SESSION : find_name(kind_names, lengthof(kind_names), name);
 }
 
 void
@@ -50,11 +59,11 @@ kda_window_parse(const char *text, KdaWindowSpec *spec)
 	memset(spec, 0, sizeof(*spec));
 	if (sscanf(text, "%15s %15s %lld %lld %lld %n", kind, unit, &size, &slide, &offset, &at) != 5 || at == 0 ||
 		strlen(text + at) > TZ_STRLEN_MAX ||
-		find_name(kind_names, lengthof(kind_names), kind) < 0 || find_name(unit_names, lengthof(unit_names), unit) < 0)
+		find_kind(kind, &spec->by_bounds) < 0 || find_name(unit_names, lengthof(unit_names), unit) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid description of windows: \"%s\"", text)));
-	spec->kind = find_name(kind_names, lengthof(kind_names), kind);
+	spec->kind = find_kind(kind, &spec->by_bounds);
 	spec->unit = find_name(unit_names, lengthof(unit_names), unit);
 	spec->size = size;
 	spec->slide = slide;
@@ -437,6 +446,22 @@ kda_windows(PG_FUNCTION_ARGS)
 	kda_window_parse(text_to_cstring(PG_GETARG_TEXT_PP(1)), &spec);
 	put_windows(fcinfo, &spec, PG_GETARG_TIMESTAMPTZ(0),
 				PG_NARGS() < 3 || PG_ARGISNULL(2) ? KDA_NO_TIME : PG_GETARG_TIMESTAMPTZ(2));
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(kda_keyed_windows);
+
+/* kda.keyed_windows(timestamptz, description, VARIADIC keys) → (window_start, window_end): a record's own one, whatever its key */
+Datum
+kda_keyed_windows(PG_FUNCTION_ARGS)
+{
+	KdaWindowSpec spec;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		return (Datum) 0;
+	kda_window_parse(text_to_cstring(PG_GETARG_TEXT_PP(1)), &spec);
+	put_windows(fcinfo, &spec, PG_GETARG_TIMESTAMPTZ(0), KDA_NO_TIME);
 	return (Datum) 0;
 }
 

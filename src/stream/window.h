@@ -11,8 +11,8 @@
  *		sliding		[k * slide, k * slide + size)
  *		cumulating	[k * size, k * size + j * slide), 1 <= j <= size / slide
  *
- * Sessions and stagger windows depend on other rows too; here size is the gap
- * or length, and a row's own window is [t, t + size).
+ * Sessions and stagger windows depend on other rows too (query/sessions.h);
+ * here size is the gap or length, and a row's own window is [t, t + size).
  *
  * Pure functions: no catalog but for time zones, no clock.
  *
@@ -48,6 +48,7 @@ typedef struct KdaWindowSpec
 	int64		slide;			/* units; tumbling: size; cumulating: step */
 	int64		pane;			/* units; every window is made of whole panes */
 	int64		offset_us;
+	bool		by_bounds;		/* sessions of several keys that begin and end together are one window */
 	char		zone_name[TZ_STRLEN_MAX + 1];
 	pg_tz	   *zone;
 	/* calendar units: the range of times that the last answer holds for */

@@ -1,0 +1,317 @@
+/*-------------------------------------------------------------------------
+ *
+ * sessions.c
+ *	  Which sessions and stagger windows are open (sessions.h).
+ *
+ * A row costs one hash probe; rows that come about in order find their session
+ * at the head of their key's list.  What ends next is known from a queue whose
+ * order is lazy: a session that has grown since it was put there goes back when
+ * its turn comes, so growing costs nothing.
+ *
+ * In a pipeline worker only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "query/sessions.h"
+#include "utils/memutils.h"
+
+typedef struct KdaSessionKeyEntry
+{
+	KdaSessionKey *key;			/* NULL in a look-up: the probe */
+	uint32		hash;
+	char		status;
+} KdaSessionKeyEntry;
+
+static inline bool *
+nulls_of(const KdaSessions *sessions, KdaSessionKey *key)
+{
+	return (bool *) (key->values + sessions->nkeys);
+}
+
+static bool
+entry_equal(KdaSessions *sessions, KdaSessionKey *have, KdaSessionKey *want)
+{
+	bool	   *nulls = nulls_of(sessions, have);
+
+	if (want)
+		return have == want;
+	for (int i = 0; i < sessions->nkeys; i++)
+	{
+		if (nulls[i] != sessions->probe_nulls[i])
+			return false;
+		if (!nulls[i] && !kda_key_equal(&sessions->keys[i], have->values[i], sessions->probe_values[i]))
+			return false;
+	}
+	return true;
+}
+
+#define SH_PREFIX kda_session_keys
+#define SH_ELEMENT_TYPE KdaSessionKeyEntry
+#define SH_KEY_TYPE KdaSessionKey *
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) ((uint32) (key)->hash)
+#define SH_EQUAL(tb, a, b) entry_equal((KdaSessions *) (tb)->private_data, (a), (b))
+#define SH_SCOPE static inline
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* The one that is due first is the greatest of the heap. */
+static int
+by_due(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	KdaTime		da = pairingheap_const_container(KdaSession, node, a)->due;
+	KdaTime		db = pairingheap_const_container(KdaSession, node, b)->due;
+
+	return da < db ? 1 : da > db ? -1 : 0;
+}
+
+/*---- all of them */
+
+KdaSessions *
+kda_sessions_create(MemoryContext context, MemoryContext state, KdaWindowSpec *window, int nkeys, KdaKeySpec *keys)
+{
+	KdaSessions *sessions = MemoryContextAllocZero(context, sizeof(KdaSessions));
+
+	sessions->window = window;
+	sessions->nkeys = nkeys;
+	sessions->keys = keys;
+	sessions->state = state;
+	return sessions;
+}
+
+void
+kda_sessions_forget(KdaSessions *sessions)
+{
+	MemoryContext old = MemoryContextSwitchTo(sessions->state);
+
+	sessions->nodes = SlabContextCreate(sessions->state, "kda sessions", SLAB_DEFAULT_BLOCK_SIZE, sizeof(KdaSession));
+	sessions->table = kda_session_keys_create(sessions->state, 64, sessions);
+	sessions->queue = pairingheap_allocate(by_due, NULL);
+	MemoryContextSwitchTo(old);
+	sessions->nsessions = 0;
+	sessions->next_order = 1;
+	sessions->ended = NULL;
+	sessions->nended = sessions->room = 0;
+}
+
+/*---- keys */
+
+KdaSessionKey *
+kda_sessions_key(KdaSessions *sessions, const Datum *values, const bool *nulls)
+{
+	uint64		hash = kda_keys_hash(sessions->keys, sessions->nkeys, values, nulls);
+	KdaSessionKeyEntry *entry;
+	KdaSessionKey *key;
+	MemoryContext old;
+	bool		found;
+
+	sessions->probe_values = values;
+	sessions->probe_nulls = nulls;
+	entry = kda_session_keys_lookup_hash(sessions->table, NULL, (uint32) hash);
+	if (likely(entry != NULL))
+		return entry->key;
+
+	old = MemoryContextSwitchTo(sessions->state);
+	key = palloc(offsetof(KdaSessionKey, values) + sessions->nkeys * (sizeof(Datum) + sizeof(bool)));
+	key->hash = hash;
+	key->number = 0;
+	key->newest = NULL;
+	for (int i = 0; i < sessions->nkeys; i++)
+	{
+		nulls_of(sessions, key)[i] = nulls[i];
+		key->values[i] = nulls[i] ? (Datum) 0 :
+			kda_copy_value(values[i], sessions->keys[i].byval, sessions->keys[i].len);
+	}
+	MemoryContextSwitchTo(old);
+	kda_session_keys_insert_hash(sessions->table, key, (uint32) hash, &found)->key = key;
+	return key;
+}
+
+static void
+remove_key(KdaSessions *sessions, KdaSessionKey *key)
+{
+	kda_session_keys_delete_item(sessions->table,
+								 kda_session_keys_lookup_hash(sessions->table, key, (uint32) key->hash));
+	for (int i = 0; i < sessions->nkeys; i++)
+		if (!sessions->keys[i].byval && !nulls_of(sessions, key)[i])
+			pfree(DatumGetPointer(key->values[i]));
+	pfree(key);
+}
+
+/*---- sessions */
+
+static void
+enqueue(KdaSessions *sessions, KdaSession *s)
+{
+	s->due = s->end;
+	s->queued = true;
+	pairingheap_add(sessions->queue, &s->node);
+}
+
+/* What was taken out and is still there takes its place again. */
+static void
+put_back(KdaSessions *sessions)
+{
+	for (int i = 0; i < sessions->nended; i++)
+		enqueue(sessions, sessions->ended[i]);
+	sessions->nended = 0;
+}
+
+KdaSession *
+kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
+{
+	KdaSession *s = MemoryContextAlloc(sessions->nodes, sizeof(KdaSession));
+	KdaSession *newer = NULL,
+			   *older = key->newest;
+
+	while (older && older->start > start)
+	{
+		newer = older;
+		older = older->older;
+	}
+	s->start = start;
+	s->end = end;
+	s->order = order;
+	s->key = key;
+	s->newer = newer;
+	s->older = older;
+	if (newer)
+		newer->older = s;
+	else
+		key->newest = s;
+	if (older)
+		older->newer = s;
+	s->group = NULL;
+	ItemPointerSetInvalid(&s->tid);
+	enqueue(sessions, s);
+	sessions->nsessions++;
+	sessions->next_order = Max(sessions->next_order, order + 1);
+	return s;
+}
+
+void
+kda_sessions_remove(KdaSessions *sessions, KdaSession *s)
+{
+	if (s->newer)
+		s->newer->older = s->older;
+	else
+		s->key->newest = s->older;
+	if (s->older)
+		s->older->newer = s->newer;
+	if (s->key->newest == NULL)
+		remove_key(sessions, s->key);
+	if (s->queued)
+		pairingheap_remove(sessions->queue, &s->node);
+	sessions->nsessions--;
+	pfree(s);
+}
+
+/* The window that was opened first of those that contain t and still take rows. */
+static KdaSession *
+touch_stagger(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime mark, const KdaSessionCalls *calls, void *arg)
+{
+	KdaSession *found = NULL;
+
+	/* all have one length: their ends are in the order of their starts */
+	for (KdaSession *s = key->newest; s && s->end > t; s = s->older)
+		if (s->start <= t && s->end > mark && (found == NULL || s->order < found->order))
+			found = s;
+	if (found == NULL)
+		return kda_sessions_add(sessions, key, t, t + sessions->window->size, sessions->next_order);
+	if (calls)
+		calls->hold(arg, found);
+	return found;
+}
+
+KdaSession *
+kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime mark,
+				   const KdaSessionCalls *calls, void *arg)
+{
+	KdaTime		end = t + sessions->window->size;
+	KdaSession *s = key->newest;
+
+	if (unlikely(sessions->nended > 0))
+		put_back(sessions);
+	if (sessions->window->kind == KDA_WINDOW_STAGGER)
+		return touch_stagger(sessions, key, t, mark, calls, arg);
+
+	while (s && s->start > end)
+		s = s->older;
+	if (s == NULL || s->end < t)
+		return kda_sessions_add(sessions, key, t, end, 0);
+
+	/* the earliest one that the row joins takes in the others, in the order of time */
+	while (s->older && s->older->end >= t)
+		s = s->older;
+	if (calls)
+		calls->hold(arg, s);
+	while (s->newer && s->newer->start <= end)
+	{
+		KdaSession *from = s->newer;
+
+		if (calls)
+		{
+			calls->hold(arg, from);
+			calls->join(arg, s, from);
+		}
+		s->end = Max(s->end, from->end);
+		kda_sessions_remove(sessions, from);
+	}
+	s->start = Min(s->start, t);
+	s->end = Max(s->end, end);
+	return s;
+}
+
+/*---- ends */
+
+/* The session that ends first; NULL: none. */
+static KdaSession *
+first(KdaSessions *sessions)
+{
+	while (!pairingheap_is_empty(sessions->queue))
+	{
+		KdaSession *s = pairingheap_container(KdaSession, node, pairingheap_first(sessions->queue));
+
+		if (s->due == s->end)
+			return s;
+		(void) pairingheap_remove_first(sessions->queue);
+		enqueue(sessions, s);
+	}
+	return NULL;
+}
+
+KdaTime
+kda_sessions_min_end(KdaSessions *sessions)
+{
+	KdaSession *s;
+
+	put_back(sessions);
+	s = first(sessions);
+	return s ? s->end : KDA_END_TIME;
+}
+
+void
+kda_sessions_end(KdaSessions *sessions, KdaTime upto)
+{
+	KdaSession *s;
+
+	put_back(sessions);
+	while ((s = first(sessions)) != NULL && s->end <= upto)
+	{
+		if (sessions->nended == sessions->room)
+		{
+			sessions->room = Max(256, sessions->room * 2);
+			sessions->ended = sessions->ended ?
+				repalloc_huge(sessions->ended, sizeof(KdaSession *) * sessions->room) :
+				MemoryContextAllocHuge(sessions->state, sizeof(KdaSession *) * sessions->room);
+		}
+		(void) pairingheap_remove_first(sessions->queue);
+		s->queued = false;
+		sessions->ended[sessions->nended++] = s;
+	}
+}
