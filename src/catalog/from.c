@@ -20,7 +20,7 @@
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -264,8 +264,8 @@ find_through(KdaFrom *from, RangeSubselect *sub, int outer_location)
 	words.row_column = from->row_column;
 	kda_from_time_column(from, &words);
 	kda_words_name_targets(select->targetList);
-	kda_words_replace((Node *) select->targetList, &words);
-	select->whereClause = kda_words_replace(select->whereClause, &words);
+	kda_query_words_replace((Node *) select->targetList, &words);
+	select->whereClause = kda_query_words_replace(select->whereClause, &words);
 	rt->name = pstrdup(KDA_ROW_COLUMN);
 	rt->val = row_reference(from->name, from->row_column);
 	rt->location = -1;

@@ -32,7 +32,7 @@
 #include "catalog/pg_type.h"
 #include "catalog/split.h"
 #include "catalog/window_clause.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -865,16 +865,16 @@ replace_words(SelectStmt *core, KdaWordContext *words, bool aggregated)
 
 	kda_words_name_targets(core->targetList);
 	words->outside = aggregated;
-	kda_words_replace((Node *) core->targetList, words);
-	core->havingClause = kda_words_replace(core->havingClause, words);
-	kda_words_replace((Node *) core->sortClause, words);
-	kda_words_replace((Node *) core->windowClause, words);
+	kda_query_words_replace((Node *) core->targetList, words);
+	core->havingClause = kda_query_words_replace(core->havingClause, words);
+	kda_query_words_replace((Node *) core->sortClause, words);
+	kda_query_words_replace((Node *) core->windowClause, words);
 	words->outside = false;
-	kda_words_replace((Node *) core->distinctClause, words);
-	core->whereClause = kda_words_replace(core->whereClause, words);
-	core->groupClause = (List *) kda_words_replace((Node *) core->groupClause, words);
+	kda_query_words_replace((Node *) core->distinctClause, words);
+	core->whereClause = kda_query_words_replace(core->whereClause, words);
+	core->groupClause = (List *) kda_query_words_replace((Node *) core->groupClause, words);
 	foreach(lc, core->fromClause)
-		(void) kda_words_replace(lfirst(lc), words);
+		(void) kda_query_words_replace(lfirst(lc), words);
 }
 
 KdaSplit *

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * words.c
+ * query_words.c
  *	  Words of ours in the raw tree of a SELECT: window_start, window_end,
  *	  window_time, ROWTIME … become references that core's parser knows.
  *
@@ -14,7 +14,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -184,7 +184,7 @@ kda_words_is_aggregate(FuncCall *call)
 static bool replace_walker(Node *node, KdaWordContext *cxt);
 
 Node *
-kda_words_replace(Node *node, KdaWordContext *cxt)
+kda_query_words_replace(Node *node, KdaWordContext *cxt)
 {
 	if (node == NULL)
 		return NULL;
@@ -199,14 +199,14 @@ kda_words_replace(Node *node, KdaWordContext *cxt)
 		ListCell   *lc;
 
 		foreach(lc, (List *) node)
-			lfirst(lc) = kda_words_replace(lfirst(lc), cxt);
+			lfirst(lc) = kda_query_words_replace(lfirst(lc), cxt);
 		return node;
 	}
 	replace_walker(node, cxt);
 	return node;
 }
 
-#define REPLACE(field)	((field) = (void *) kda_words_replace((Node *) (field), cxt))
+#define REPLACE(field)	((field) = (void *) kda_query_words_replace((Node *) (field), cxt))
 
 static bool
 replace_walker(Node *node, KdaWordContext *cxt)

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * words.h
+ * query_words.h
  *	  Words of ours in the raw tree of a SELECT.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KDA_WORDS_H
-#define KDA_WORDS_H
+#ifndef KDA_QUERY_WORDS_H
+#define KDA_QUERY_WORDS_H
 
 #include "kda_stream.h"
 #include "nodes/parsenodes.h"
@@ -26,7 +26,7 @@ typedef struct KdaWordContext
 } KdaWordContext;
 
 /* Replaces the words below node, in place; returns what stands for node itself. */
-extern Node *kda_words_replace(Node *node, KdaWordContext *cxt);
+extern Node *kda_query_words_replace(Node *node, KdaWordContext *cxt);
 
 /* A select-list word keeps its name although an expression takes its place. */
 extern void kda_words_name_targets(List *targets);
@@ -42,4 +42,4 @@ extern List *kda_words_window_keys(void);
 extern bool kda_words_aggregated(SelectStmt *select);
 extern bool kda_words_is_aggregate(FuncCall *call);
 
-#endif							/* KDA_WORDS_H */
+#endif							/* KDA_QUERY_WORDS_H */
