@@ -2,66 +2,53 @@
  *
  * query_words.c
  *	  Words of ours in the raw tree of a SELECT: window_start, window_end,
- *	  window_time, ROWTIME … become references that core's parser knows.
+ *	  window_time, ROWTIME, STEP (…), TUMBLE_START (…) become references that
+ *	  core's parser knows.
  *
  * The windows stand in FROM as a function, kda.windows(rowtime, description),
  * under a name of ours; the words become its columns.  From there on the
  * parser's own rules say what is grouped and what is not.
+ *
+ * For continuous queries and for ad hoc ones (dialect/adhoc.c), in the session
+ * that states them.  The catalog is asked for functions of a name, and for
+ * columns of the stream if it is known.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
 #include "catalog/namespace.h"
-#include "catalog/pg_proc.h"
+#include "catalog/options.h"
+#include "catalog/pg_type.h"
 #include "catalog/query_words.h"
+#include "dialect/words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_node.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
 /*---- building raw nodes */
 
-static Node *
-raw_function(const char *name, List *args, int location)
+Node *
+kda_raw_call(const char *name, List *args, int location)
 {
 	return (Node *) makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))),
 								 args, COERCE_EXPLICIT_CALL, location);
 }
 
-static Node *
-raw_stream_column(KdaWordContext *cxt, const char *column, int location)
+Node *
+kda_raw_column(const char *relation, const char *column, int location)
 {
 	ColumnRef  *ref = makeNode(ColumnRef);
 
-	ref->fields = list_make2(makeString(pstrdup(cxt->stream_name)), makeString(pstrdup(column)));
+	ref->fields = list_make2(makeString(pstrdup(relation)), makeString(pstrdup(column)));
 	ref->location = location;
 	return (Node *) ref;
 }
 
-/* The record's time, as timestamptz. */
-static Node *
-raw_rowtime(KdaWordContext *cxt, int location)
-{
-	if (cxt->rowtime_column && cxt->rowtime_is_timestamptz)
-		return raw_stream_column(cxt, cxt->rowtime_column, location);
-	return raw_function("rowtime", list_make1(raw_stream_column(cxt, cxt->row_column, location)), location);
-}
-
-static Node *
-raw_window_column(const char *column, int location)
-{
-	ColumnRef  *ref = makeNode(ColumnRef);
-
-	ref->fields = list_make2(makeString(KDA_WINDOW_ALIAS), makeString(pstrdup(column)));
-	ref->location = location;
-	return (Node *) ref;
-}
-
-static Node *
-raw_string(const char *value)
+Node *
+kda_raw_string(const char *value)
 {
 	A_Const    *c = makeNode(A_Const);
 
@@ -71,33 +58,48 @@ raw_string(const char *value)
 	return (Node *) c;
 }
 
-/* window_end - 1 ms: Flink's window_time. */
-static Node *
-raw_window_time(int location)
+Node *
+kda_raw_interval(const char *value)
 {
 	TypeCast   *cast = makeNode(TypeCast);
 
-	cast->arg = raw_string("1 millisecond");
+	cast->arg = kda_raw_string(value);
 	cast->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("interval")));
 	cast->location = -1;
-	return (Node *) makeA_Expr(AEXPR_OP, list_make2(makeString("pg_catalog"), makeString("-")),
-							   raw_window_column("window_end", location), (Node *) cast, location);
+	return (Node *) cast;
 }
 
 Node *
-kda_words_rowtime(KdaWordContext *cxt)
+kda_words_rowtime(KdaWordContext *cxt, int location)
 {
-	return raw_rowtime(cxt, -1);
+	if (cxt->rowtime)
+		return copyObject(cxt->rowtime);
+	if (cxt->rowtime_column && cxt->rowtime_is_timestamptz)
+		return kda_raw_column(cxt->stream_name, cxt->rowtime_column, location);
+	return kda_raw_call("rowtime", list_make1(kda_raw_column(cxt->stream_name, cxt->row_column, location)), location);
+}
+
+static Node *
+window_column(const char *column, int location)
+{
+	return kda_raw_column(KDA_WINDOW_ALIAS, column, location);
+}
+
+/* window_end - 1 ms: Flink's window_time. */
+static Node *
+window_time(int location)
+{
+	return (Node *) makeA_Expr(AEXPR_OP, list_make2(makeString("pg_catalog"), makeString("-")),
+							   window_column("window_end", location), kda_raw_interval("1 millisecond"), location);
 }
 
 Node *
-kda_words_window_from(KdaWordContext *cxt, const char *spec)
+kda_words_window_from(KdaWordContext *cxt, Node *spec)
 {
 	RangeFunction *from = makeNode(RangeFunction);
 
 	from->lateral = true;
-	from->functions = list_make1(list_make2(raw_function("windows",
-														 list_make2(raw_rowtime(cxt, -1), raw_string(spec)), -1),
+	from->functions = list_make1(list_make2(kda_raw_call("windows", list_make2(kda_words_rowtime(cxt, -1), spec), -1),
 											NIL));
 	from->alias = makeAlias(KDA_WINDOW_ALIAS, NIL);
 	return (Node *) from;
@@ -106,226 +108,354 @@ kda_words_window_from(KdaWordContext *cxt, const char *spec)
 List *
 kda_words_window_keys(void)
 {
-	return list_make2(raw_window_column("window_start", -1), raw_window_column("window_end", -1));
+	return list_make2(window_column("window_start", -1), window_column("window_end", -1));
 }
 
-/*---- replacing words */
+/*---- the stream and its window */
 
-/* Does the reference name our stream's column (unqualified, or by the stream's name)? */
+void
+kda_words_begin(KdaWordContext *cxt, ParseState *pstate, Oid stream, const char *name, const char *row_column)
+{
+	KdaStreamOptions *options;
+
+	memset(cxt, 0, sizeof(*cxt));
+	cxt->pstate = pstate;
+	cxt->stream = stream;
+	cxt->stream_name = name;
+	cxt->row_column = row_column;
+	if (!OidIsValid(stream) || strcmp(row_column, "ctid") != 0)
+		return;
+	options = kda_stream_options_get(stream);
+	if (options->rowtime_attno > 0)
+	{
+		cxt->rowtime_column = get_attname(stream, options->rowtime_attno, false);
+		cxt->rowtime_is_timestamptz = get_atttype(stream, options->rowtime_attno) == TIMESTAMPTZOID;
+	}
+}
+
+/* The column that the reference names, if it may be the stream's: unqualified, or by the stream's name. */
 static const char *
-stream_word(KdaWordContext *cxt, ColumnRef *ref)
+stream_word(const KdaWordContext *cxt, ColumnRef *ref)
 {
 	int			n = list_length(ref->fields);
 	Node	   *last = llast(ref->fields);
 
-	if (!IsA(last, String))
+	if (!IsA(last, String) || n > 2)
 		return NULL;
-	if (n == 2 && (!IsA(linitial(ref->fields), String) ||
-				   strcmp(strVal(linitial(ref->fields)), cxt->stream_name) != 0))
-		return NULL;
-	if (n > 2)
+	if (n == 2 && strcmp(strVal(linitial(ref->fields)), cxt->stream_name) != 0)
 		return NULL;
 	return strVal(last);
 }
 
-static Node *
-replace_word(KdaWordContext *cxt, ColumnRef *ref)
+/* No column of that name: the time attribute, whatever it is called. */
+static bool
+is_rowtime_word(const KdaWordContext *cxt, const char *word)
 {
+	return pg_strcasecmp(word, "rowtime") == 0 &&
+		(!OidIsValid(cxt->stream) || strcmp(cxt->row_column, "ctid") != 0 ||
+		 get_attnum(cxt->stream, word) == InvalidAttrNumber);
+}
+
+bool
+kda_words_is_time(const KdaWordContext *cxt, Node *column)
+{
+	const char *word = column && IsA(column, ColumnRef) ? stream_word(cxt, (ColumnRef *) column) : NULL;
+
+	if (word == NULL)
+		return false;
+	if (!OidIsValid(cxt->stream) || is_rowtime_word(cxt, word))
+		return true;
+	return cxt->rowtime_column && strcmp(word, cxt->rowtime_column) == 0;
+}
+
+List *
+kda_words_group_items(SelectStmt *select)
+{
+	List	   *items = NIL;
+	ListCell   *lc;
+
+	foreach(lc, select->groupClause)
+	{
+		RowExpr    *row = lfirst(lc);
+
+		if (IsA(row, RowExpr) && row->row_format == COERCE_IMPLICIT_CAST)
+			items = list_concat(items, row->args);
+		else
+			items = lappend(items, row);
+	}
+	return items;
+}
+
+Node *
+kda_words_group_item(SelectStmt *select, Node *item)
+{
+	ListCell   *lc;
+
+	if (IsA(item, A_Const) && !((A_Const *) item)->isnull && IsA(&((A_Const *) item)->val, Integer))
+	{
+		int			n = ((A_Const *) item)->val.ival.ival;
+
+		if (n >= 1 && n <= list_length(select->targetList))
+			return ((ResTarget *) list_nth(select->targetList, n - 1))->val;
+	}
+	else if (IsA(item, ColumnRef) && list_length(((ColumnRef *) item)->fields) == 1 &&
+			 IsA(linitial(((ColumnRef *) item)->fields), String))
+		foreach(lc, select->targetList)
+		{
+			ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+			if (rt->name && rt->val && IsA(rt->val, FuncCall) &&
+				strcmp(rt->name, strVal(linitial(((ColumnRef *) item)->fields))) == 0)
+				return rt->val;
+		}
+	return item;
+}
+
+/* Do both name the same column?  The time may be written in several ways. */
+static bool
+same_column(const KdaWordContext *cxt, Node *a, Node *b)
+{
+	const char *x = IsA(a, ColumnRef) ? stream_word(cxt, (ColumnRef *) a) : NULL;
+	const char *y = IsA(b, ColumnRef) ? stream_word(cxt, (ColumnRef *) b) : NULL;
+
+	return x && y && (strcmp(x, y) == 0 || (kda_words_is_time(cxt, a) && kda_words_is_time(cxt, b)));
+}
+
+static bool
+same_arguments(const KdaWordContext *cxt, FuncCall *a, FuncCall *b)
+{
+	if (list_length(a->args) != list_length(b->args))
+		return false;
+	for (int i = 0; i < list_length(a->args); i++)
+	{
+		Node	   *x = list_nth(a->args, i);
+		Node	   *y = list_nth(b->args, i);
+
+		if (!equal(x, y) && !(i == 0 && same_column(cxt, x, y)))
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_key(const KdaWordContext *cxt, Node *node, Node *key)
+{
+	return node && key && IsA(node, FuncCall) && equal(((FuncCall *) node)->funcname, ((FuncCall *) key)->funcname) &&
+		same_arguments(cxt, (FuncCall *) node, (FuncCall *) key);
+}
+
+/* The window's GROUP BY item goes: window_start and window_end take its place. */
+static void
+take_key(KdaWordContext *cxt, SelectStmt *select)
+{
+	ListCell   *lc;
+	List	   *rest = NIL;
+
+	foreach(lc, kda_words_group_items(select))
+		if (!is_key(cxt, kda_words_group_item(select, lfirst(lc)), cxt->key))
+			rest = lappend(rest, lfirst(lc));
+	select->groupClause = rest;
+}
+
+KdaWindowClause *
+kda_words_choose_window(List *clauses, KdaIsTime is_time, void *arg)
+{
+	ListCell   *lc;
+
+	/* beside a window that is stated, STEP and FLOOR are keys */
+	foreach(lc, clauses)
+		if (!((KdaWindowClause *) lfirst(lc))->only_if_time)
+			return lfirst(lc);
+	foreach(lc, clauses)
+		if (is_time(((KdaWindowClause *) lfirst(lc))->time, arg))
+			return lfirst(lc);
+	return NULL;
+}
+
+static bool
+is_word(Node *column, const char *word)
+{
+	return column && IsA(column, ColumnRef) && IsA(llast(((ColumnRef *) column)->fields), String) &&
+		pg_strcasecmp(strVal(llast(((ColumnRef *) column)->fields)), word) == 0;
+}
+
+static bool
+groups_by_word(SelectStmt *select, const char *word)
+{
+	ListCell   *lc;
+
+	foreach(lc, kda_words_group_items(select))
+		if (is_word(kda_words_group_item(select, lfirst(lc)), word))
+			return true;
+	return false;
+}
+
+static void
+check_time(ParseState *pstate, KdaWindowClause *w, const char *stream, const char *time)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("column \"%s\" is not the time attribute of stream \"%s\"",
+					NameListToString(((ColumnRef *) w->time)->fields), stream),
+			 time ? errdetail("It is \"%s\".", time) :
+			 errdetail("The stream declares none: its time is the records' arrival."),
+			 time ? errhint("Windows are over the stream's time: write %s.", quote_identifier(time)) :
+			 errhint("Write ROWTIME, or declare the column with WATERMARK FOR or option rowtime of the stream."),
+			 parser_errposition(pstate, exprLocation(w->time))));
+}
+
+/* STEP (s.ROWTIME BY i) and STEP (ROWTIME BY i) are one. */
+static bool
+same_time_key(KdaWindowClause *a, KdaWindowClause *b, KdaIsTime is_time, void *arg)
+{
+	return a->key && b->key && equal(((FuncCall *) a->key)->funcname, ((FuncCall *) b->key)->funcname) &&
+		equal(list_copy_tail(((FuncCall *) a->key)->args, 1), list_copy_tail(((FuncCall *) b->key)->args, 1)) &&
+		is_time(a->time, arg) && is_time(b->time, arg);
+}
+
+static void
+two_windows(ParseState *pstate, KdaWindowClause *w)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SYNTAX_ERROR),
+			 errmsg("a SELECT has one window"),
+			 w->in_from ? errhint("Put each TABLE (…) into a subquery.") :
+			 errhint("Write a SELECT for each, in continuous queries of their own."),
+			 parser_errposition(pstate, w->location)));
+}
+
+void
+kda_words_check_window(ParseState *pstate, SelectStmt *select, List *clauses, KdaWindowClause *window,
+					   KdaIsTime is_time, void *arg, const char *stream, const char *time)
+{
+	ListCell   *lc;
+
+	if (window == NULL)
+		return;
+	foreach(lc, clauses)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		if (w == window || (w->key && equal(w->key, window->key)))
+			continue;
+		if (!w->only_if_time)
+			two_windows(pstate, w);
+		/* beside a window that is stated, a column is a key; but ROWTIME, elsewhere, is the window's */
+		if (is_time(w->time, arg) && (window->only_if_time || is_word(w->time, "rowtime")) &&
+			!same_time_key(w, window, is_time, arg))
+			two_windows(pstate, w);
+	}
+	if (window->time && !window->only_if_time && !is_time(window->time, arg))
+		check_time(pstate, window, stream, time);
+	if (window->in_from && kda_words_aggregated(select) &&
+		!(groups_by_word(select, "window_start") && groups_by_word(select, "window_end")))
+		ereport(ERROR,
+				(errcode(ERRCODE_GROUPING_ERROR),
+				 errmsg("an aggregate over TABLE (%s (…)) must be grouped by its windows",
+						window->kind == KDA_WINDOW_TUMBLING ? "TUMBLE" : window->kind == KDA_WINDOW_SLIDING ? "HOP" :
+						window->kind == KDA_WINDOW_CUMULATING ? "CUMULATE" : "SESSION"),
+				 errhint("GROUP BY window_start, window_end, …"),
+				 parser_errposition(pstate, window->location)));
+}
+
+void
+kda_words_set_window(KdaWordContext *cxt, SelectStmt *select, KdaWindowClause *window)
+{
+	cxt->windowed = window != NULL;
+	cxt->in_from = window && window->in_from;
+	cxt->key = window ? window->key : NULL;
+	if (cxt->key)
+		take_key(cxt, select);
+}
+
+/*---- replacing words */
+
+static Node *
+replace_ref(ColumnRef *ref, bool in_aggregate, void *arg)
+{
+	KdaWordContext *cxt = arg;
 	const char *word = stream_word(cxt, ref);
 
 	if (word == NULL)
 		return NULL;
-
-	if (cxt->windowed && list_length(ref->fields) == 1)
+	if (cxt->windowed && (list_length(ref->fields) == 1 || cxt->in_from))
 	{
 		if (strcmp(word, "window_start") == 0 || strcmp(word, "window_end") == 0)
 		{
 			cxt->named_window = true;
-			return raw_window_column(word, ref->location);
+			return window_column(word, ref->location);
 		}
 		if (strcmp(word, "window_time") == 0)
-			return raw_window_time(ref->location);
+			return window_time(ref->location);
+		if (strcmp(word, "window_closed") == 0 && cxt->closed)
+			return copyObject(cxt->closed);
 		if (strcmp(word, "window_closed") == 0 || strcmp(word, "window_revision") == 0)
-			return raw_function(word, NIL, ref->location);
+			return kda_raw_call(word, NIL, ref->location);
 	}
-
 	if (pg_strcasecmp(word, "rowtime") == 0)
 	{
-		if (cxt->windowed && cxt->outside)
-			return raw_window_column("window_end", ref->location);
-		if (cxt->rowtime_column == NULL)
-			return raw_rowtime(cxt, ref->location);
+		if (cxt->windowed && cxt->outside && !in_aggregate)
+			return window_column("window_end", ref->location);
+		if (is_rowtime_word(cxt, word))
+			return kda_words_rowtime(cxt, ref->location);
 	}
 	return NULL;
 }
 
-bool
-kda_words_is_aggregate(FuncCall *call)
+/* Does the call name what the key names: TUMBLE_START of TUMBLE?  The rest of its name, or NULL. */
+static const char *
+auxiliary(KdaWordContext *cxt, FuncCall *call)
 {
-	if (call->agg_star || call->agg_distinct || call->agg_order || call->agg_filter ||
-		call->agg_within_group)
-		return true;
-	/* Any overload that is an aggregate will do: names are rarely shared. */
-	{
-		FuncCandidateList cand = FuncnameGetCandidates(call->funcname, -1, NIL, false, false,
-													   false, true);
+	FuncCall   *key = (FuncCall *) cxt->key;
+	const char *name = strVal(llast(call->funcname));
+	const char *of;
+	int			n;
 
-		for (; cand; cand = cand->next)
-			if (get_func_prokind(cand->oid) == PROKIND_AGGREGATE)
-				return true;
-	}
-	return false;
-}
-
-/*
- * raw_expression_tree_walker cannot replace nodes, and there is no raw
- * mutator in core; so the walker is handed the places that hold expressions.
- */
-static bool replace_walker(Node *node, KdaWordContext *cxt);
-
-Node *
-kda_query_words_replace(Node *node, KdaWordContext *cxt)
-{
-	if (node == NULL)
+	if (key == NULL || list_length(key->funcname) > 1 || list_length(call->funcname) > 1)
 		return NULL;
-	if (IsA(node, ColumnRef))
-	{
-		Node	   *other = replace_word(cxt, (ColumnRef *) node);
-
-		return other ? other : node;
-	}
-	if (IsA(node, List))
-	{
-		ListCell   *lc;
-
-		foreach(lc, (List *) node)
-			lfirst(lc) = kda_query_words_replace(lfirst(lc), cxt);
-		return node;
-	}
-	replace_walker(node, cxt);
-	return node;
+	of = strVal(llast(key->funcname));
+	n = strlen(of);
+	return strncmp(name, of, n) == 0 && name[n] == '_' ? name + n + 1 : NULL;
 }
 
-#define REPLACE(field)	((field) = (void *) kda_query_words_replace((Node *) (field), cxt))
-
-static bool
-replace_walker(Node *node, KdaWordContext *cxt)
+static Node *
+replace_call(FuncCall *call, bool in_aggregate, void *arg)
 {
-	bool		outside = cxt->outside;
+	KdaWordContext *cxt = arg;
+	const char *what;
 
-	if (node == NULL)
-		return false;
-	check_stack_depth();
-
-	switch (nodeTag(node))
+	if (!cxt->windowed || !cxt->keyed || in_aggregate || cxt->key == NULL)
+		return NULL;
+	if (is_key(cxt, (Node *) call, cxt->key))
 	{
-		case T_ResTarget:
-			REPLACE(((ResTarget *) node)->val);
-			return false;
-		case T_A_Expr:
-			REPLACE(((A_Expr *) node)->lexpr);
-			REPLACE(((A_Expr *) node)->rexpr);
-			return false;
-		case T_BoolExpr:
-			REPLACE(((BoolExpr *) node)->args);
-			return false;
-		case T_TypeCast:
-			REPLACE(((TypeCast *) node)->arg);
-			return false;
-		case T_CollateClause:
-			REPLACE(((CollateClause *) node)->arg);
-			return false;
-		case T_FuncCall:
-			{
-				FuncCall   *call = (FuncCall *) node;
-
-				if (call->over == NULL && kda_words_is_aggregate(call))
-					cxt->outside = false;
-				REPLACE(call->args);
-				REPLACE(call->agg_order);
-				REPLACE(call->agg_filter);
-				if (call->over)
-					replace_walker((Node *) call->over, cxt);
-				cxt->outside = outside;
-				return false;
-			}
-		case T_NullTest:
-			REPLACE(((NullTest *) node)->arg);
-			return false;
-		case T_BooleanTest:
-			REPLACE(((BooleanTest *) node)->arg);
-			return false;
-		case T_CaseExpr:
-			REPLACE(((CaseExpr *) node)->arg);
-			REPLACE(((CaseExpr *) node)->args);
-			REPLACE(((CaseExpr *) node)->defresult);
-			return false;
-		case T_CaseWhen:
-			REPLACE(((CaseWhen *) node)->expr);
-			REPLACE(((CaseWhen *) node)->result);
-			return false;
-		case T_CoalesceExpr:
-			REPLACE(((CoalesceExpr *) node)->args);
-			return false;
-		case T_MinMaxExpr:
-			REPLACE(((MinMaxExpr *) node)->args);
-			return false;
-		case T_RowExpr:
-			REPLACE(((RowExpr *) node)->args);
-			return false;
-		case T_A_ArrayExpr:
-			REPLACE(((A_ArrayExpr *) node)->elements);
-			return false;
-		case T_A_Indirection:
-			REPLACE(((A_Indirection *) node)->arg);
-			REPLACE(((A_Indirection *) node)->indirection);
-			return false;
-		case T_A_Indices:
-			REPLACE(((A_Indices *) node)->lidx);
-			REPLACE(((A_Indices *) node)->uidx);
-			return false;
-		case T_SortBy:
-			REPLACE(((SortBy *) node)->node);
-			return false;
-		case T_NamedArgExpr:
-			REPLACE(((NamedArgExpr *) node)->arg);
-			return false;
-		case T_XmlExpr:
-			REPLACE(((XmlExpr *) node)->named_args);
-			REPLACE(((XmlExpr *) node)->args);
-			return false;
-		case T_XmlSerialize:
-			REPLACE(((XmlSerialize *) node)->expr);
-			return false;
-		case T_JoinExpr:
-			REPLACE(((JoinExpr *) node)->quals);
-			replace_walker(((JoinExpr *) node)->larg, cxt);
-			replace_walker(((JoinExpr *) node)->rarg, cxt);
-			return false;
-		case T_WindowDef:
-			REPLACE(((WindowDef *) node)->partitionClause);
-			REPLACE(((WindowDef *) node)->orderClause);
-			return false;
-		case T_GroupingSet:
-			REPLACE(((GroupingSet *) node)->content);
-			return false;
-		case T_GroupingFunc:
-			REPLACE(((GroupingFunc *) node)->args);
-			return false;
-		case T_RangeFunction:
-			REPLACE(((RangeFunction *) node)->functions);
-			return false;
-		case T_SubLink:
-			/* inside, the words are the subquery's own unless qualified; only the test is ours */
-			REPLACE(((SubLink *) node)->testexpr);
-			return false;
-		default:
-			return false;
+		cxt->named_window = true;
+		return window_column("window_start", call->location);
 	}
+	what = auxiliary(cxt, call);
+	if (what == NULL)
+		return NULL;
+	if (strcmp(what, "start") != 0 && strcmp(what, "end") != 0 && strcmp(what, "rowtime") != 0 &&
+		strcmp(what, "proctime") != 0)
+		return NULL;
+	if (!same_arguments(cxt, call, (FuncCall *) cxt->key))
+		ereport(ERROR,
+				(errcode(ERRCODE_GROUPING_ERROR),
+				 errmsg("%s has other arguments than %s in GROUP BY", NameListToString(call->funcname),
+						NameListToString(((FuncCall *) cxt->key)->funcname)),
+				 errhint("Repeat the arguments of GROUP BY."),
+				 parser_errposition(cxt->pstate, call->location)));
+	if (strcmp(what, "proctime") == 0)
+		return (Node *) makeFuncCall(list_make2(makeString("pg_catalog"), makeString("now")), NIL,
+									 COERCE_EXPLICIT_CALL, call->location);
+	if (strcmp(what, "rowtime") == 0)
+		return window_time(call->location);
+	cxt->named_window = true;
+	return window_column(strcmp(what, "start") == 0 ? "window_start" : "window_end", call->location);
 }
 
-void
-kda_words_name_targets(List *targets)
+/* A select-list word keeps its name although an expression takes its place. */
+static void
+name_targets(KdaWordContext *cxt, List *targets)
 {
 	ListCell   *lc;
 
@@ -333,14 +463,80 @@ kda_words_name_targets(List *targets)
 	{
 		ResTarget  *rt = lfirst_node(ResTarget, lc);
 
-		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef))
+		if (rt->name || rt->val == NULL)
+			continue;
+		if (IsA(rt->val, ColumnRef))
 		{
 			Node	   *last = llast(((ColumnRef *) rt->val)->fields);
 
 			if (IsA(last, String))
 				rt->name = pstrdup(strVal(last));
 		}
+		else if (IsA(rt->val, FuncCall) && auxiliary(cxt, (FuncCall *) rt->val))
+			rt->name = pstrdup(strVal(llast(((FuncCall *) rt->val)->funcname)));
 	}
+}
+
+static ResTarget *
+target(const char *name, Node *value)
+{
+	ResTarget  *rt = makeNode(ResTarget);
+
+	rt->name = pstrdup(name);
+	rt->val = value;
+	rt->location = -1;
+	return rt;
+}
+
+/* SELECT * FROM TABLE (TUMBLE (…)) shows the windows behind the columns. */
+static List *
+show_windows(KdaWordContext *cxt, List *targets)
+{
+	List	   *result = NIL;
+	ListCell   *lc;
+
+	foreach(lc, targets)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+		ColumnRef  *ref = (ColumnRef *) rt->val;
+
+		result = lappend(result, rt);
+		if (!IsA(ref, ColumnRef) || !IsA(llast(ref->fields), A_Star) ||
+			!(list_length(ref->fields) == 1 ||
+			  (list_length(ref->fields) == 2 && strcmp(strVal(linitial(ref->fields)), cxt->stream_name) == 0)))
+			continue;
+		cxt->named_window = true;
+		result = lappend(result, target("window_start", window_column("window_start", -1)));
+		result = lappend(result, target("window_end", window_column("window_end", -1)));
+		result = lappend(result, target("window_time", window_time(-1)));
+	}
+	return result;
+}
+
+void
+kda_words_apply(KdaWordContext *cxt, SelectStmt *select)
+{
+	KdaWords	words = {replace_ref, replace_call, kda_raw_is_aggregate, cxt, false};
+	ListCell   *lc;
+
+	/* a key that has left GROUP BY was one */
+	cxt->aggregated = cxt->key != NULL || kda_words_aggregated(select);
+	if (cxt->in_from)
+		select->targetList = show_windows(cxt, select->targetList);
+	name_targets(cxt, select->targetList);
+	cxt->keyed = true;
+	cxt->outside = cxt->aggregated;
+	(void) kda_words_replace((Node *) select->targetList, &words);
+	select->havingClause = kda_words_replace(select->havingClause, &words);
+	(void) kda_words_replace((Node *) select->sortClause, &words);
+	(void) kda_words_replace((Node *) select->windowClause, &words);
+	cxt->outside = false;
+	(void) kda_words_replace((Node *) select->distinctClause, &words);
+	(void) kda_words_replace((Node *) select->groupClause, &words);
+	cxt->keyed = false;
+	select->whereClause = kda_words_replace(select->whereClause, &words);
+	foreach(lc, select->fromClause)
+		kda_words_replace_in_joins(lfirst(lc), &words);
 }
 
 /*---- what kind of query */
@@ -352,7 +548,7 @@ aggregate_walker(Node *node, void *found)
 		return false;
 	if (IsA(node, SubLink) || IsA(node, SelectStmt))
 		return false;
-	if (IsA(node, FuncCall) && ((FuncCall *) node)->over == NULL && kda_words_is_aggregate((FuncCall *) node))
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over == NULL && kda_raw_is_aggregate((FuncCall *) node))
 		return true;
 	return raw_expression_tree_walker(node, aggregate_walker, found);
 }
@@ -362,4 +558,33 @@ kda_words_aggregated(SelectStmt *select)
 {
 	return select->groupClause != NIL || select->havingClause != NULL ||
 		aggregate_walker((Node *) select->targetList, NULL) || aggregate_walker((Node *) select->sortClause, NULL);
+}
+
+/*---- not yet */
+
+static void
+not_yet(ParseState *pstate, const char *what, const char *hint, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s is not part of this release", what),
+			 errhint("%s", hint),
+			 parser_errposition(pstate, location)));
+}
+
+void
+kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
+{
+	ListCell   *lc;
+
+	foreach(lc, spec->row_windows)
+		if (((KdaRowWindow *) lfirst(lc))->relation >= 0)
+			not_yet(pstate, "a stream OVER (…) in FROM", "Join streams with a bound on their times: ON … AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime.",
+					((KdaRowWindow *) lfirst(lc))->location);
+	foreach(lc, spec->sorts)
+		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
+				((KdaSortWithin *) lfirst(lc))->location);
+	foreach(lc, spec->as_of)
+		not_yet(pstate, "FOR SYSTEM_TIME AS OF", "A plain JOIN looks the table up as it is when the record is processed.",
+				((KdaAsOf *) lfirst(lc))->location);
 }

@@ -2,7 +2,8 @@
  *
  * window_clause.c
  *	  What a window clause says: its arguments as constants, checked against
- *	  each other.  In the session that declares the query.
+ *	  each other.  In the session that declares the query; of literals the
+ *	  catalog is not asked.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +15,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_expr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -40,12 +42,84 @@ interval_text(const Interval *iv)
 	return DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(iv)));
 }
 
+/* The type modifier of INTERVAL '…' SECOND (3); false: it is no plain one. */
+static bool
+interval_typmod(TypeName *type, int32 *typmod)
+{
+	int			n = list_length(type->names);
+	Datum		values[2];
+	ListCell   *lc;
+
+	*typmod = -1;
+	if (type->arrayBounds || type->setof || strcmp(strVal(llast(type->names)), "interval") != 0 ||
+		(n == 2 && strcmp(strVal(linitial(type->names)), "pg_catalog") != 0) || n > 2 || list_length(type->typmods) > 2)
+		return false;
+	if (type->typmods == NIL)
+		return true;
+	foreach(lc, type->typmods)
+	{
+		A_Const    *c = lfirst(lc);
+
+		if (!IsA(c, A_Const) || c->isnull || !IsA(&c->val, Integer))
+			return false;
+		values[foreach_current_index(lc)] = CStringGetDatum(psprintf("%d", intVal(&c->val)));
+	}
+	*typmod = DatumGetInt32(DirectFunctionCall1(intervaltypmodin,
+												PointerGetDatum(construct_array(values, list_length(type->typmods),
+																				CSTRINGOID, -2, false, TYPALIGN_CHAR))));
+	return true;
+}
+
+/* The interval that a literal is, without asking the catalog; NULL: it is no literal. */
+static Interval *
+literal_interval(ParseState *pstate, Node *raw)
+{
+	int32		typmod = -1;
+	int			location = exprLocation(raw);
+	ParseCallbackState callback;
+	Interval   *iv;
+
+	if (IsA(raw, A_Expr) && ((A_Expr *) raw)->kind == AEXPR_OP && ((A_Expr *) raw)->lexpr == NULL &&
+		list_length(((A_Expr *) raw)->name) == 1 && strcmp(strVal(linitial(((A_Expr *) raw)->name)), "-") == 0)
+	{
+		iv = IsA(((A_Expr *) raw)->rexpr, TypeCast) ? literal_interval(pstate, ((A_Expr *) raw)->rexpr) : NULL;
+		return iv ? DatumGetIntervalP(DirectFunctionCall1(interval_um, IntervalPGetDatum(iv))) : NULL;
+	}
+	if (IsA(raw, TypeCast))
+	{
+		if (!interval_typmod(((TypeCast *) raw)->typeName, &typmod))
+			return NULL;
+		raw = ((TypeCast *) raw)->arg;
+	}
+	if (!IsA(raw, A_Const) || ((A_Const *) raw)->isnull || !IsA(&((A_Const *) raw)->val, String))
+		return NULL;
+	setup_parser_errposition_callback(&callback, pstate, location);
+	iv = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(strVal(&((A_Const *) raw)->val)),
+											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(typmod)));
+	cancel_parser_errposition_callback(&callback);
+	return iv;
+}
+
+bool
+kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause)
+{
+	ListCell   *lc;
+
+	foreach(lc, clause->args)
+		if (literal_interval(pstate, lfirst(lc)) == NULL)
+			return false;
+	return true;
+}
+
 static Length
 constant(Clause *c, Node *raw, const char *what)
 {
-	Length		l = {what, NULL, exprLocation(raw)};
-	Node	   *expr = transformExpr(c->pstate, raw, EXPR_KIND_SELECT_TARGET);
+	Length		l = {what, literal_interval(c->pstate, raw), exprLocation(raw)};
+	Node	   *expr;
 
+	if (l.iv)
+		return l;
+	expr = transformExpr(c->pstate, raw, EXPR_KIND_SELECT_TARGET);
 	expr = coerce_to_target_type(c->pstate, expr, exprType(expr), INTERVALOID, -1,
 								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
 	if (expr == NULL)

@@ -20,4 +20,7 @@
 extern KdaWindowSpec *kda_window_of_clause(ParseState *pstate, const KdaWindowClause *clause,
 										   const char *time_zone);
 
+/* Are its arguments literals, so that kda_window_of_clause() does not ask the catalog? */
+extern bool kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause);
+
 #endif							/* KDA_WINDOW_CLAUSE_H */

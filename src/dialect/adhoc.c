@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * adhoc.c
- *	  SELECT … WINDOWED BY TUMBLING … outside a continuous query: once, over the
- *	  rows that the stream's buffer holds.
+ *	  SELECT … WINDOWED BY … outside a continuous query, however the window is
+ *	  spelled: once, over the rows that the stream's buffer holds.
  *
- * For core's parser the clause becomes the first item of GROUP BY, at its own
- * place, so that it is found again in the SELECT that it stands in, however
- * deep.  Then it becomes plain SQL in the raw tree: the window's start is
- * kda.tumble_start(kda.rowtime(s.ctid), size, offset), the first group key, and
- * window_start, window_end and ROWTIME are replaced by expressions over it.
+ * As in a continuous query the windows stand in FROM, as kda.windows(rowtime,
+ * description), and the words become its columns (catalog/query_words.c);
+ * sessions and stagger windows, which depend on other rows, are computed by
+ * window functions (keyed_windows.c).  The rest is PostgreSQL's.
  *
  * Lexical, as all of the dialect, but for two questions to the catalog where a
- * transaction allows them: which relation of FROM is the stream (else the
- * first one), and whether a function is an aggregate.
+ * transaction allows them: which relation of FROM is the stream (else the first
+ * one), and whether a function is an aggregate.  Where it does not, the
+ * statement will not be analysed either.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,57 +21,40 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
+#include "catalog/window_clause.h"
 #include "dialect/adhoc.h"
 #include "dialect/parse.h"
-#include "dialect/words.h"
-#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_type.h"
-
-static int
-position(const char *source, int offset)
-{
-	return pg_mbstrlen_with_len(source, offset) + 1;
-}
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 /*---- the text */
+
+static KdaParser
+parser_of(const char *source, char *copy, KdaScriptPart *part)
+{
+	KdaParser	p = {part->tokens, source, copy, NULL, 0};
+
+	return p;
+}
 
 void
 kda_lift_windows(const char *source, char *copy, KdaScriptPart *part)
 {
-	KdaTokens  *tokens = kda_scan(source, part->start, part->start + part->len, true);
-	KdaParser	parser = {tokens, source, copy, NULL, 0};
+	KdaParser	parser;
 	KdaParser  *p = &parser;
 	ListCell   *lc;
 
-	for (lc = list_head(tokens->comments); lc; lc = lnext(tokens->comments, lnext(tokens->comments, lc)))
-		kda_parse_blank(p, lfirst_int(lc), lfirst_int(lnext(tokens->comments, lc)));
-	kda_parse_replace_casts(p, 0, tokens->n);
-	for (int i = 0; i < tokens->n; i++)
-	{
-		int			close;
-		KdaWindowKind kind;
-
-		if (kda_parse_is_select_stream(tokens, i))
-			kda_parse_overwrite(p, i + 1, i + 2, "");
-		if (!kda_token_is(tokens, i, "windowed") || !kda_token_is(tokens, i + 1, "by"))
-			continue;
-		p->at = i + 2;
-		kind = kda_parse_window_kind(p);
-		if (kind != KDA_WINDOW_TUMBLING)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("%s windows are not part of this release", kda_window_kind_name(kind)),
-					 errhint("TUMBLING (size [, offset]) is."),
-					 errposition(position(source, tokens->t[i].start))));
-		close = kda_parse_window_arguments(p);
-		kda_parse_overwrite(p, i, i + 2, "GROUP BY");
-		if (kda_token_is(tokens, close + 1, "group") && kda_token_is(tokens, close + 2, "by"))
-			kda_parse_overwrite(p, close + 1, close + 3, ",");
-		/* core will find a function call there */
-		part->windows = lappend_int(part->windows, tokens->t[i + 2].start);
-	}
+	part->tokens = kda_scan(source, part->start, part->start + part->len, true);
+	part->query = palloc0(sizeof(KdaQuerySpec));
+	parser = parser_of(source, copy, part);
+	for (lc = list_head(p->tokens->comments); lc; lc = lnext(p->tokens->comments, lnext(p->tokens->comments, lc)))
+		kda_parse_blank(p, lfirst_int(lc), lfirst_int(lnext(p->tokens->comments, lc)));
+	kda_parse_replace_casts(p, 0, p->tokens->n);
+	kda_parse_replace_intervals(p, 0, p->tokens->n);
+	kda_parse_spellings(p, part->query, 0, p->tokens->n);
+	kda_parse_windows(p, part->query, 0, p->tokens->n);
 }
 
 void
@@ -94,202 +77,437 @@ kda_blank_comments(const char *source, char *copy, List *parts)
 	}
 }
 
-/*---- the tree */
+/*---- FROM */
 
 typedef struct Context
 {
 	KdaScriptPart *part;
-	const char *source;
+	ParseState *pstate;			/* places of errors */
+	const char *stored;			/* what it is stored in, NULL: it runs and is gone */
+	const char *stored_hint;
 	bool		catalog;		/* it may be asked */
-	int			found;			/* clauses that have been worked in */
-
-	/* of the SELECT at hand */
-	const char *stream_name;	/* as its columns are qualified */
-	Node	   *start;			/* raw expression of window_start */
-	Node	   *size;
-	Node	   *rowtime;
-	bool		outside;		/* select list, HAVING, ORDER BY: ROWTIME is the window's */
+	bool		alone;
+	List	   *ctes;			/* names (char *) */
+	List	   *done;			/* KdaWindowClause that have been worked in */
 } Context;
 
-static Node *
-call(const char *name, List *args)
-{
-	return (Node *) makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))), args,
-								 COERCE_EXPLICIT_CALL, -1);
-}
-
-static Node *
-window_end(Context *cxt)
-{
-	return call("tumble_end", list_make2(copyObject(cxt->start), copyObject(cxt->size)));
-}
-
-static Node *
-replace_word(ColumnRef *ref, bool in_aggregate, void *arg)
-{
-	Context    *cxt = arg;
-	int			n = list_length(ref->fields);
-	Node	   *last = llast(ref->fields);
-
-	if (!IsA(last, String) || n > 2)
-		return NULL;
-	if (n == 2 && strcmp(strVal(linitial(ref->fields)), cxt->stream_name) != 0)
-		return NULL;
-	if (pg_strcasecmp(strVal(last), "rowtime") == 0)
-		return cxt->outside && !in_aggregate ? window_end(cxt) : copyObject(cxt->rowtime);
-	if (n == 2)
-		return NULL;
-	if (strcmp(strVal(last), "window_start") == 0)
-		return copyObject(cxt->start);
-	if (strcmp(strVal(last), "window_end") == 0)
-		return window_end(cxt);
-	return NULL;
-}
-
-/* A select-list word keeps its name although an expression takes its place. */
 static void
-keep_names(List *targets)
+relations_of(Node *from, List **relations)
+{
+	if (from && IsA(from, RangeVar))
+		*relations = lappend(*relations, from);
+	else if (from && IsA(from, JoinExpr))
+	{
+		relations_of(((JoinExpr *) from)->larg, relations);
+		relations_of(((JoinExpr *) from)->rarg, relations);
+	}
+	else if (from && IsA(from, RangeTableSample))
+		relations_of(((RangeTableSample *) from)->relation, relations);
+}
+
+typedef enum Kind
+{
+	OF_STREAM,
+	OF_UNKNOWN,					/* it may come to be before this runs */
+	OF_OTHER
+} Kind;
+
+static Kind
+kind_of(Context *cxt, RangeVar *rv, Oid *relid)
 {
 	ListCell   *lc;
 
-	foreach(lc, targets)
+	*relid = InvalidOid;
+	if (rv->schemaname == NULL)
+		foreach(lc, cxt->ctes)
+			if (strcmp(lfirst(lc), rv->relname) == 0)
+				return OF_OTHER;
+	if (!cxt->catalog)
+		return OF_UNKNOWN;
+	*relid = RangeVarGetRelid(rv, NoLock, true);
+	if (OidIsValid(*relid) && kda_is_stream(*relid))
+		return OF_STREAM;
+	*relid = OidIsValid(*relid) && cxt->alone ? *relid : InvalidOid;
+	return OidIsValid(*relid) ? OF_OTHER : OF_UNKNOWN;
+}
+
+/* The stream among the relations; NULL: there is none. */
+static RangeVar *
+find_stream(Context *cxt, List *relations, Oid *relid)
+{
+	RangeVar   *unknown = NULL;
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		Kind		kind = kind_of(cxt, lfirst(lc), relid);
+
+		if (kind == OF_STREAM)
+			return lfirst(lc);
+		if (kind == OF_UNKNOWN && unknown == NULL)
+			unknown = lfirst(lc);
+	}
+	*relid = InvalidOid;
+	return unknown;
+}
+
+/* Names by which FROM's columns are qualified; false: JOIN … USING, whose columns are not all of theirs. */
+static bool
+names_of(Node *from, List **names)
+{
+	Alias	   *alias = NULL;
+
+	switch (nodeTag(from))
+	{
+		case T_RangeVar:
+			alias = ((RangeVar *) from)->alias;
+			if (alias == NULL)
+				alias = makeAlias(((RangeVar *) from)->relname, NIL);
+			break;
+		case T_RangeSubselect:
+			alias = ((RangeSubselect *) from)->alias;
+			break;
+		case T_RangeFunction:
+			alias = ((RangeFunction *) from)->alias;
+			break;
+		case T_RangeTableSample:
+			return names_of(((RangeTableSample *) from)->relation, names);
+		case T_JoinExpr:
+			alias = ((JoinExpr *) from)->alias;
+			if (alias == NULL)
+				return !((JoinExpr *) from)->isNatural && ((JoinExpr *) from)->usingClause == NIL &&
+					names_of(((JoinExpr *) from)->larg, names) && names_of(((JoinExpr *) from)->rarg, names);
+			break;
+		default:
+			break;
+	}
+	if (alias == NULL)
+		return false;
+	*names = lappend(*names, alias->aliasname);
+	return true;
+}
+
+/* SELECT *, of what the user has put into FROM. */
+static void
+name_star(Context *cxt, SelectStmt *select)
+{
+	List	   *result = NIL;
+	ListCell   *lc,
+			   *ln;
+
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+		ColumnRef  *star = (ColumnRef *) rt->val;
+		List	   *names = NIL;
+
+		if (!IsA(star, ColumnRef) || list_length(star->fields) != 1 || !IsA(linitial(star->fields), A_Star))
+		{
+			result = lappend(result, rt);
+			continue;
+		}
+		foreach(ln, select->fromClause)
+			if (!names_of(lfirst(ln), &names))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("SELECT * of such a FROM cannot be used with windows"),
+						 errdetail("JOIN … USING merges columns, and functions without an alias have no name."),
+						 errhint("Name the columns one by one."),
+						 parser_errposition(cxt->pstate, star->location)));
+		foreach(ln, names)
+		{
+			ResTarget  *all = copyObject(rt);
+
+			((ColumnRef *) all->val)->fields = list_make2(makeString(lfirst(ln)), makeNode(A_Star));
+			result = lappend(result, all);
+		}
+	}
+	select->targetList = result;
+}
+
+/*---- the windows of a SELECT */
+
+/* Clauses that stand in this SELECT, whose FROM names the relations. */
+static List *
+clauses_of(Context *cxt, List *relations)
+{
+	KdaTokens  *tokens = cxt->part->tokens;
+	List	   *clauses = NIL;
+	ListCell   *lc,
+			   *lr;
+
+	foreach(lc, cxt->part->query->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		foreach(lr, relations)
+		{
+			int			at = lfirst_node(RangeVar, lr)->location;
+			int			start,
+						end;
+
+			kda_parse_select_span(tokens, kda_parse_token_at(tokens, at), &start, &end);
+			if (w->in_from ? w->span_start <= at && at < w->span_end : w->span_start == start && w->span_end == end)
+			{
+				clauses = lappend(clauses, w);
+				break;
+			}
+		}
+	}
+	return clauses;
+}
+
+/* GROUP BY 1, GROUP BY name: what it stands for. */
+static Node *
+key_of(Context *cxt, SelectStmt *select, List *relations, Node *item)
+{
+	Node	   *meant = kda_words_group_item(select, item);
+	ColumnRef  *ref = (ColumnRef *) item;
+	ListCell   *lc;
+
+	if (meant != item || !IsA(ref, ColumnRef) || list_length(ref->fields) != 1 || !IsA(linitial(ref->fields), String))
+		return meant;
+	/* a column of FROM goes before a name of the select list */
+	foreach(lc, relations)
+	{
+		Oid			relid;
+
+		(void) kind_of(cxt, lfirst(lc), &relid);
+		if (!OidIsValid(relid) || get_attnum(relid, strVal(linitial(ref->fields))) != InvalidAttrNumber)
+			return item;
+	}
+	foreach(lc, select->targetList)
 	{
 		ResTarget  *rt = lfirst_node(ResTarget, lc);
 
-		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef) &&
-			IsA(llast(((ColumnRef *) rt->val)->fields), String))
-			rt->name = pstrdup(strVal(llast(((ColumnRef *) rt->val)->fields)));
+		if (rt->name && strcmp(rt->name, strVal(linitial(ref->fields))) == 0)
+			return rt->val;
 	}
+	return item;
 }
 
-/* The relation of FROM that is a stream; where that cannot be known, the first one. */
-static RangeVar *
-find_stream(Node *from, bool catalog, RangeVar **first)
+static bool
+names_windows(Node *node, void *arg)
 {
-	if (from && IsA(from, JoinExpr))
-	{
-		RangeVar   *found = find_stream(((JoinExpr *) from)->larg, catalog, first);
+	static const char *const words[] = {"window_start", "window_end", "window_time", "window_closed"};
 
-		return found ? found : find_stream(((JoinExpr *) from)->rarg, catalog, first);
-	}
-	if (from == NULL || !IsA(from, RangeVar))
-		return NULL;
-	if (*first == NULL)
-		*first = (RangeVar *) from;
-	if (catalog)
-	{
-		Oid			relid = RangeVarGetRelid((RangeVar *) from, NoLock, true);
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef) && IsA(llast(((ColumnRef *) node)->fields), String))
+		for (int i = 0; i < lengthof(words); i++)
+			if (strcmp(strVal(llast(((ColumnRef *) node)->fields)), words[i]) == 0)
+				return true;
+	return raw_expression_tree_walker(node, names_windows, arg);
+}
 
-		if (OidIsValid(relid) && kda_is_stream(relid))
-			return (RangeVar *) from;
+bool
+kda_names_windows(Node *node)
+{
+	return names_windows(node, NULL);
+}
+
+/* What sessions are told apart by: PARTITION BY, else GROUP BY. */
+static List *
+window_keys(Context *cxt, SelectStmt *select, List *relations, KdaWindowClause *clause)
+{
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	if (clause->in_from || clause->kind == KDA_WINDOW_STAGGER)
+		return copyObject(clause->partition);
+	foreach(lc, kda_words_group_items(select))
+	{
+		Node	   *key = key_of(cxt, select, relations, lfirst(lc));
+
+		if (IsA(key, GroupingSet))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("sessions cannot be used with grouping sets"),
+					 errdetail("Each grouping set would have sessions of its own."),
+					 errhint("Write a SELECT for each, and UNION ALL."),
+					 parser_errposition(cxt->pstate, clause->location)));
+		if (!names_windows(key, NULL))
+			keys = lappend(keys, copyObject(key));
 	}
+	return keys;
+}
+
+/* The description of the windows: a string, or what computes it from sizes that are no literals. */
+static Node *
+description(Context *cxt, KdaWindowClause *clause)
+{
+	static const char *const names[] = {"tumbling", "sliding", "cumulating"};
+	int			lengths = clause->kind == KDA_WINDOW_TUMBLING ? 1 : 2;
+	int			n = list_length(clause->args);
+	List	   *args;
+	A_Const    *null = makeNode(A_Const);
+
+	/* the number of arguments is checked there as well */
+	if (kda_window_is_literal(cxt->pstate, clause) || n < lengths || n > lengths + 1)
+		return kda_raw_string(kda_window_format(kda_window_of_clause(cxt->pstate, clause, NULL)));
+	null->isnull = true;
+	null->location = -1;
+	args = list_make2(kda_raw_string(names[clause->kind]), linitial(clause->args));
+	if (n > 1)
+		args = lappend(args, lengths == 2 ? lsecond(clause->args) : null);
+	if (n > lengths)
+		args = lappend(args, llast(clause->args));
+	return kda_raw_call("window_description", args, clause->location);
+}
+
+/* window_closed: has the stream's watermark passed the window's end?  Sessions can still grow at it. */
+static Node *
+closed(RangeVar *stream, KdaWindowClause *clause)
+{
+	TypeCast   *relation = makeNode(TypeCast);
+	CoalesceExpr *value = makeNode(CoalesceExpr);
+	A_Const    *no = makeNode(A_Const);
+
+	relation->arg = kda_raw_string(quote_qualified_identifier(stream->schemaname, stream->relname));
+	relation->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("regclass")));
+	relation->location = -1;
+	no->val.boolval.type = T_Boolean;
+	no->location = -1;
+	value->args = list_make2(makeA_Expr(AEXPR_OP,
+										list_make2(makeString("pg_catalog"),
+												   makeString(clause->kind == KDA_WINDOW_SESSION ? ">" : ">=")),
+										kda_raw_call("watermark", list_make1(relation), -1),
+										kda_raw_column(KDA_WINDOW_ALIAS, "window_end", -1), -1),
+							 no);
+	value->location = -1;
+	return (Node *) value;
+}
+
+static void
+refuse(Context *cxt, const char *message, const char *hint, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s", message),
+			 errhint("%s", hint),
+			 parser_errposition(cxt->pstate, location)));
+}
+
+/* The stream that the clauses speak of; NULL: they are no windows but keys. */
+static RangeVar *
+stream_of(Context *cxt, List *relations, List *clauses, Oid *relid)
+{
+	RangeVar   *stream;
+	ListCell   *lc,
+			   *lr;
+	KdaWindowClause *in_from = NULL;
+
+	foreach(lc, clauses)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		if (w->in_from && in_from)
+			refuse(cxt, "two TABLE (…) with windows in one FROM are not part of this release",
+				   "Put each of them into a subquery.", w->location);
+		if (!w->in_from)
+			continue;
+		in_from = w;
+		foreach(lr, relations)
+		{
+			RangeVar   *rv = lfirst_node(RangeVar, lr);
+
+			if (w->span_start <= rv->location && rv->location < w->span_end)
+				relations = list_make1(rv);
+		}
+	}
+	stream = find_stream(cxt, relations, relid);
+	if (stream)
+		return stream;
+	foreach(lc, clauses)
+		if (!((KdaWindowClause *) lfirst(lc))->only_if_time)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 in_from ? errmsg("\"%s\" is not a stream", linitial_node(RangeVar, relations)->relname) :
+					 errmsg("a window stands in a SELECT that reads a stream"),
+					 errhint("Name a stream in FROM; CREATE STREAM makes one."),
+					 parser_errposition(cxt->pstate, ((KdaWindowClause *) lfirst(lc))->location)));
 	return NULL;
 }
 
 static bool
-is_not_constant(Node *node, void *arg)
+is_time(Node *column, void *words)
 {
-	if (node == NULL)
-		return false;
-	if (IsA(node, ColumnRef) || IsA(node, SubLink))
-		return true;
-	return raw_expression_tree_walker(node, is_not_constant, arg);
-}
-
-/* kda.tumble_start(rowtime, size, offset) would be computed for each row: say now what is wrong. */
-static void
-check_arguments(Context *cxt, FuncCall *window)
-{
-	ListCell   *lc;
-
-	if (list_length(window->args) > 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("TUMBLING takes one or two arguments, not %d", list_length(window->args)),
-				 errhint("TUMBLING (size [, offset])"),
-				 errposition(position(cxt->source, window->location))));
-	foreach(lc, window->args)
-		if (is_not_constant(lfirst(lc), NULL))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the %s of a window must be a constant", lc == list_head(window->args) ? "size" : "offset"),
-					 errhint("For example INTERVAL '1' MINUTE."),
-					 errposition(position(cxt->source, exprLocation(lfirst(lc))))));
+	return kda_words_is_time(words, column);
 }
 
 static void
-put_window(Context *cxt, SelectStmt *select, FuncCall *window)
+put_window(Context *cxt, SelectStmt *select)
 {
-	RangeVar   *stream = NULL;
-	RangeVar   *first = NULL;
-	ColumnRef  *ctid = makeNode(ColumnRef);
-	KdaWords	words = {replace_word, kda_raw_is_aggregate, cxt, false};
+	List	   *relations = NIL;
+	List	   *clauses;
+	RangeVar   *stream;
+	Oid			relid;
+	KdaWordContext words;
+	KdaWindowClause *clause;
 	ListCell   *lc;
 
 	foreach(lc, select->fromClause)
-	{
-		stream = find_stream(lfirst(lc), cxt->catalog, &first);
-		if (stream)
-			break;
-	}
-	if (stream == NULL && (cxt->catalog || first == NULL))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("WINDOWED BY stands in a SELECT that reads a stream"),
-				 errhint("Name a stream in FROM; CREATE STREAM makes one."),
-				 errposition(position(cxt->source, window->location))));
+		relations_of(lfirst(lc), &relations);
+	clauses = clauses_of(cxt, relations);
+	if (clauses == NIL)
+		return;
+	cxt->done = list_concat(cxt->done, clauses);
+	stream = stream_of(cxt, relations, clauses, &relid);
 	if (stream == NULL)
-		stream = first;
-	check_arguments(cxt, window);
-	cxt->found++;
-	cxt->stream_name = stream->alias ? stream->alias->aliasname : stream->relname;
-	ctid->fields = list_make2(makeString(pstrdup(cxt->stream_name)), makeString("ctid"));
-	ctid->location = -1;
-	cxt->rowtime = call("rowtime", list_make1(ctid));
-	cxt->size = linitial(window->args);
-	cxt->start = call("tumble_start", lcons(cxt->rowtime, copyObject(window->args)));
+		return;
+	kda_words_begin(&words, cxt->pstate, relid, stream->alias ? stream->alias->aliasname : stream->relname, "ctid");
+	clause = kda_words_choose_window(clauses, is_time, &words);
+	if (clause == NULL)
+		return;
+	kda_words_check_window(cxt->pstate, select, clauses, clause, is_time, &words, stream->relname, words.rowtime_column);
+	kda_words_set_window(&words, select, clause);
+	if (cxt->stored)
+		refuse(cxt, psprintf("windows over a stream cannot be used in a %s", cxt->stored), cxt->stored_hint, clause->location);
+	words.closed = closed(stream, clause);
+	name_star(cxt, select);
+	if (clause->kind == KDA_WINDOW_SESSION || clause->kind == KDA_WINDOW_STAGGER)
+	{
+		List	   *keys = window_keys(cxt, select, relations, clause);
 
-	keep_names(select->targetList);
-	cxt->outside = true;
-	kda_words_replace((Node *) select->targetList, &words);
-	select->havingClause = kda_words_replace(select->havingClause, &words);
-	kda_words_replace((Node *) select->sortClause, &words);
-	cxt->outside = false;
-	select->whereClause = kda_words_replace(select->whereClause, &words);
-	kda_words_replace((Node *) select->groupClause, &words);
-	foreach(lc, select->fromClause)
-		kda_words_replace_in_joins(lfirst(lc), &words);
-	linitial(select->groupClause) = copyObject(cxt->start);
+		/* STAGGER stands instead of GROUP BY */
+		if (clause->kind == KDA_WINDOW_STAGGER && kda_words_aggregated(select))
+			select->groupClause = list_concat(copyObject(clause->partition), select->groupClause);
+		kda_put_keyed_windows(&words, select, clause, keys);
+		kda_words_apply(&words, select);
+	}
+	else
+	{
+		kda_words_apply(&words, select);
+		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause)));
+	}
+	if (words.aggregated)
+		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
 }
 
-/* Looks for SELECTs whose GROUP BY begins with one of the clauses. */
+/* SELECTs from the innermost out: what is put around FROM would hide it. */
 static bool
-window_walker(Node *node, void *arg)
+select_walker(Node *node, void *arg)
 {
 	Context    *cxt = arg;
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, SelectStmt))
-	{
-		SelectStmt *select = (SelectStmt *) node;
-		FuncCall   *first = select->groupClause ? linitial(select->groupClause) : NULL;
-
-		if (first && IsA(first, FuncCall) && list_member_int(cxt->part->windows, first->location))
-		{
-			Context		mine = *cxt;
-
-			put_window(&mine, select, first);
-			cxt->found = mine.found;
-		}
-	}
-	return raw_expression_tree_walker(node, window_walker, cxt);
+	if (IsA(node, CommonTableExpr))
+		cxt->ctes = lappend(cxt->ctes, ((CommonTableExpr *) node)->ctename);
+	(void) raw_expression_tree_walker(node, select_walker, cxt);
+	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->op == SETOP_NONE)
+		put_window(cxt, (SelectStmt *) node);
+	return false;
 }
+
+/*---- the statement */
 
 /* The query that a utility statement holds, or the statement itself. */
 static Node *
-query_of(Node *stmt)
+query_of(Node *stmt, Context *cxt)
 {
+	static const char *const keep = "CREATE CONTINUOUS VIEW keeps the result up to date.";
+
 	for (;;)
 	{
 		switch (nodeTag(stmt))
@@ -298,8 +516,26 @@ query_of(Node *stmt)
 				stmt = ((ExplainStmt *) stmt)->query;
 				break;
 			case T_CreateTableAsStmt:
+				if (((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW)
+				{
+					cxt->stored = "materialized view";
+					cxt->stored_hint = keep;
+				}
 				stmt = ((CreateTableAsStmt *) stmt)->query;
 				break;
+			case T_ViewStmt:
+				cxt->stored = "view";
+				cxt->stored_hint = keep;
+				stmt = ((ViewStmt *) stmt)->query;
+				break;
+			case T_RuleStmt:
+				cxt->stored = "rule";
+				cxt->stored_hint = keep;
+				return (Node *) ((RuleStmt *) stmt)->actions;
+			case T_CreateFunctionStmt:
+				cxt->stored = "function body that is stored parsed";
+				cxt->stored_hint = "Give the body as a string: AS $$ … $$.";
+				return ((CreateFunctionStmt *) stmt)->sql_body;
 			case T_DeclareCursorStmt:
 				stmt = ((DeclareCursorStmt *) stmt)->query;
 				break;
@@ -307,57 +543,70 @@ query_of(Node *stmt)
 				stmt = ((PrepareStmt *) stmt)->query;
 				break;
 			case T_CopyStmt:
-				if (((CopyStmt *) stmt)->query == NULL)
-					return stmt;
-				stmt = ((CopyStmt *) stmt)->query;
-				break;
-			default:
+				return ((CopyStmt *) stmt)->query;
+			case T_SelectStmt:
+			case T_InsertStmt:
+			case T_UpdateStmt:
+			case T_DeleteStmt:
+			case T_MergeStmt:
 				return stmt;
+			default:
+				return NULL;
 		}
 	}
 }
 
+/* OVER (… ROWS n PRECEDING), which core would take in the order of the scan. */
 static void
-refuse_containers(Node *stmt, Context *cxt)
+refuse_row_windows(Context *cxt)
 {
-	const char *where = NULL;
+	ListCell   *lr,
+			   *lw;
 
-	if (IsA(stmt, ViewStmt) ||
-		(IsA(stmt, CreateTableAsStmt) && ((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW))
-		where = "view";
-	else if (IsA(stmt, CreateFunctionStmt))
-		where = "function body that is stored parsed";
-	else if (IsA(stmt, RuleStmt))
-		where = "rule";
-	if (where)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY cannot be used in a %s", where),
-				 IsA(stmt, CreateFunctionStmt) ? errhint("Give the body as a string: AS $$ … $$.") :
-				 errhint("CREATE CONTINUOUS VIEW keeps the result up to date."),
-				 errposition(position(cxt->source, linitial_int(cxt->part->windows)))));
+	foreach(lr, cxt->part->query->row_windows)
+	{
+		KdaRowWindow *r = lfirst(lr);
+		bool		inside = false;
+
+		foreach(lw, cxt->part->query->windows)
+			inside |= ((KdaWindowClause *) lfirst(lw))->span_start >= r->span_start &&
+				((KdaWindowClause *) lfirst(lw))->span_end <= r->span_end;
+		if (!inside && cxt->part->is_query && r->relation < 0)
+			refuse(cxt, "OVER (…) without ORDER BY slides along a stream only in continuous queries",
+				   "Here say what it is ordered by: OVER (PARTITION BY … ORDER BY rowtime …).", r->location);
+	}
+	kda_words_refuse(cxt->pstate, cxt->part->query);
 }
 
 void
 kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 {
 	Context		cxt = {0};
+	KdaParser	parser = parser_of(source, NULL, part);
 	Node	   *query;
+	ListCell   *lc;
 
 	cxt.part = part;
-	cxt.source = source;
-	cxt.catalog = alone && IsTransactionState();
-	refuse_containers(stmt, &cxt);
-	query = query_of(stmt);
-	if (IsA(query, SelectStmt) || IsA(query, InsertStmt) || IsA(query, UpdateStmt) || IsA(query, DeleteStmt) ||
-		IsA(query, MergeStmt))
-		(void) window_walker(query, &cxt);
-	if (cxt.found < list_length(part->windows))
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("WINDOWED BY stands in a SELECT, between WHERE and GROUP BY"),
-				 errposition(position(source, linitial_int(part->windows)))));
-	if (IsA(query, InsertStmt))
+	cxt.pstate = make_parsestate(NULL);
+	cxt.pstate->p_sourcetext = source;
+	cxt.catalog = IsTransactionState();
+	cxt.alone = alone;
+	query = query_of(stmt, &cxt);
+	kda_parse_settle(&parser, part->query, query, part->is_query);
+	refuse_row_windows(&cxt);
+	(void) select_walker(query, &cxt);
+	foreach(lc, part->query->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		if (!w->only_if_time && !list_member_ptr(cxt.done, w))
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("a window stands in the SELECT that names its stream in FROM"),
+					 errhint("WINDOWED BY stands between WHERE and GROUP BY of that SELECT."),
+					 parser_errposition(cxt.pstate, w->location)));
+	}
+	if (query && IsA(query, InsertStmt) && cxt.done)
 		ereport(NOTICE,
 				(errmsg("this INSERT runs once, over the rows that the stream's buffer holds now"),
 				 errhint("CREATE PUMP … AS INSERT INTO … keeps inserting.")));

@@ -2,7 +2,8 @@
  *
  * clause.c
  *	  What stands in the SELECT of a continuous query and is not core's:
- *	  STREAM, WINDOWED BY, EMIT, and ON CONFLICT, which belongs to the pump.
+ *	  WINDOWED BY, EMIT, and ON CONFLICT, which belongs to the pump.  Other
+ *	  spellings of windows: spellings.c.
  *
  * Each is read, blanked in the copy, and kept apart.  No catalog access.
  *
@@ -21,8 +22,8 @@ kda_window_kind_name(KdaWindowKind kind)
 	return names[kind];
 }
 
-KdaWindowKind
-kda_parse_window_kind(KdaParser *p)
+static KdaWindowKind
+read_window_kind(KdaParser *p)
 {
 	if (take(p, "tumbling"))
 		return KDA_WINDOW_TUMBLING;
@@ -37,8 +38,8 @@ kda_parse_window_kind(KdaParser *p)
 	kda_parse_unexpected(p, "WINDOWED BY TUMBLING (…), SLIDING (…), CUMULATING (…), SESSION (…) or STAGGER (…)");
 }
 
-int
-kda_parse_window_arguments(KdaParser *p)
+static int
+read_window_arguments(KdaParser *p)
 {
 	int			open = p->at;
 	int			close;
@@ -51,68 +52,6 @@ kda_parse_window_arguments(KdaParser *p)
 		kda_parse_unexpected(p, "The window needs a size, for example INTERVAL '1' MINUTE.");
 	}
 	return close;
-}
-
-static bool
-is_set_operator(const KdaTokens *tokens, int i, int depth)
-{
-	return tokens->t[i].depth == depth &&
-		(kda_token_is(tokens, i, "union") || kda_token_is(tokens, i, "intersect") || kda_token_is(tokens, i, "except"));
-}
-
-/* The innermost parentheses around token at, else everything; a UNION ends it as well. */
-static void
-enclosing_span(const KdaTokens *tokens, int at, int *start, int *end)
-{
-	int			depth = tokens->t[at].depth;
-	int			i;
-
-	*start = tokens->t[0].start;
-	for (i = at; i >= 0 && tokens->t[i].depth >= depth && !is_set_operator(tokens, i, depth); i--)
-		;
-	if (i >= 0)
-		*start = tokens->t[i].start;
-	for (i = at; i < tokens->n && tokens->t[i].depth >= depth && !is_set_operator(tokens, i, depth); i++)
-		;
-	*end = tokens->t[i].end;
-}
-
-KdaWindowClause *
-kda_parse_window(KdaParser *p, int at, int *after)
-{
-	KdaWindowClause *w = palloc0(sizeof(KdaWindowClause));
-	int			open,
-				close;
-
-	p->at = at + 2;
-	w->location = p->tokens->t[at].start;
-	w->kind = kda_parse_window_kind(p);
-	open = p->at;
-	close = kda_parse_window_arguments(p);
-	if (w->kind != KDA_WINDOW_STAGGER)
-		w->args = kda_parse_expressions(p, open + 1, close);
-	kda_parse_blank(p, p->tokens->t[at].start, p->tokens->t[close].end);
-	*after = close + 1;
-	enclosing_span(p->tokens, at, &w->span_start, &w->span_end);
-	return w;
-}
-
-/*
- * SELECT stream FROM, SELECT stream, a, SELECT stream.a, SELECT stream + 1 name
- * a column; in a KDA statement everything else is KDA's keyword.
- */
-bool
-kda_parse_is_select_stream(KdaTokens *tokens, int i)
-{
-	if (!kda_token_is(tokens, i, "select") || !kda_token_is(tokens, i + 1, "stream"))
-		return false;
-	if (tokens->t[i + 2].kind == KDA_TOKEN_END)
-		return false;
-	if (tokens->t[i + 2].kind != KDA_TOKEN_OTHER)
-		return !kda_token_is(tokens, i + 2, "from") && !kda_token_is(tokens, i + 2, "as");
-	if (kda_token_is_char(tokens, i + 2, '*'))
-		return kda_token_is(tokens, i + 3, "from") || kda_token_is_char(tokens, i + 3, ',');
-	return kda_token_is_char(tokens, i + 2, '(');
 }
 
 /* Between WHERE and GROUP BY: these words are reserved, so they are what they seem. */
@@ -149,34 +88,97 @@ check_window_place(KdaParser *p, int at, int after)
 	}
 }
 
-/* Words that core's grammar would answer with a bare syntax error. */
+/* (PARTITION BY k, … RANGE length) */
 static void
-refuse_unknown_spellings(KdaParser *p, int from)
+read_stagger(KdaParser *p, KdaWindowClause *w, int open, int close)
 {
-	static const char *const hint = "Write WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) before GROUP BY.";
-	int			to = p->tokens->n;
+	static const char *const form = "STAGGER (PARTITION BY k, … RANGE INTERVAL '1' MINUTE)";
+	int			depth = p->tokens->t[open].depth + 1;
+	int			range = open + 1;
 
+	p->at = open + 1;
+	expect(p, "partition", form);
+	expect(p, "by", form);
+	while (range < close && !(p->tokens->t[range].depth == depth && kda_token_is(p->tokens, range, "range")))
+		range++;
+	if (range == p->at || range + 1 >= close)
+	{
+		p->at = range == p->at ? p->at : close;
+		kda_parse_unexpected(p, form);
+	}
+	w->partition = kda_parse_expressions(p, p->at, range);
+	w->args = kda_parse_expressions(p, range + 1, close);
+}
+
+/* The clause WINDOWED BY … at token at, blanked in the copy; *after: the token behind it. */
+static KdaWindowClause *
+read_window(KdaParser *p, int at, int *after)
+{
+	KdaWindowClause *w = palloc0(sizeof(KdaWindowClause));
+	int			open,
+				close;
+
+	p->at = at + 2;
+	w->location = p->tokens->t[at].start;
+	w->kind = read_window_kind(p);
+	open = p->at;
+	close = read_window_arguments(p);
+	if (w->kind == KDA_WINDOW_STAGGER)
+		read_stagger(p, w, open, close);
+	else
+		w->args = kda_parse_expressions(p, open + 1, close);
+	kda_parse_blank(p, p->tokens->t[at].start, p->tokens->t[close].end);
+	*after = close + 1;
+	kda_parse_select_span(p->tokens, at, &w->span_start, &w->span_end);
+	check_window_place(p, at, *after);
+	return w;
+}
+
+/*
+ * SELECT stream FROM, SELECT stream, a, SELECT stream.a, SELECT stream + 1 name
+ * a column; in a KDA statement everything else is KDA's keyword.
+ */
+bool
+kda_parse_is_select_stream(KdaTokens *tokens, int i)
+{
+	if (!kda_token_is(tokens, i, "select") || !kda_token_is(tokens, i + 1, "stream"))
+		return false;
+	if (tokens->t[i + 2].kind == KDA_TOKEN_END)
+		return false;
+	if (tokens->t[i + 2].kind != KDA_TOKEN_OTHER)
+		return !kda_token_is(tokens, i + 2, "from") && !kda_token_is(tokens, i + 2, "as");
+	if (kda_token_is_char(tokens, i + 2, '*'))
+		return kda_token_is(tokens, i + 3, "from") || kda_token_is_char(tokens, i + 3, ',');
+	return kda_token_is_char(tokens, i + 2, '(');
+}
+
+void
+kda_parse_windows(KdaParser *p, KdaQuerySpec *spec, int from, int to)
+{
 	for (int i = from; i < to; i++)
 	{
-		int			depth = p->tokens->t[i].depth;
+		KdaWindowClause *window;
+		ListCell   *lc;
+		int			after;
 
-		if (!kda_token_is_char(p->tokens, i + 1, '('))
+		if (!kda_token_is(p->tokens, i, "windowed") || !kda_token_is(p->tokens, i + 1, "by"))
 			continue;
-		if (kda_token_is(p->tokens, i, "floor") || kda_token_is(p->tokens, i, "step"))
-			for (int j = i + 2; j < to && p->tokens->t[j].depth > depth; j++)
-				if (p->tokens->t[j].depth == depth + 1 &&
-					(kda_token_is(p->tokens, j, "to") || kda_token_is(p->tokens, j, "by")))
-				{
-					p->at = i;
-					kda_parse_not_yet(p, kda_token_is(p->tokens, i, "step") ? "STEP (… BY …)" : "FLOOR (… TO …)", hint);
-				}
-		if (kda_token_is(p->tokens, i, "table") && p->tokens->t[i + 2].kind == KDA_TOKEN_WORD &&
-			kda_token_is_char(p->tokens, i + 3, '('))
-		{
-			p->at = i;
-			kda_parse_not_yet(p, "TABLE (TUMBLE (…)) in FROM", hint);
-		}
+		window = read_window(p, i, &after);
+		foreach(lc, spec->windows)
+			if (((KdaWindowClause *) lfirst(lc))->span_start == window->span_start)
+			{
+				p->at = i;
+				kda_parse_unexpected(p, "A SELECT has one WINDOWED BY.");
+			}
+		spec->windows = lappend(spec->windows, window);
+		i = after - 1;
 	}
+}
+
+static bool
+is_on_conflict(KdaParser *p, int i)
+{
+	return p->tokens->t[i].depth == 0 && kda_token_is(p->tokens, i, "on") && kda_token_is(p->tokens, i + 1, "conflict");
 }
 
 /* EMIT CHANGES, EMIT ON WINDOW CLOSE, EMIT EVERY …; EMIT may also be somebody's name. */
@@ -230,36 +232,24 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 {
 	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
 	int			first = p->at;
-	int			after;
+	int			end;
 	Node	   *core;
 
 	if (!is(p, "select") && !is(p, "with") && !is_char(p, '('))
 		kda_parse_unexpected(p, "A continuous query is a SELECT.");
 	spec->outer_location = -1;
+	for (end = first; end < p->tokens->n; end++)
+		if (is_on_conflict(p, end))
+			break;
 	kda_parse_replace_casts(p, first, p->tokens->n);
+	kda_parse_replace_intervals(p, first, p->tokens->n);
+	kda_parse_spellings(p, spec, first, end);
+	kda_parse_windows(p, spec, first, end);
 	for (int i = first; i < p->tokens->n; i++)
 	{
-		if (kda_parse_is_select_stream(p->tokens, i))
-			kda_parse_overwrite(p, i + 1, i + 2, "");
-		else if (kda_token_is(p->tokens, i, "windowed") && kda_token_is(p->tokens, i + 1, "by"))
-		{
-			KdaWindowClause *window = kda_parse_window(p, i, &after);
-			ListCell   *lc;
-
-			foreach(lc, spec->windows)
-				if (((KdaWindowClause *) lfirst(lc))->span_start == window->span_start)
-				{
-					p->at = i;
-					kda_parse_unexpected(p, "A SELECT has one WINDOWED BY.");
-				}
-			spec->windows = lappend(spec->windows, window);
-			check_window_place(p, i, after);
-			i = after - 1;
-		}
-		else if (is_emit(p, i))
+		if (is_emit(p, i))
 			i = read_emit(p, spec, i) - 1;
-		else if (p->tokens->t[i].depth == 0 && kda_token_is(p->tokens, i, "on") &&
-				 kda_token_is(p->tokens, i + 1, "conflict"))
+		else if (is_on_conflict(p, i))
 		{
 			p->at = i;
 			if (stmt->kind != KDA_STMT_CREATE_PUMP)
@@ -275,7 +265,6 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 			i = p->at - 1;
 		}
 	}
-	refuse_unknown_spellings(p, first);
 	kda_parse_blank(p, 0, p->tokens->t[first].start);
 	core = kda_parse_core(p);
 	if (!IsA(core, SelectStmt))
@@ -284,6 +273,7 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 		kda_parse_unexpected(p, "A continuous query is a SELECT.");
 	}
 	spec->select = (SelectStmt *) core;
+	kda_parse_settle(p, spec, core, true);
 	if (spec->select->intoClause)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

@@ -138,7 +138,7 @@ kda_query(PG_FUNCTION_ARGS)
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 
-	raws = kda_raw_parse(source, RAW_PARSE_DEFAULT);
+	raws = kda_raw_parse_query(source);
 	if (list_length(raws) != 1 || !IsA(linitial_node(RawStmt, raws)->stmt, SelectStmt))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),

@@ -2,7 +2,8 @@
  *
  * parse.h
  *	  Reading one KDA statement.  Private to dialect/: statement.c reads the
- *	  statements, clause.c what stands in a query, parse.c is what both need.
+ *	  statements, clause.c and spellings.c what stands in a query, parse.c is what
+ *	  all need.
  *
  * Core's grammar does most of it.  In a copy of the text what is ours is
  * overwritten by spaces or by a core word of no greater length (STREAM by
@@ -65,14 +66,32 @@ extern List *kda_parse_expressions(KdaParser *p, int from, int to);
 /*---- clause.c */
 /* SELECT [STREAM] … from the current token to the end of the statement. */
 extern KdaQuerySpec *kda_parse_query(KdaParser *p, KdaStmt *stmt);
-/* The clause WINDOWED BY … at token at, blanked in the copy; *after: the token behind it. */
-extern KdaWindowClause *kda_parse_window(KdaParser *p, int at, int *after);
-/* The kind's word; taken. */
-extern KdaWindowKind kda_parse_window_kind(KdaParser *p);
-/* The parenthesis behind it, which must not be empty: index of the token that closes it. */
-extern int	kda_parse_window_arguments(KdaParser *p);
+/* The clauses WINDOWED BY … of tokens [from, to), blanked in the copy. */
+extern void kda_parse_windows(KdaParser *p, KdaQuerySpec *spec, int from, int to);
 /* Is STREAM, after SELECT at token i, KDA's keyword? */
 extern bool kda_parse_is_select_stream(KdaTokens *tokens, int i);
+
+/*---- spellings.c */
+/* Is there a spelling of ours in it that core's grammar has no use for? */
+extern bool kda_parse_is_spelled(const KdaTokens *tokens);
+/* Reads and replaces, in the copy, what is ours in tokens [from, to), but for WINDOWED BY and EMIT. */
+extern void kda_parse_spellings(KdaParser *p, KdaQuerySpec *spec, int from, int to);
+/* INTERVAL '10' MINUTES and its like in tokens [from, to). */
+extern void kda_parse_replace_intervals(KdaParser *p, int from, int to);
+/* The SELECT around token at, of a set operation one side: its tokens, or its place. */
+extern void kda_parse_select_tokens(const KdaTokens *tokens, int at, int *first, int *last);
+extern void kda_parse_select_span(const KdaTokens *tokens, int at, int *start, int *end);
+/* The first token at or behind a byte offset. */
+extern int	kda_parse_token_at(const KdaTokens *tokens, int offset);
+
+/*---- settle.c */
+/*
+ * Goes through what core has made of the copy: STEP and its like become
+ * functions of ours, windows that are GROUP BY items go into spec->windows,
+ * those that slide along rows into spec->row_windows.  all: also the ones that
+ * are ordinary calls to core, GROUP BY TUMBLE (…).
+ */
+extern void kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all);
 
 static inline bool
 is(KdaParser *p, const char *word)

@@ -51,7 +51,7 @@ kda_explain_plain_rowtime(List *raws, const char *source)
 	RangeVar   *stream;
 	Oid			relid;
 	Search		search = {0};
-	KdaWords	words = {look, no_aggregate, &search, false};
+	KdaWords	words = {look, NULL, no_aggregate, &search, false};
 
 	if (error_context_stack != NULL || !IsTransactionState() || list_length(raws) != 1)
 		return;

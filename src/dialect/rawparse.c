@@ -92,8 +92,8 @@ kda_is_marked(Node *stmt, char **text, int *start)
 	return true;
 }
 
-List *
-kda_raw_parse(const char *source, int mode)
+static List *
+raw_parse(const char *source, int mode, bool query)
 {
 	List	   *parts = kda_split_script(source);
 	List	   *result;
@@ -106,6 +106,8 @@ kda_raw_parse(const char *source, int mode)
 	{
 		KdaScriptPart *part = lfirst(lc);
 
+		part->is_query = query;
+		part->is_windowed |= query && !part->is_kda;
 		ours |= part->is_kda || part->is_windowed;
 	}
 	if (!ours)
@@ -165,4 +167,16 @@ kda_raw_parse(const char *source, int mode)
 			kda_put_windows(raw->stmt, part, source, list_length(result) == 1);
 	}
 	return result;
+}
+
+List *
+kda_raw_parse(const char *source, int mode)
+{
+	return raw_parse(source, mode, false);
+}
+
+List *
+kda_raw_parse_query(const char *source)
+{
+	return raw_parse(source, RAW_PARSE_DEFAULT, true);
 }

@@ -13,6 +13,7 @@
 #include "kda_stream.h"
 
 #include "dialect/dialect.h"
+#include "dialect/parse.h"
 #include "dialect/scan.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -335,15 +336,6 @@ is_kda_statement(const KdaTokens *tokens)
 	return false;
 }
 
-static bool
-has_window_clause(const KdaTokens *tokens)
-{
-	for (int i = 0; i + 1 < tokens->n; i++)
-		if (kda_token_is(tokens, i, "windowed") && kda_token_is(tokens, i + 1, "by"))
-			return true;
-	return false;
-}
-
 /* Does the place lie in a // comment? */
 static bool
 in_comment(const KdaTokens *tokens, int place)
@@ -366,7 +358,7 @@ next_statement(const char *source, int at, int end, bool *ours, bool *windowed)
 	KdaTokens  *plain;
 
 	*ours = is_kda_statement(tokens);
-	*windowed = !*ours && has_window_clause(tokens);
+	*windowed = !*ours && kda_parse_is_spelled(tokens);
 	if (*ours || tokens->comments == NIL || tokens->n == 0)
 		return tokens;
 
@@ -376,7 +368,7 @@ next_statement(const char *source, int at, int end, bool *ours, bool *windowed)
 		int			stop = plain->t[plain->n].start;
 
 		/* a semicolon behind // ends an ordinary statement; but not one of ours */
-		if (has_window_clause(plain) || !in_comment(tokens, stop))
+		if (kda_parse_is_spelled(plain) || !in_comment(tokens, stop))
 		{
 			free_tokens(plain);
 			return tokens;
@@ -425,9 +417,21 @@ static bool
 word_at(const char *p, const char *word)
 {
 	for (; *word; p++, word++)
-		if ((*p | 0x20) != *word)
+		if ((*p | 0x20) != (*word | 0x20))
 			return false;
 	return true;
+}
+
+/* The word, and then a parenthesis, or a comment before it. */
+static bool
+call_at(const char *p, const char *word)
+{
+	if (!word_at(p, word))
+		return false;
+	p += strlen(word);
+	while (*p == ' ' || (*p >= '\t' && *p <= '\r'))
+		p++;
+	return *p == '(' || *p == '/' || *p == '-';
 }
 
 bool
@@ -438,7 +442,15 @@ kda_text_is_suspicious(const char *source)
 		switch (*p | 0x20)
 		{
 			case 's':
-				if (word_at(p, "stream"))
+				if (word_at(p, "stream") || call_at(p, "step") || word_at(p, "system_time"))
+					return true;
+				break;
+			case 't':
+				if (call_at(p, "table"))
+					return true;
+				break;
+			case 'f':
+				if (call_at(p, "floor"))
 					return true;
 				break;
 			case 'p':
@@ -446,11 +458,11 @@ kda_text_is_suspicious(const char *source)
 					return true;
 				break;
 			case 'c':
-				if (word_at(p, "continuous"))
+				if (word_at(p, "continuous") || word_at(p, "ceil"))
 					return true;
 				break;
 			case 'w':
-				if (word_at(p, "windowed"))
+				if (word_at(p, "windowed") || word_at(p, "within"))
 					return true;
 				break;
 			case 'r':
@@ -459,6 +471,10 @@ kda_text_is_suspicious(const char *source)
 				break;
 			case 'o':
 				if (word_at(p, "output"))
+					return true;
+				break;
+			case '\'':
+				if (strncmp(p, "'connector'", 11) == 0)
 					return true;
 				break;
 			default:

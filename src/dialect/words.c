@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * words.c
- *	  Replacing column references in raw expressions.
+ *	  Replacing column references and calls in raw expressions.
  *
  * Core has a walker over raw trees but no mutator; here are the places in
  * which an expression can stand.
@@ -82,11 +82,11 @@ kda_words_replace(Node *node, KdaWords *words)
 			{
 				FuncCall   *call = (FuncCall *) node;
 
+				other = words->replace_call ? words->replace_call(call, in_aggregate, words->arg) : NULL;
+				if (other)
+					return other;
 				if (call->over)
-				{
-					REPLACE(call->over->partitionClause);
-					REPLACE(call->over->orderClause);
-				}
+					REPLACE(call->over);
 				else if (words->is_aggregate(call))
 					words->in_aggregate = true;
 				REPLACE(call->args);
@@ -95,6 +95,13 @@ kda_words_replace(Node *node, KdaWords *words)
 				words->in_aggregate = in_aggregate;
 				return node;
 			}
+		case T_WindowDef:
+			REPLACE(((WindowDef *) node)->partitionClause);
+			REPLACE(((WindowDef *) node)->orderClause);
+			return node;
+		case T_GroupingFunc:
+			REPLACE(((GroupingFunc *) node)->args);
+			return node;
 		case T_NamedArgExpr:
 			REPLACE(((NamedArgExpr *) node)->arg);
 			return node;
@@ -151,6 +158,8 @@ kda_words_replace(Node *node, KdaWords *words)
 void
 kda_words_replace_in_joins(Node *from, KdaWords *words)
 {
+	if (from && IsA(from, RangeFunction))
+		REPLACE(((RangeFunction *) from)->functions);
 	if (from == NULL || !IsA(from, JoinExpr))
 		return;
 	REPLACE(((JoinExpr *) from)->quals);

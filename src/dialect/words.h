@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * words.h
- *	  Replacing column references in raw expressions, in place.
+ *	  Replacing column references and calls in raw expressions, in place.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,6 +15,8 @@ typedef struct KdaWords
 {
 	/* NULL: the reference stays; in_aggregate: it is an argument of an aggregate */
 	Node	   *(*replace) (ColumnRef *ref, bool in_aggregate, void *arg);
+	/* the same for calls, before their arguments are looked into; may be NULL */
+	Node	   *(*replace_call) (FuncCall *call, bool in_aggregate, void *arg);
 	bool		(*is_aggregate) (FuncCall *call);
 	void	   *arg;
 	bool		in_aggregate;	/* where replacing is now */
@@ -26,7 +28,7 @@ typedef struct KdaWords
  */
 extern Node *kda_words_replace(Node *node, KdaWords *words);
 
-/* Conditions of joins in a FROM item. */
+/* Conditions of joins and arguments of functions in a FROM item. */
 extern void kda_words_replace_in_joins(Node *from, KdaWords *words);
 
 /* Is it an aggregate, as far as the syntax or the catalog tells?  In a transaction that is not aborted. */

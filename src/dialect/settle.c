@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * settle.c
+ *	  After core has parsed the copy: what spellings.c has left in it is found
+ *	  again in the tree, by its place.
+ *
+ * STEP (x, i), FLOOR (x, 'minute') and CEIL (x, 'minute') become kda.step,
+ * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE) and, in
+ * statements of ours, TUMBLE (c, i), HOP (c, slide, size), SESSION (c, gap) are
+ * noted as windows; the items stay where they are, since STEP of another column
+ * than the time is just a key (catalog/query_words.c knows).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/query_words.h"
+#include "dialect/parse.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+
+typedef struct Settle
+{
+	KdaParser  *p;
+	KdaQuerySpec *spec;
+	bool		all;
+	List	   *found;			/* int: places of calls */
+} Settle;
+
+/*---- calls */
+
+static bool
+call_walker(Node *node, void *arg)
+{
+	Settle	   *s = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncCall) && list_length(((FuncCall *) node)->funcname) == 1 &&
+		list_member_int(s->spec->calls, ((FuncCall *) node)->location))
+	{
+		FuncCall   *call = (FuncCall *) node;
+		char	   *name = strVal(linitial(call->funcname));
+
+		call->funcname = list_make2(makeString(KDA_SCHEMA), makeString(strcmp(name, "ceiling") == 0 ? "ceil" : name));
+		s->found = list_append_unique_int(s->found, call->location);
+	}
+	return raw_expression_tree_walker(node, call_walker, arg);
+}
+
+/*---- windows */
+
+static bool
+is_ours(Settle *s, FuncCall *call, const char *name, int nargs)
+{
+	return list_length(call->funcname) == 2 && list_member_int(s->spec->calls, call->location) &&
+		strcmp(strVal(lsecond(call->funcname)), name) == 0 && list_length(call->args) == nargs;
+}
+
+static bool
+is_plain(Settle *s, FuncCall *call, const char *name, int min, int max)
+{
+	return s->all && list_length(call->funcname) == 1 && strcmp(strVal(linitial(call->funcname)), name) == 0 &&
+		list_length(call->args) >= min && list_length(call->args) <= max;
+}
+
+/* FLOOR (c TO WEEK): weeks begin on Mondays, the epoch was a Thursday. */
+static List *
+unit_arguments(const char *unit)
+{
+	if (strcmp(unit, "week") == 0)
+		return list_make2(kda_raw_interval("7 days"), kda_raw_interval("4 days"));
+	if (strcmp(unit, "quarter") == 0)
+		return list_make1(kda_raw_interval("3 months"));
+	return list_make1(kda_raw_interval(psprintf("1 %s", unit)));
+}
+
+/* The window that a GROUP BY item is; NULL: it is none. */
+static KdaWindowClause *
+window_of_item(Settle *s, Node *item)
+{
+	FuncCall   *call = (FuncCall *) item;
+	KdaWindowClause *w;
+
+	if (item == NULL || !IsA(item, FuncCall) || call->args == NIL || !IsA(linitial(call->args), ColumnRef) ||
+		call->agg_order || call->agg_filter || call->agg_distinct || call->over)
+		return NULL;
+	w = palloc0(sizeof(KdaWindowClause));
+	w->only_if_time = true;
+	if (is_ours(s, call, "step", 2))
+		w->args = list_make1(lsecond(call->args));
+	else if (is_ours(s, call, "floor", 2))
+		w->args = unit_arguments(strVal(&((A_Const *) lsecond(call->args))->val));
+	else
+	{
+		w->only_if_time = false;
+		if (is_plain(s, call, "tumble", 2, 3))
+			w->args = list_copy_tail(call->args, 1);
+		else if (is_plain(s, call, "hop", 3, 4))
+		{
+			w->kind = KDA_WINDOW_SLIDING;
+			/* the slide comes first there */
+			w->args = list_concat(list_make2(lthird(call->args), lsecond(call->args)), list_copy_tail(call->args, 3));
+		}
+		else if (is_plain(s, call, "session", 2, 2))
+		{
+			w->kind = KDA_WINDOW_SESSION;
+			w->args = list_copy_tail(call->args, 1);
+		}
+		else
+			return NULL;
+	}
+	w->args = copyObject(w->args);
+	w->time = copyObject(linitial(call->args));
+	w->key = copyObject(item);
+	w->location = call->location;
+	return w;
+}
+
+static void
+note_group_windows(Settle *s, SelectStmt *select)
+{
+	ListCell   *lc;
+
+	foreach(lc, kda_words_group_items(select))
+	{
+		KdaWindowClause *w = window_of_item(s, kda_words_group_item(select, lfirst(lc)));
+
+		if (w == NULL)
+			continue;
+		kda_parse_select_span(s->p->tokens, kda_parse_token_at(s->p->tokens, w->location), &w->span_start, &w->span_end);
+		s->spec->windows = lappend(s->spec->windows, w);
+	}
+}
+
+/* OVER (… ROWS 10 PRECEDING) without ORDER BY: PostgreSQL has no use for RANGE so, and a stream has an order. */
+static void
+note_row_window(Settle *s, WindowDef *def)
+{
+	KdaRowWindow *w;
+
+	if ((def->frameOptions & FRAMEOPTION_NONDEFAULT) == 0 || def->orderClause || def->refname ||
+		(def->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) == 0)
+		return;
+	w = palloc0(sizeof(KdaRowWindow));
+	w->def = def;
+	w->rows = (def->frameOptions & FRAMEOPTION_ROWS) != 0;
+	w->unbounded = (def->frameOptions & FRAMEOPTION_START_UNBOUNDED_PRECEDING) != 0;
+	w->reach = def->startOffset;
+	w->relation = -1;
+	w->location = def->location;
+	kda_parse_select_span(s->p->tokens, kda_parse_token_at(s->p->tokens, def->location), &w->span_start, &w->span_end);
+	s->spec->row_windows = lappend(s->spec->row_windows, w);
+}
+
+static bool
+window_walker(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt))
+		note_group_windows(arg, (SelectStmt *) node);
+	else if (IsA(node, WindowDef))
+		note_row_window(arg, (WindowDef *) node);
+	return raw_expression_tree_walker(node, window_walker, arg);
+}
+
+/* Two windows of one SELECT, unless both stand in FROM or may turn out to be keys. */
+static void
+refuse_two_windows(Settle *s)
+{
+	ListCell   *la,
+			   *lb;
+
+	foreach(la, s->spec->windows)
+	{
+		KdaWindowClause *a = lfirst(la);
+		int			start,
+					end;
+
+		if (!a->in_from)
+			continue;
+		kda_parse_select_span(s->p->tokens, kda_parse_token_at(s->p->tokens, a->span_start), &start, &end);
+		foreach(lb, s->spec->windows)
+		{
+			KdaWindowClause *b = lfirst(lb);
+
+			if (!b->in_from && !b->only_if_time && b->span_start == start && b->span_end == end)
+				ereport(ERROR,
+						(errcode(ERRCODE_SYNTAX_ERROR),
+						 errmsg("a SELECT has one window"),
+						 errdetail("Its windows are those of FROM TABLE (…)."),
+						 errposition(kda_parse_position(s->p, b->location))));
+		}
+	}
+}
+
+void
+kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all)
+{
+	Settle		s = {p, spec, all, NIL};
+	ListCell   *lc;
+
+	(void) call_walker(query, &s);
+	foreach(lc, spec->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		(void) call_walker((Node *) w->args, &s);
+		(void) call_walker((Node *) w->partition, &s);
+	}
+	foreach(lc, spec->row_windows)
+		(void) call_walker((Node *) ((KdaRowWindow *) lfirst(lc))->def, &s);
+	foreach(lc, spec->calls)
+		if (!list_member_int(s.found, lfirst_int(lc)))
+		{
+			/* in a place that is not looked into, where core would have stopped at BY or TO */
+			p->at = kda_parse_token_at(p->tokens, lfirst_int(lc)) + 1;
+			kda_parse_unexpected(p, NULL);
+		}
+	(void) window_walker(query, &s);
+	refuse_two_windows(&s);
+}
