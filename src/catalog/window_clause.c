@@ -111,6 +111,24 @@ kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause)
 	return true;
 }
 
+static bool
+names_column(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	return IsA(node, ColumnRef) || raw_expression_tree_walker(node, names_column, arg);
+}
+
+static void
+not_constant(Clause *c, const Length *l)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the %s of a window must be a constant", l->what),
+			 errhint("For example INTERVAL '1' MINUTE."),
+			 parser_errposition(c->pstate, l->location)));
+}
+
 static Length
 constant(Clause *c, Node *raw, const char *what)
 {
@@ -119,6 +137,8 @@ constant(Clause *c, Node *raw, const char *what)
 
 	if (l.iv)
 		return l;
+	if (names_column(raw, NULL))
+		not_constant(c, &l);
 	expr = transformExpr(c->pstate, raw, EXPR_KIND_SELECT_TARGET);
 	expr = coerce_to_target_type(c->pstate, expr, exprType(expr), INTERVALOID, -1,
 								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
@@ -129,11 +149,7 @@ constant(Clause *c, Node *raw, const char *what)
 				 parser_errposition(c->pstate, l.location)));
 	expr = eval_const_expressions(NULL, expr);
 	if (!IsA(expr, Const) || ((Const *) expr)->constisnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the %s of a window must be a constant", what),
-				 errhint("For example INTERVAL '1' MINUTE."),
-				 parser_errposition(c->pstate, l.location)));
+		not_constant(c, &l);
 	l.iv = DatumGetIntervalP(((Const *) expr)->constvalue);
 	return l;
 }
@@ -298,7 +314,9 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the %s of a window must not be greater than its size", slide.what),
 				 errdetail("The %s is %s, the size %s.", slide.what, interval_text(slide.iv), interval_text(size.iv)),
-				 errhint("%s", raw->kind == KDA_WINDOW_SLIDING ? "SLIDING (size, slide): the size comes first." :
+				 /* Flink's order is the other one */
+				 errhint("%s", raw->in_from || raw->key ? "HOP (…, slide, size), CUMULATE (…, step, size): the size comes last." :
+						 raw->kind == KDA_WINDOW_SLIDING ? "SLIDING (size, slide): the size comes first." :
 						 "CUMULATING (size, step): the size comes first."),
 				 parser_errposition(pstate, slide.location)));
 	if (spec->size / spec->slide > MAX_WINDOWS)

@@ -88,7 +88,8 @@ typedef struct Context
 	bool		catalog;		/* it may be asked */
 	bool		alone;
 	List	   *ctes;			/* names (char *) */
-	List	   *done;			/* KdaWindowClause that have been worked in */
+	List	   *done;			/* KdaWindowClause that have been seen to */
+	bool		windowed;		/* one of them was a window */
 } Context;
 
 static void
@@ -435,6 +436,20 @@ is_time(Node *column, void *words)
 	return kda_words_is_time(words, column);
 }
 
+/* Is the relation below the nullable side of an outer join? */
+static bool
+is_nullable(Node *from, RangeVar *relation, bool nullable)
+{
+	JoinExpr   *join = (JoinExpr *) from;
+
+	if (from && IsA(from, RangeTableSample))
+		from = ((RangeTableSample *) from)->relation;
+	if (from == NULL || !IsA(from, JoinExpr))
+		return nullable && from == (Node *) relation;
+	return is_nullable(join->larg, relation, nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL) ||
+		is_nullable(join->rarg, relation, nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
+}
+
 static void
 put_window(Context *cxt, SelectStmt *select)
 {
@@ -463,6 +478,15 @@ put_window(Context *cxt, SelectStmt *select)
 	kda_words_set_window(&words, select, clause);
 	if (cxt->stored)
 		refuse(cxt, psprintf("windows over a stream cannot be used in a %s", cxt->stored), cxt->stored_hint, clause->location);
+	cxt->windowed = true;
+	foreach(lc, select->fromClause)
+		if (is_nullable(lfirst(lc), stream, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", stream->relname),
+					 errdetail("A row without a record has no time, and so no window."),
+					 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
+					 parser_errposition(cxt->pstate, stream->location)));
 	words.closed = closed(stream, clause);
 	name_star(cxt, select);
 	if (clause->kind == KDA_WINDOW_SESSION || clause->kind == KDA_WINDOW_STAGGER)
@@ -606,7 +630,7 @@ kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 					 errhint("WINDOWED BY stands between WHERE and GROUP BY of that SELECT."),
 					 parser_errposition(cxt.pstate, w->location)));
 	}
-	if (query && IsA(query, InsertStmt) && cxt.done)
+	if (query && IsA(query, InsertStmt) && cxt.windowed)
 		ereport(NOTICE,
 				(errmsg("this INSERT runs once, over the rows that the stream's buffer holds now"),
 				 errhint("CREATE PUMP … AS INSERT INTO … keeps inserting.")));

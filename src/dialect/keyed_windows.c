@@ -122,14 +122,14 @@ outer_text(KdaWindowClause *clause, int nkeys)
 	if (clause->kind == KDA_WINDOW_STAGGER)
 		return psprintf("SELECT * FROM (SELECT *, kda_start OPERATOR(pg_catalog.+) kda_length AS kda_end FROM ("
 						"SELECT *, kda.stagger_start(kda_time, kda_length) OVER (%s ORDER BY kda_row) AS kda_start "
-						"FROM kda_inner) kda_1) kda_x", partition);
+						"FROM kda_inner WHERE kda_time IS NOT NULL) kda_1) kda_x", partition);
 	/* a gap as long as the session's joins */
 	return psprintf("SELECT * FROM (SELECT *, pg_catalog.min(kda_time) OVER w AS kda_start, "
 					"pg_catalog.max(kda_time) OVER w OPERATOR(pg_catalog.+) kda_length AS kda_end FROM ("
 					"SELECT *, pg_catalog.sum(kda_new) OVER (%s ORDER BY kda_time, kda_row ROWS UNBOUNDED PRECEDING) AS kda_nth FROM ("
 					"SELECT *, CASE WHEN kda_time OPERATOR(pg_catalog.<=) (pg_catalog.lag(kda_time) OVER "
 					"(%s ORDER BY kda_time, kda_row) OPERATOR(pg_catalog.+) kda_length) THEN 0 ELSE 1 END AS kda_new "
-					"FROM kda_inner) kda_1) kda_2 WINDOW w AS (PARTITION BY %s%skda_nth)) kda_x",
+					"FROM kda_inner WHERE kda_time IS NOT NULL) kda_1) kda_2 WINDOW w AS (PARTITION BY %s%skda_nth)) kda_x",
 					partition, partition, keys.data, nkeys > 0 ? ", " : "");
 }
 

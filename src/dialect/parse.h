@@ -84,6 +84,15 @@ extern void kda_parse_select_span(const KdaTokens *tokens, int at, int *start, i
 /* The first token at or behind a byte offset. */
 extern int	kda_parse_token_at(const KdaTokens *tokens, int offset);
 
+/* The word that makes a call at token i ours: BY of STEP, TO of FLOOR; 0: it is not. */
+extern int	kda_parse_call_word(const KdaTokens *tokens, int i);
+
+/*---- flink_table.c */
+/* CREATE TABLE … WITH ('…' = …)? */
+extern bool kda_is_flink_table(const KdaTokens *tokens);
+/* Says it in our words, as an error. */
+pg_noreturn extern void kda_refuse_flink_table(KdaParser *p);
+
 /*---- settle.c */
 /*
  * Goes through what core has made of the copy: STEP and its like become

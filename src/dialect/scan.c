@@ -321,6 +321,8 @@ is_kda_statement(const KdaTokens *tokens)
 
 	if (kda_token_is(tokens, i, "create"))
 	{
+		if (kda_is_flink_table(tokens))
+			return true;
 		i++;
 		if (kda_token_is(tokens, i, "or") && kda_token_is(tokens, i + 1, "replace"))
 			i += 2;
@@ -412,7 +414,11 @@ kda_split_script(const char *source)
 
 /*---- a quick look */
 
-/* Case-insensitive words without which a text has nothing of ours. */
+/*
+ * Runs for every statement of the server, so it looks at the beginnings of
+ * words only.  What lies in strings and comments counts as well: it costs a
+ * closer look, no more.
+ */
 static bool
 word_at(const char *p, const char *word)
 {
@@ -434,52 +440,62 @@ call_at(const char *p, const char *word)
 	return *p == '(' || *p == '/' || *p == '-';
 }
 
+/* Words without which a text has nothing of ours. */
+static bool
+suspicious_word(const char *p, bool quoted)
+{
+	switch (*p | 0x20)
+	{
+		case 'c':
+			return word_at(p, "continuous") || call_at(p, "ceil") || call_at(p, "ceiling") ||
+				(quoted && word_at(p, "connector'"));
+		case 'f':
+			return call_at(p, "floor");
+		case 'o':
+			return word_at(p, "output");
+		case 'p':
+			return word_at(p, "pump");
+		case 'r':
+			return word_at(p, "reference") || word_at(p, "rowtime");
+		case 's':
+			return word_at(p, "stream") || call_at(p, "step") || word_at(p, "system_time");
+		case 't':
+			return call_at(p, "table");
+		case 'w':
+			return word_at(p, "windowed") || word_at(p, "within");
+		default:
+			return false;
+	}
+}
+
+/* Of a byte: may it be in a word, may a word of ours begin with it? */
+#define IN_WORD	1
+#define FIRST	2
+
+static const uint8 byte_kinds[256] = {
+	['0' ... '9'] = IN_WORD,['$'] = IN_WORD,['_'] = IN_WORD,[0x80 ... 0xff] = IN_WORD,
+	['A' ... 'B'] = IN_WORD,['C'] = IN_WORD | FIRST,['D' ... 'E'] = IN_WORD,['F'] = IN_WORD | FIRST,
+	['G' ... 'N'] = IN_WORD,['O' ... 'P'] = IN_WORD | FIRST,['Q'] = IN_WORD,['R' ... 'T'] = IN_WORD | FIRST,
+	['U' ... 'V'] = IN_WORD,['W'] = IN_WORD | FIRST,['X' ... 'Z'] = IN_WORD,
+	['a' ... 'b'] = IN_WORD,['c'] = IN_WORD | FIRST,['d' ... 'e'] = IN_WORD,['f'] = IN_WORD | FIRST,
+	['g' ... 'n'] = IN_WORD,['o' ... 'p'] = IN_WORD | FIRST,['q'] = IN_WORD,['r' ... 't'] = IN_WORD | FIRST,
+	['u' ... 'v'] = IN_WORD,['w'] = IN_WORD | FIRST,['x' ... 'z'] = IN_WORD,
+};
+
 bool
 kda_text_is_suspicious(const char *source)
 {
-	for (const char *p = source; *p; p++)
+	const unsigned char *p = (const unsigned char *) source;
+
+	for (;;)
 	{
-		switch (*p | 0x20)
-		{
-			case 's':
-				if (word_at(p, "stream") || call_at(p, "step") || word_at(p, "system_time"))
-					return true;
-				break;
-			case 't':
-				if (call_at(p, "table"))
-					return true;
-				break;
-			case 'f':
-				if (call_at(p, "floor"))
-					return true;
-				break;
-			case 'p':
-				if (word_at(p, "pump"))
-					return true;
-				break;
-			case 'c':
-				if (word_at(p, "continuous") || word_at(p, "ceil"))
-					return true;
-				break;
-			case 'w':
-				if (word_at(p, "windowed") || word_at(p, "within"))
-					return true;
-				break;
-			case 'r':
-				if (word_at(p, "reference") || word_at(p, "rowtime"))
-					return true;
-				break;
-			case 'o':
-				if (word_at(p, "output"))
-					return true;
-				break;
-			case '\'':
-				if (strncmp(p, "'connector'", 11) == 0)
-					return true;
-				break;
-			default:
-				break;
-		}
+		while (!(byte_kinds[*p] & IN_WORD))
+			if (*p++ == '\0')
+				return false;
+		if ((byte_kinds[*p] & FIRST) &&
+			suspicious_word((const char *) p, (const char *) p > source && p[-1] == '\''))
+			return true;
+		while (byte_kinds[*p] & IN_WORD)
+			p++;
 	}
-	return false;
 }

@@ -215,7 +215,7 @@ kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all)
 		if (!list_member_int(s.found, lfirst_int(lc)))
 		{
 			/* in a place that is not looked into, where core would have stopped at BY or TO */
-			p->at = kda_parse_token_at(p->tokens, lfirst_int(lc)) + 1;
+			p->at = kda_parse_call_word(p->tokens, kda_parse_token_at(p->tokens, lfirst_int(lc)));
 			kda_parse_unexpected(p, NULL);
 		}
 	(void) window_walker(query, &s);

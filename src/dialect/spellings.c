@@ -182,6 +182,14 @@ floor_to(const KdaTokens *tokens, int i)
 	return close - 2;
 }
 
+int
+kda_parse_call_word(const KdaTokens *tokens, int i)
+{
+	int			by = step_by(tokens, i);
+
+	return by ? by : floor_to(tokens, i);
+}
+
 static const char *const table_functions[] = {"tumble", "hop", "cumulate", "session"};
 
 /* FROM TABLE ( TUMBLE ( …, FROM TUMBLE ( TABLE …: the token TUMBLE, else 0. */
@@ -562,7 +570,7 @@ read_within(KdaParser *p, KdaQuerySpec *spec, int i)
 static int
 read_as_of(KdaParser *p, KdaQuerySpec *spec, int i)
 {
-	static const char *const form = "JOIN t FOR SYSTEM_TIME AS OF s.rowtime ON …";
+	static const char *const form = "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON …";
 	KdaAsOf    *as_of = palloc0(sizeof(KdaAsOf));
 	int			relation = relation_before(p->tokens, i - 1);
 	int			end = i + 4;

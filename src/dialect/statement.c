@@ -38,6 +38,7 @@ create_stream(KdaParser *p, KdaStmt *stmt, int word)
 	expect_char(p, '(', "CREATE STREAM name (column type, …) [SERVER s] [OPTIONS (…)]");
 	close = kda_parse_closing(p, open);
 
+	kda_parse_replace_intervals(p, open, close);
 	/* columns: types, and Flink's WATERMARK FOR c AS c - INTERVAL … */
 	for (int i = open + 1; i < close; i++)
 	{
@@ -375,6 +376,8 @@ kda_parse_statement(const char *text)
 	for (lc = list_head(p->tokens->comments); lc; lc = lnext(p->tokens->comments, lnext(p->tokens->comments, lc)))
 		kda_parse_blank(p, lfirst_int(lc), lfirst_int(lnext(p->tokens->comments, lc)));
 
+	if (kda_is_flink_table(p->tokens))
+		kda_refuse_flink_table(p);
 	if (take(p, "create"))
 	{
 		if (is(p, "or") && kda_token_is(p->tokens, p->at + 1, "replace"))
