@@ -577,10 +577,17 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 {
 	ListCell   *lc;
 
-	foreach(lc, spec->row_windows)
-		if (((KdaRowWindow *) lfirst(lc))->relation >= 0)
-			not_yet(pstate, "a stream OVER (…) in FROM", "Join streams with a bound on their times: ON … AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime.",
-					((KdaRowWindow *) lfirst(lc))->location);
+	/* first what cannot be, then what lacks another side */
+	for (int pass = 0; pass < 2; pass++)
+		foreach(lc, spec->row_windows)
+		{
+			KdaRowWindow *w = lfirst(lc);
+
+			if (w->relation >= 0 && !w->bound && (w->rows || pass > 0))
+				not_yet(pstate, w->rows ? "FROM a stream OVER (ROWS …)" : "FROM a stream OVER (RANGE …) without a join of two such streams",
+						"A join bounds the time between its rows: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS y ON ….",
+						w->location);
+		}
 	foreach(lc, spec->sorts)
 		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
 				((KdaSortWithin *) lfirst(lc))->location);

@@ -78,6 +78,7 @@ typedef struct KdaRowWindow
 	bool		rows;			/* ROWS; else RANGE */
 	Node	   *reach;			/* raw: number or interval; NULL: no more than the row's own time */
 	bool		unbounded;		/* UNBOUNDED PRECEDING */
+	bool		bound;			/* of a relation: it has become a condition of the join */
 	WindowDef  *def;			/* raw, the whole of it */
 	int			relation;		/* FROM a OVER (…): where a, or its parenthesis, stands; -1: of a function */
 	int			location;		/* of OVER, or of its definition in WINDOW */

@@ -8,7 +8,8 @@
  * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE) and, in
  * statements of ours, TUMBLE (c, i), HOP (c, slide, size), SESSION (c, gap) are
  * noted as windows; the items stay where they are, since STEP of another column
- * than the time is just a key (catalog/query_words.c knows).
+ * than the time is just a key (catalog/query_words.c knows).  Windows of joined
+ * relations become conditions on their times.
  *
  *-------------------------------------------------------------------------
  */
@@ -153,13 +154,184 @@ note_row_window(Settle *s, WindowDef *def)
 	s->spec->row_windows = lappend(s->spec->row_windows, w);
 }
 
+/*---- FROM a OVER (RANGE …) AS x JOIN b OVER (RANGE …) AS y */
+
+typedef struct Reach
+{
+	const char *name;			/* of the relation */
+	KdaRowWindow *window;
+} Reach;
+
+/* What the window is when it has been named: OVER w. */
+static void
+find_named(SelectStmt *select, KdaRowWindow *w)
+{
+	ListCell   *lc;
+
+	if (w->def->name == NULL)
+		return;
+	foreach(lc, select->windowClause)
+	{
+		WindowDef  *def = lfirst_node(WindowDef, lc);
+
+		if (strcmp(def->name, w->def->name) != 0)
+			continue;
+		w->def = def;
+		w->rows = (def->frameOptions & FRAMEOPTION_ROWS) != 0;
+		w->unbounded = (def->frameOptions & FRAMEOPTION_START_UNBOUNDED_PRECEDING) != 0;
+		w->reach = def->startOffset;
+	}
+}
+
+/* Relations below item that have a window in time. */
+static void
+reaches_of(Settle *s, SelectStmt *select, Node *item, List **reaches)
+{
+	ListCell   *lc;
+
+	if (item && IsA(item, JoinExpr))
+	{
+		reaches_of(s, select, ((JoinExpr *) item)->larg, reaches);
+		reaches_of(s, select, ((JoinExpr *) item)->rarg, reaches);
+	}
+	if (item == NULL || !IsA(item, RangeVar))
+		return;
+	foreach(lc, s->spec->row_windows)
+	{
+		KdaRowWindow *w = lfirst(lc);
+		RangeVar   *rv = (RangeVar *) item;
+
+		if (w->relation < 0 || w->relation != rv->location)
+			continue;
+		find_named(select, w);
+		if ((w->def->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_END_CURRENT_ROW)) ==
+			(FRAMEOPTION_RANGE | FRAMEOPTION_END_CURRENT_ROW) && w->def->partitionClause == NIL)
+		{
+			Reach	   *r = palloc(sizeof(Reach));
+
+			r->name = rv->alias ? rv->alias->aliasname : rv->relname;
+			r->window = w;
+			*reaches = lappend(*reaches, r);
+		}
+	}
+}
+
+static Node *
+and_raw(Node *a, Node *b)
+{
+	return a ? (Node *) makeBoolExpr(AND_EXPR, list_make2(a, b), -1) : b;
+}
+
+/* later.ROWTIME <= earlier.ROWTIME + reach of earlier, added to the condition. */
+static Node *
+within_reach(Node *condition, Reach *earlier, Reach *later)
+{
+	Node	   *reach = earlier->window->reach ? copyObject(earlier->window->reach) : kda_raw_interval("0");
+	int			location = earlier->window->location;
+
+	if (earlier->window->unbounded)
+		return condition;
+	return and_raw(condition,
+				   (Node *) makeA_Expr(AEXPR_OP, list_make1(makeString("<=")),
+									   kda_raw_column(later->name, "rowtime", location),
+									   (Node *) makeSimpleA_Expr(AEXPR_OP, "+", kda_raw_column(earlier->name, "rowtime", location),
+																 reach, location), location));
+}
+
+/* A row is seen by those of the other side that come up to so much later. */
+static Node *
+bind(Node *condition, List *left, List *right)
+{
+	ListCell   *ll,
+			   *lr;
+
+	foreach(ll, left)
+		foreach(lr, right)
+		{
+			Reach	   *l = lfirst(ll);
+			Reach	   *r = lfirst(lr);
+
+			condition = within_reach(condition, l, r);
+			condition = within_reach(condition, r, l);
+			l->window->bound = r->window->bound = true;
+		}
+	return condition;
+}
+
+static void
+bind_joins(Settle *s, SelectStmt *select, Node *item)
+{
+	JoinExpr   *join = (JoinExpr *) item;
+	List	   *left = NIL;
+	List	   *right = NIL;
+
+	if (item == NULL || !IsA(item, JoinExpr))
+		return;
+	bind_joins(s, select, join->larg);
+	bind_joins(s, select, join->rarg);
+	reaches_of(s, select, join->larg, &left);
+	reaches_of(s, select, join->rarg, &right);
+	if (join->isNatural || join->usingClause)
+		return;
+	join->quals = bind(join->quals, left, right);
+}
+
+static bool
+uses_window_walker(Node *node, void *name)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over && ((FuncCall *) node)->over->name &&
+		strcmp(((FuncCall *) node)->over->name, name) == 0)
+		return true;
+	return raw_expression_tree_walker(node, uses_window_walker, name);
+}
+
+/*
+ * Windows of the relations of FROM bound the time between the rows that join:
+ * they become conditions on their times.
+ */
+static void
+bind_relations(Settle *s, SelectStmt *select)
+{
+	List	   *before = NIL;
+	ListCell   *lc;
+
+	if (s->spec->row_windows == NIL)
+		return;
+	foreach(lc, select->fromClause)
+	{
+		List	   *here = NIL;
+
+		bind_joins(s, select, lfirst(lc));
+		reaches_of(s, select, lfirst(lc), &here);
+		select->whereClause = bind(select->whereClause, before, here);
+		before = list_concat(before, here);
+	}
+	/* a window that only FROM has named is nothing to core */
+	foreach(lc, select->windowClause)
+	{
+		WindowDef  *def = lfirst_node(WindowDef, lc);
+		ListCell   *lw;
+		bool		bound = false;
+
+		foreach(lw, s->spec->row_windows)
+			bound |= ((KdaRowWindow *) lfirst(lw))->bound && ((KdaRowWindow *) lfirst(lw))->def == def;
+		if (bound && !uses_window_walker((Node *) select->targetList, def->name))
+			select->windowClause = foreach_delete_current(select->windowClause, lc);
+	}
+}
+
 static bool
 window_walker(Node *node, void *arg)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, SelectStmt))
+	{
+		bind_relations(arg, (SelectStmt *) node);
 		note_group_windows(arg, (SelectStmt *) node);
+	}
 	else if (IsA(node, WindowDef))
 		note_row_window(arg, (WindowDef *) node);
 	return raw_expression_tree_walker(node, window_walker, arg);

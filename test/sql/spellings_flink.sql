@@ -37,6 +37,25 @@ CREATE CONTINUOUS VIEW group_tumble AS SELECT item, TUMBLE_START(bidtime, INTERV
 CREATE CONTINUOUS VIEW group_hop AS SELECT HOP_START(bid.bidtime, INTERVAL '1' MINUTE, INTERVAL '3' MINUTE) AS s, HOP_END(bidtime, INTERVAL '1' MINUTE, INTERVAL '3' MINUTE) AS e, count(*) AS n, HOP_PROCTIME(bidtime, INTERVAL '1' MINUTE, INTERVAL '3' MINUTE) <= now() AS past
 	FROM bid GROUP BY HOP(bidtime, INTERVAL '1' MINUTE, INTERVAL '3' MINUTE);
 CREATE CONTINUOUS VIEW of_arrivals AS SELECT count(*) AS n FROM TABLE(TUMBLE(TABLE arrivals, DESCRIPTOR(rowtime), INTERVAL '1' DAY)) GROUP BY window_start, window_end;
+-- Top-N and deduplication of windows, windows over windows, by a view and in one query
+CREATE CONTINUOUS VIEW top2 AS
+	SELECT * FROM (
+		SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY n DESC, item) AS rownum FROM (
+			SELECT window_start, window_end, item, count(*) AS n FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(bidtime), INTERVAL '7' MINUTES)) GROUP BY window_start, window_end, item) x) y
+	WHERE rownum <= 2;
+CREATE CONTINUOUS VIEW first_of AS
+	SELECT bidtime, price, item, window_start FROM (
+		SELECT bidtime, price, item, window_start, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, item ORDER BY bidtime) AS rownum
+		FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(bidtime), INTERVAL '5' MINUTES))) x
+	WHERE rownum <= 1;
+CREATE CONTINUOUS VIEW fives AS SELECT window_start, window_end, window_time AS rowtime, supplier, SUM(price) AS partial
+	FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(bidtime), INTERVAL '5' MINUTES)) GROUP BY supplier, window_start, window_end;
+CREATE CONTINUOUS VIEW tens AS SELECT window_start, window_end, SUM(partial) AS total FROM TABLE(TUMBLE(TABLE fives, DESCRIPTOR(rowtime), INTERVAL '10' MINUTES)) GROUP BY window_start, window_end;
+CREATE CONTINUOUS VIEW per_window AS SELECT window_start, window_end, max(n) AS most FROM (
+	SELECT window_start, window_end, item, count(*) AS n FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(bidtime), INTERVAL '10' MINUTES)) GROUP BY window_start, window_end, item) x GROUP BY window_start, window_end;
+CREATE CONTINUOUS VIEW hours_of AS SELECT window_start AS h, sum(n) AS n FROM TABLE(TUMBLE(TABLE tumble_offset, DESCRIPTOR(window_time), INTERVAL '1' DAY)) GROUP BY window_start, window_end;
+-- STEP and FLOOR of a time that a subquery hands on
+CREATE CONTINUOUS VIEW handed_on AS SELECT count(*) AS n FROM (SELECT bidtime AS at, item FROM bid WHERE price > 3) b GROUP BY TUMBLE(at, INTERVAL '10' MINUTE);
 SELECT attrelid::regclass AS view, string_agg(attname, ', ' ORDER BY attnum) AS columns FROM pg_attribute
 	WHERE attrelid IN ('every'::regclass, 'every_of'::regclass, 'tumble'::regclass, 'group_tumble'::regclass) AND attnum > 0 GROUP BY 1 ORDER BY 1;
 
@@ -55,6 +74,14 @@ SELECT equal('TABLE tumble', $$SELECT kda.tumble_start(bidtime, '10 min'), kda.t
 SELECT equal('TABLE group_tumble', $$SELECT item, w, w + '1 min', w + '1 min' - interval '1 ms', max(price) FROM same, kda.tumble_start(bidtime, '1 min') w WHERE w >= '2026-01-01 10:02+00' GROUP BY 1, 2$$) AS group_tumble,
 	equal('TABLE group_hop', $$SELECT window_start, window_end, count(*), true FROM same, kda.hop_windows(bidtime, '3 min', '1 min') GROUP BY 1, 2$$) AS group_hop;
 SELECT * FROM of_arrivals;
+SELECT kda.advance('bid', '2026-01-03 00:00:00+00');
+SELECT kda.wait('bid');
+SELECT equal('TABLE top2', $$SELECT w, w + '7 min', item, n, r FROM (SELECT *, row_number() OVER (PARTITION BY w ORDER BY n DESC, item) AS r FROM (SELECT kda.tumble_start(bidtime, '7 min') w, item, count(*) n FROM same GROUP BY 1, 2) x) y WHERE r <= 2$$) AS top2,
+	equal('TABLE first_of', $$SELECT DISTINCT ON (4, 3) bidtime, price, item, kda.tumble_start(bidtime, '5 min') FROM same ORDER BY 4, 3, 1$$) AS first_of,
+	equal('TABLE tens', $$SELECT kda.tumble_start(bidtime, '10 min'), kda.tumble_start(bidtime, '10 min') + '10 min', sum(price) FROM same GROUP BY 1, 2$$) AS tens,
+	equal('TABLE per_window', $$SELECT w, w + '10 min', max(n) FROM (SELECT kda.tumble_start(bidtime, '10 min') w, item, count(*) n FROM same GROUP BY 1, 2) x GROUP BY 1, 2$$) AS per_window,
+	equal('TABLE hours_of', $$SELECT date_trunc('day', bidtime), count(*) FROM same GROUP BY 1$$) AS hours_of,
+	equal('TABLE handed_on', $$SELECT w, w + '10 min', count(*) FROM same, kda.tumble_start(bidtime, '10 min') w WHERE price > 3 GROUP BY 1, 2$$) AS handed_on;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 
 -- what does not fit
@@ -126,6 +153,7 @@ CREATE TABLE IF NOT EXISTS k (a INT) PARTITIONED BY (a) WITH ('connector' = 'kin
 CREATE TEMPORARY TABLE g (a INT) WITH ('connector' = 'datagen', 'rows-per-second' = '5');
 SELECT kda.execute($$ CREATE TABLE t (a INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'upsert-kafka', 'topic' = 't', 'value.format' = 'raw', 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp-millis' = '1700000000000', 'properties.bootstrap.servers' = 'b:1') $$);
 CREATE TABLE ours (a text DEFAULT '''connector''') WITH (fillfactor = 70);
+SET client_min_messages = warning;
 DROP STREAM bid, arrivals, orders CASCADE;
 DROP SERVER orders_server;
 DROP TABLE same, ours;

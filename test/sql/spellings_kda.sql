@@ -35,6 +35,17 @@ CREATE CONTINUOUS VIEW of_named AS SELECT ticker, count(*) AS n FROM named GROUP
 CREATE CONTINUOUS VIEW of_named_too AS SELECT ticker, count(*) AS n FROM named AS x GROUP BY ticker, FLOOR(x.ROWTIME TO MINUTE);
 CREATE TABLE minutes (minute timestamptz, n bigint);
 CREATE PUMP into_table AS INSERT INTO minutes SELECT STREAM STEP(ROWTIME BY INTERVAL '60' SECOND), count(*) FROM ticks GROUP BY STEP(ROWTIME BY INTERVAL '60' SECOND);
+-- windows that reach back from each row; SELECT STREAM wherever a SELECT may stand
+CREATE CONTINUOUS VIEW last_minute AS SELECT STREAM ticker, price, avg(price) OVER minute AS a, max(price) OVER (PARTITION BY ticker ROWS 3 PRECEDING) AS m
+	FROM ticks WINDOW minute AS (PARTITION BY ticker RANGE INTERVAL '1' MINUTE PRECEDING);
+CREATE CONTINUOUS VIEW low_and_high AS SELECT STREAM ticker, price FROM ticks WHERE price < 3 UNION ALL SELECT STREAM ticker, price + 100 FROM ticks WHERE price > 12;
+CREATE CONTINUOUS VIEW busy AS SELECT STREAM * FROM (SELECT STREAM ticker, window_start, window_end, count(*) AS n FROM ticks GROUP BY ticker, STEP(ROWTIME BY INTERVAL '60' SECOND)) AS x WHERE n > 2;
+CREATE STREAM news (rowtime timestamptz, ticker text);
+CREATE TABLE same_news (LIKE news);
+CREATE CONTINUOUS VIEW seen AS SELECT STREAM t.price, n.rowtime AS at
+	FROM ticks OVER (RANGE INTERVAL '20' SECOND PRECEDING) AS t JOIN news OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS n ON t.ticker = n.ticker;
+CREATE CONTINUOUS VIEW seen_too AS SELECT STREAM t.price, n.rowtime AS at
+	FROM ticks OVER w AS t, news OVER w AS n WHERE t.ticker = n.ticker WINDOW w AS (RANGE INTERVAL '20' SECOND PRECEDING);
 SELECT attrelid::regclass AS view, string_agg(attname, ', ' ORDER BY attnum) AS columns FROM pg_attribute
 	WHERE attrelid IN ('step60'::regclass, 'floor_minute'::regclass, 'by_number'::regclass) AND attnum > 0 GROUP BY 1 ORDER BY 1;
 
@@ -42,6 +53,8 @@ INSERT INTO ticks SELECT timestamptz '2026-01-01 09:59:40+00' + i * interval '7 
 	timestamptz '2026-01-01 10:00:00+00' + i * interval '8 s' FROM generate_series(0, 60) i;
 INSERT INTO same SELECT * FROM ticks;
 INSERT INTO arrivals VALUES ('A'), ('B');
+INSERT INTO news SELECT timestamptz '2026-01-01 09:59:00+00' + i * interval '23 s', (ARRAY['A', 'B', 'C'])[1 + i % 3] FROM generate_series(0, 20) i;
+INSERT INTO same_news SELECT * FROM news;
 INSERT INTO named VALUES ('2026-01-01 10:00:59', 'A'), ('2026-01-01 10:01:00', 'A'), ('2026-01-01 10:01:59', 'A');
 SELECT kda.wait('ticks'), kda.wait('arrivals'), kda.wait('named');
 
@@ -54,8 +67,14 @@ SELECT equal('TABLE step60', $$SELECT date_trunc('minute', rowtime), date_trunc(
 	equal('TABLE expressions', $$SELECT date_trunc('day', rowtime), date_trunc('hour', approximate_arrival - interval '1 us') + '1 hour', kda.tumble_start(rowtime, '90 s') FROM same$$) AS expressions;
 SELECT * FROM weeks; SELECT * FROM quarters; SELECT * FROM of_arrivals;
 SELECT * FROM of_named ORDER BY 1; SELECT * FROM minutes_of_named ORDER BY m; SELECT equal('TABLE of_named', 'TABLE of_named_too');
-SELECT kda.advance('ticks', '2026-01-01 12:00:00+00');
+SELECT kda.advance('ticks', '2026-01-01 12:00:00+00'), kda.advance('news', '2026-01-01 12:00:00+00');
 SELECT kda.wait('ticks');
+SELECT kda.wait('news');
+SELECT equal('TABLE last_minute', $$SELECT ticker, price, avg(price) OVER (PARTITION BY ticker ORDER BY rowtime RANGE interval '1 min' PRECEDING), max(price) OVER (PARTITION BY ticker ORDER BY rowtime ROWS 3 PRECEDING) FROM same$$) AS last_minute,
+	equal('TABLE low_and_high', $$SELECT ticker, price FROM same WHERE price < 3 UNION ALL SELECT ticker, price + 100 FROM same WHERE price > 12$$) AS low_and_high,
+	equal('TABLE busy', $$SELECT ticker, date_trunc('minute', rowtime), date_trunc('minute', rowtime) + '1 min', count(*) FROM same GROUP BY 1, 2 HAVING count(*) > 2$$) AS busy,
+	equal('TABLE seen', $$SELECT price, n.rowtime FROM same t JOIN same_news n ON t.ticker = n.ticker AND t.rowtime BETWEEN n.rowtime - interval '20 s' AND n.rowtime + interval '1 min'$$) AS seen,
+	equal('TABLE seen_too', $$SELECT price, n.rowtime FROM same t JOIN same_news n ON t.ticker = n.ticker AND t.rowtime BETWEEN n.rowtime - interval '20 s' AND n.rowtime + interval '20 s'$$) AS seen_too;
 SELECT equal('TABLE minutes', $$SELECT date_trunc('minute', rowtime), count(*) FROM same GROUP BY 1$$) AS pump;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 
@@ -95,13 +114,10 @@ CREATE TABLE e (a timestamptz CHECK (FLOOR(a TO DAY) = a));
 SELECT STEP(1 BY 2);
 
 -- read, and not there yet
-CREATE CONTINUOUS VIEW e AS SELECT STREAM ticker, avg(price) OVER last_minute FROM ticks WINDOW last_minute AS (PARTITION BY ticker RANGE INTERVAL '1' MINUTE PRECEDING);
-CREATE CONTINUOUS VIEW e AS SELECT STREAM ticker, avg(price) OVER (PARTITION BY ticker ROWS 10 PRECEDING) FROM ticks;
 CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN words ON true;
-CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER w AS x JOIN words ON true WINDOW w AS (RANGE INTERVAL '1' MINUTE PRECEDING);
+CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN arrivals OVER (ROWS 5 PRECEDING) AS y ON x.ticker = y.ticker;
 CREATE CONTINUOUS VIEW e AS SELECT STREAM * FROM ticks AS t ORDER BY t.approximate_arrival WITHIN INTERVAL '10' SECONDS;
-CREATE CONTINUOUS VIEW e AS SELECT STREAM ticker FROM ticks UNION ALL SELECT STREAM ticker FROM arrivals;
-CREATE CONTINUOUS VIEW e AS SELECT STREAM * FROM (SELECT STREAM ticker, count(*) FROM ticks GROUP BY ticker, STEP(rowtime BY INTERVAL '1' MINUTE)) AS x;
-DROP STREAM ticks, arrivals, named CASCADE;
-DROP TABLE same, words, minutes CASCADE;
+SET client_min_messages = warning;
+DROP STREAM ticks, arrivals, named, news CASCADE;
+DROP TABLE same, same_news, words, minutes CASCADE;
 DROP FUNCTION equal;
