@@ -21,6 +21,7 @@
 #include "catalog/options.h"
 #include "catalog/pg_type.h"
 #include "catalog/query_words.h"
+#include "catalog/window_clause.h"
 #include "dialect/words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -221,27 +222,78 @@ same_column(const KdaWordContext *cxt, Node *a, Node *b)
 	return x && y && (strcmp(x, y) == 0 || (kda_words_is_time(cxt, a) && kda_words_is_time(cxt, b)));
 }
 
+/* The same expression, or the same literal interval: INTERVAL '60' SECOND is INTERVAL '1' MINUTE. */
 static bool
-same_arguments(const KdaWordContext *cxt, FuncCall *a, FuncCall *b)
+same_value(ParseState *pstate, Node *a, Node *b)
 {
-	if (list_length(a->args) != list_length(b->args))
-		return false;
-	for (int i = 0; i < list_length(a->args); i++)
-	{
-		Node	   *x = list_nth(a->args, i);
-		Node	   *y = list_nth(b->args, i);
+	Interval   *x,
+			   *y;
 
-		if (!equal(x, y) && !(i == 0 && same_column(cxt, x, y)))
-			return false;
-	}
-	return true;
+	if (equal(a, b))
+		return true;
+	x = kda_window_literal(pstate, a);
+	y = x ? kda_window_literal(pstate, b) : NULL;
+	return y && x->time == y->time && x->day == y->day && x->month == y->month;
 }
 
 static bool
+same_values(ParseState *pstate, List *a, List *b)
+{
+	if (list_length(a) != list_length(b))
+		return false;
+	for (int i = 0; i < list_length(a); i++)
+		if (!same_value(pstate, list_nth(a, i), list_nth(b, i)))
+			return false;
+	return true;
+}
+
+/* Of two calls that begin with a column. */
+static bool
+same_arguments(const KdaWordContext *cxt, FuncCall *a, FuncCall *b)
+{
+	return a->args && b->args && same_column(cxt, linitial(a->args), linitial(b->args)) &&
+		same_values(cxt->pstate, list_copy_tail(a->args, 1), list_copy_tail(b->args, 1));
+}
+
+List *
+kda_words_rounding(FuncCall *call)
+{
+	const char *name;
+	const char *unit;
+
+	if (list_length(call->funcname) != 2 || strcmp(strVal(linitial(call->funcname)), KDA_SCHEMA) != 0 ||
+		list_length(call->args) != 2)
+		return NIL;
+	name = strVal(lsecond(call->funcname));
+	if (strcmp(name, "step") == 0)
+		return list_make1(lsecond(call->args));
+	if (strcmp(name, "floor") != 0 || !IsA(lsecond(call->args), A_Const) ||
+		!IsA(&((A_Const *) lsecond(call->args))->val, String))
+		return NIL;
+	unit = strVal(&((A_Const *) lsecond(call->args))->val);
+	/* weeks begin on Mondays, the epoch was a Thursday */
+	if (strcmp(unit, "week") == 0)
+		return list_make2(kda_raw_interval("7 days"), kda_raw_interval("4 days"));
+	if (strcmp(unit, "quarter") == 0)
+		return list_make1(kda_raw_interval("3 months"));
+	return list_make1(kda_raw_interval(psprintf("1 %s", unit)));
+}
+
+/* Does the expression say the same as the key?  STEP and FLOOR may. */
+static bool
 is_key(const KdaWordContext *cxt, Node *node, Node *key)
 {
-	return node && key && IsA(node, FuncCall) && equal(((FuncCall *) node)->funcname, ((FuncCall *) key)->funcname) &&
-		same_arguments(cxt, (FuncCall *) node, (FuncCall *) key);
+	FuncCall   *a = (FuncCall *) node;
+	FuncCall   *b = (FuncCall *) key;
+	List	   *x;
+
+	if (a == NULL || b == NULL || !IsA(a, FuncCall))
+		return false;
+	x = kda_words_rounding(a);
+	if (x)
+		return same_column(cxt, linitial(a->args), linitial(b->args)) &&
+			same_values(cxt->pstate, x, kda_words_rounding(b));
+	return equal(a->funcname, b->funcname) && same_arguments(cxt, a, b);
 }
 
 /* The window's GROUP BY item goes: window_start and window_end take its place. */
@@ -304,15 +356,6 @@ check_time(ParseState *pstate, KdaWindowClause *w, const char *stream, const cha
 			 parser_errposition(pstate, exprLocation(w->time))));
 }
 
-/* STEP (s.ROWTIME BY i) and STEP (ROWTIME BY i) are one. */
-static bool
-same_time_key(KdaWindowClause *a, KdaWindowClause *b, KdaIsTime is_time, void *arg)
-{
-	return a->key && b->key && equal(((FuncCall *) a->key)->funcname, ((FuncCall *) b->key)->funcname) &&
-		equal(list_copy_tail(((FuncCall *) a->key)->args, 1), list_copy_tail(((FuncCall *) b->key)->args, 1)) &&
-		is_time(a->time, arg) && is_time(b->time, arg);
-}
-
 static void
 two_windows(ParseState *pstate, KdaWindowClause *w)
 {
@@ -336,13 +379,13 @@ kda_words_check_window(ParseState *pstate, SelectStmt *select, List *clauses, Kd
 	{
 		KdaWindowClause *w = lfirst(lc);
 
-		if (w == window || (w->key && equal(w->key, window->key)))
+		if (w == window)
 			continue;
 		if (!w->only_if_time)
 			two_windows(pstate, w);
 		/* beside a window that is stated, a column is a key; but ROWTIME, elsewhere, is the window's */
 		if (is_time(w->time, arg) && (window->only_if_time || is_word(w->time, "rowtime")) &&
-			!same_time_key(w, window, is_time, arg))
+			!(window->only_if_time && same_values(pstate, w->args, window->args)))
 			two_windows(pstate, w);
 	}
 	if (window->time && !window->only_if_time && !is_time(window->time, arg))

@@ -93,6 +93,9 @@ extern bool kda_words_aggregated(SelectStmt *select);
 /* What has been read and is not there yet: ereports if there is any. */
 extern void kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec);
 
+/* kda.step (c, i), kda.floor (c, unit): the windows' size, and an offset or none; NIL: another call. */
+extern List *kda_words_rounding(FuncCall *call);
+
 /*---- raw nodes */
 extern Node *kda_raw_string(const char *value);
 extern Node *kda_raw_interval(const char *value);

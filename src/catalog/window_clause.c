@@ -70,9 +70,8 @@ interval_typmod(TypeName *type, int32 *typmod)
 	return true;
 }
 
-/* The interval that a literal is, without asking the catalog; NULL: it is no literal. */
-static Interval *
-literal_interval(ParseState *pstate, Node *raw)
+Interval *
+kda_window_literal(ParseState *pstate, Node *raw)
 {
 	int32		typmod = -1;
 	int			location = exprLocation(raw);
@@ -82,7 +81,7 @@ literal_interval(ParseState *pstate, Node *raw)
 	if (IsA(raw, A_Expr) && ((A_Expr *) raw)->kind == AEXPR_OP && ((A_Expr *) raw)->lexpr == NULL &&
 		list_length(((A_Expr *) raw)->name) == 1 && strcmp(strVal(linitial(((A_Expr *) raw)->name)), "-") == 0)
 	{
-		iv = IsA(((A_Expr *) raw)->rexpr, TypeCast) ? literal_interval(pstate, ((A_Expr *) raw)->rexpr) : NULL;
+		iv = IsA(((A_Expr *) raw)->rexpr, TypeCast) ? kda_window_literal(pstate, ((A_Expr *) raw)->rexpr) : NULL;
 		return iv ? DatumGetIntervalP(DirectFunctionCall1(interval_um, IntervalPGetDatum(iv))) : NULL;
 	}
 	if (IsA(raw, TypeCast))
@@ -106,7 +105,7 @@ kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause)
 	ListCell   *lc;
 
 	foreach(lc, clause->args)
-		if (literal_interval(pstate, lfirst(lc)) == NULL)
+		if (kda_window_literal(pstate, lfirst(lc)) == NULL)
 			return false;
 	return true;
 }
@@ -132,7 +131,7 @@ not_constant(Clause *c, const Length *l)
 static Length
 constant(Clause *c, Node *raw, const char *what)
 {
-	Length		l = {what, literal_interval(c->pstate, raw), exprLocation(raw)};
+	Length		l = {what, kda_window_literal(c->pstate, raw), exprLocation(raw)};
 	Node	   *expr;
 
 	if (l.iv)

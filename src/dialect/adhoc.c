@@ -493,9 +493,14 @@ put_window(Context *cxt, SelectStmt *select)
 	{
 		List	   *keys = window_keys(cxt, select, relations, clause);
 
-		/* STAGGER stands instead of GROUP BY */
+		if (clause->kind == KDA_WINDOW_STAGGER && select->groupClause)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("a SELECT with a STAGGER window cannot have GROUP BY"),
+					 errdetail("PARTITION BY of the window says how its rows are grouped."),
+					 parser_errposition(cxt->pstate, exprLocation(linitial(select->groupClause)))));
 		if (clause->kind == KDA_WINDOW_STAGGER && kda_words_aggregated(select))
-			select->groupClause = list_concat(copyObject(clause->partition), select->groupClause);
+			select->groupClause = copyObject(clause->partition);
 		kda_put_keyed_windows(&words, select, clause, keys);
 		kda_words_apply(&words, select);
 	}

@@ -52,10 +52,9 @@ call_walker(Node *node, void *arg)
 /*---- windows */
 
 static bool
-is_ours(Settle *s, FuncCall *call, const char *name, int nargs)
+is_ours(Settle *s, FuncCall *call)
 {
-	return list_length(call->funcname) == 2 && list_member_int(s->spec->calls, call->location) &&
-		strcmp(strVal(lsecond(call->funcname)), name) == 0 && list_length(call->args) == nargs;
+	return list_length(call->funcname) == 2 && list_member_int(s->spec->calls, call->location);
 }
 
 static bool
@@ -63,17 +62,6 @@ is_plain(Settle *s, FuncCall *call, const char *name, int min, int max)
 {
 	return s->all && list_length(call->funcname) == 1 && strcmp(strVal(linitial(call->funcname)), name) == 0 &&
 		list_length(call->args) >= min && list_length(call->args) <= max;
-}
-
-/* FLOOR (c TO WEEK): weeks begin on Mondays, the epoch was a Thursday. */
-static List *
-unit_arguments(const char *unit)
-{
-	if (strcmp(unit, "week") == 0)
-		return list_make2(kda_raw_interval("7 days"), kda_raw_interval("4 days"));
-	if (strcmp(unit, "quarter") == 0)
-		return list_make1(kda_raw_interval("3 months"));
-	return list_make1(kda_raw_interval(psprintf("1 %s", unit)));
 }
 
 /* The window that a GROUP BY item is; NULL: it is none. */
@@ -88,11 +76,9 @@ window_of_item(Settle *s, Node *item)
 		return NULL;
 	w = palloc0(sizeof(KdaWindowClause));
 	w->only_if_time = true;
-	if (is_ours(s, call, "step", 2))
-		w->args = list_make1(lsecond(call->args));
-	else if (is_ours(s, call, "floor", 2))
-		w->args = unit_arguments(strVal(&((A_Const *) lsecond(call->args))->val));
-	else
+	if (is_ours(s, call))
+		w->args = kda_words_rounding(call);
+	if (w->args == NIL)
 	{
 		w->only_if_time = false;
 		if (is_plain(s, call, "tumble", 2, 3))

@@ -599,8 +599,6 @@ kda_parse_spellings(KdaParser *p, KdaQuerySpec *spec, int from, int to)
 	const KdaTokens *tokens = p->tokens;
 	int			name;
 
-	kda_parse_replace_casts(p, from, to);
-	kda_parse_replace_intervals(p, from, to);
 	/* calls first: they may stand in what is lifted out */
 	for (int i = from; i < to; i++)
 	{

@@ -92,12 +92,19 @@ kda_ceil_date(PG_FUNCTION_ARGS)
 
 /*---- stagger windows */
 
+typedef struct Stagger
+{
+	TimestampTz start;
+	TimestampTz end;
+	int			nth;			/* in the order of opening */
+} Stagger;
+
 /* The windows of a partition that have been opened so far, in the order of their starts. */
 typedef struct Opened
 {
 	int			n;
 	int			room;
-	TimestampTz *start;
+	Stagger    *windows;
 } Opened;
 
 /* How many of them begin at or before t. */
@@ -111,7 +118,7 @@ begun(const Opened *opened, TimestampTz t)
 	{
 		int			mid = (low + high) / 2;
 
-		if (opened->start[mid] <= t)
+		if (opened->windows[mid].start <= t)
 			low = mid + 1;
 		else
 			high = mid;
@@ -123,8 +130,8 @@ PG_FUNCTION_INFO_V1(kda_stagger_start);
 
 /*
  * kda.stagger_start(timestamptz, length) OVER (PARTITION BY key ORDER BY
- * arrival): a row goes into the last window of its key that began at or before
- * it and has not ended; if there is none, it opens one.
+ * arrival): a row goes into the window of its key that contains it and was
+ * opened first; if there is none, it opens one.
  */
 Datum
 kda_stagger_start(PG_FUNCTION_ARGS)
@@ -134,7 +141,7 @@ kda_stagger_start(PG_FUNCTION_ARGS)
 	bool		isnull;
 	TimestampTz t = DatumGetTimestampTz(WinGetFuncArgCurrent(object, 0, &isnull));
 	Interval   *length;
-	TimestampTz end;
+	Stagger    *found = NULL;
 	int			i;
 
 	if (isnull)
@@ -143,24 +150,25 @@ kda_stagger_start(PG_FUNCTION_ARGS)
 	if (isnull)
 		PG_RETURN_NULL();
 	i = begun(opened, t);
-	if (i > 0)
-	{
-		end = DatumGetTimestampTz(DirectFunctionCall2(timestamp_pl_interval,
-													  TimestampTzGetDatum(opened->start[i - 1]), IntervalPGetDatum(length)));
-		if (t < end)
-			PG_RETURN_TIMESTAMPTZ(opened->start[i - 1]);
-	}
+	/* all are equally long: those that contain t stand together */
+	for (int k = i - 1; k >= 0 && opened->windows[k].end > t; k--)
+		if (found == NULL || opened->windows[k].nth < found->nth)
+			found = &opened->windows[k];
+	if (found)
+		PG_RETURN_TIMESTAMPTZ(found->start);
 	if (opened->n == opened->room)
 	{
 		/* beside the partition's own memory, which ends with it */
 		MemoryContext context = GetMemoryChunkContext(opened);
 
 		opened->room = Max(8, opened->room * 2);
-		opened->start = opened->start ? repalloc_huge(opened->start, sizeof(TimestampTz) * (Size) opened->room) :
-			MemoryContextAllocHuge(context, sizeof(TimestampTz) * (Size) opened->room);
+		opened->windows = opened->windows ? repalloc_huge(opened->windows, sizeof(Stagger) * (Size) opened->room) :
+			MemoryContextAllocHuge(context, sizeof(Stagger) * (Size) opened->room);
 	}
-	memmove(opened->start + i + 1, opened->start + i, sizeof(TimestampTz) * (opened->n - i));
-	opened->start[i] = t;
-	opened->n++;
+	memmove(opened->windows + i + 1, opened->windows + i, sizeof(Stagger) * (opened->n - i));
+	opened->windows[i].start = t;
+	opened->windows[i].end = DatumGetTimestampTz(DirectFunctionCall2(timestamp_pl_interval, TimestampTzGetDatum(t),
+																	 IntervalPGetDatum(length)));
+	opened->windows[i].nth = opened->n++;
 	PG_RETURN_TIMESTAMPTZ(t);
 }

@@ -39,6 +39,8 @@ SELECT window_start, window_end, count(*) FROM s WHERE v < 20 WINDOWED BY SESSIO
 -- stagger windows: a key's first row opens one; in the order of arrival
 SELECT window_start, window_end, k, count(*), array_agg(v ORDER BY v) FROM s WHERE v < 20 WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '5' MINUTE) ORDER BY k, 1;
 SELECT window_start, upper(k) AS key, count(*) FROM s WINDOWED BY STAGGER (PARTITION BY upper(k) RANGE INTERVAL '20' MINUTES) ORDER BY 2, 1;
+-- of overlapping windows the one that was opened first
+SELECT t, kda.stagger_start(t, '10 s') OVER (ORDER BY n) FROM (VALUES (1, timestamptz '2026-01-01 10:00:20+00'), (2, '2026-01-01 10:00:12+00'), (3, '2026-01-01 10:00:21+00'), (4, '2026-01-01 10:00:19+00'), (5, NULL), (6, '2026-01-01 10:00:30+00')) v(n, t);
 -- without an aggregate: a row for each record and window
 SELECT * FROM s WHERE v IN (1, 2, 9) WINDOWED BY SESSION (INTERVAL '17' SECOND) ORDER BY v;
 SELECT *, window_start FROM s WHERE v IN (1, 9) WINDOWED BY SLIDING (INTERVAL '2' MINUTE, INTERVAL '1' MINUTE) ORDER BY v, window_start;
@@ -118,6 +120,7 @@ SELECT count(*) FROM s WINDOWED BY SLIDING (INTERVAL '1' MINUTE);
 SELECT count(*) FROM s WINDOWED BY SLIDING (INTERVAL '1' MINUTE, INTERVAL '3' MINUTE);
 SELECT count(*) FROM s WINDOWED BY SLIDING (INTERVAL '1' MINUTE, 'soon');
 SELECT count(*) FROM s WINDOWED BY STAGGER (k, INTERVAL '3' MINUTE);
+SELECT k, count(*) FROM s WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '3' MINUTE) GROUP BY k;
 SELECT count(*) FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) WHERE v = 1;
 SELECT count(*) FROM s GROUP BY k WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
 SELECT k, count(*) FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY ROLLUP (k);

@@ -20,6 +20,7 @@ CREATE CONTINUOUS VIEW step60 AS SELECT STREAM ticker, count(*) AS n, min(price)
 CREATE CONTINUOUS VIEW floor_minute AS SELECT STREAM FLOOR(ROWTIME TO MINUTE) AS minute, ticker, count(*) AS n FROM ticks // a comment
 	GROUP BY FLOOR(ticks.ROWTIME TO MINUTE), ticker HAVING FLOOR("rowtime" TO MINUTE) > timestamptz '2026-01-01 10:00+00' ORDER BY FLOOR(ROWTIME TO MINUTE), ticker LIMIT 1;
 CREATE CONTINUOUS VIEW by_number AS SELECT STEP(ROWTIME BY INTERVAL '2' MINUTES), ROWTIME, count(*), max(ROWTIME) AS last FROM ticks GROUP BY 1;
+CREATE CONTINUOUS VIEW otherwise AS SELECT FLOOR(ROWTIME TO MINUTE) AS m, STEP(t.ROWTIME BY INTERVAL '1' MINUTE) AS s, count(*) AS n FROM ticks t GROUP BY STEP("rowtime" BY INTERVAL '60' SECOND), FLOOR(t.rowtime TO MINUTE);
 CREATE CONTINUOUS VIEW by_name AS SELECT FLOOR(ROWTIME TO HOUR) AS h, count(*) AS n FROM ticks GROUP BY h;
 -- beside a window that is stated, a column's are keys
 CREATE CONTINUOUS VIEW minutes_of_named AS SELECT FLOOR(ts TO MINUTE) AS m, count(*) AS n FROM named WINDOWED BY TUMBLING (INTERVAL '1' HOUR) GROUP BY FLOOR(ts TO MINUTE);
@@ -61,6 +62,7 @@ SELECT kda.wait('ticks'), kda.wait('arrivals'), kda.wait('named');
 SELECT equal('TABLE step60', $$SELECT date_trunc('minute', rowtime), date_trunc('minute', rowtime) + '1 min', ticker, count(*), min(price) FROM same GROUP BY 1, 2, 3$$) AS step60,
 	equal('TABLE floor_minute', $$SELECT DISTINCT ON (1) date_trunc('minute', rowtime), ticker, count(*) FROM same WHERE rowtime >= '2026-01-01 10:01+00' GROUP BY 1, 2 ORDER BY 1, 2$$) AS floor_minute,
 	equal('TABLE by_number', $$SELECT kda.step(rowtime, '2 min'), kda.step(rowtime, '2 min') + '2 min', count(*), max(rowtime) FROM same GROUP BY 1$$) AS by_number,
+	equal('TABLE otherwise', $$SELECT date_trunc('minute', rowtime), date_trunc('minute', rowtime), count(*) FROM same GROUP BY 1$$) AS otherwise,
 	equal('TABLE by_name', $$SELECT date_trunc('hour', rowtime), count(*) FROM same GROUP BY 1$$) AS by_name,
 	equal('TABLE two_steps', $$SELECT date_trunc('minute', rowtime), date_trunc('minute', rowtime) + '1 min', ticker, kda.step(approximate_arrival, '10 s'), count(*) FROM same GROUP BY 1, 2, 3, 4$$) AS two_steps,
 	equal('TABLE endless', $$SELECT date_trunc('minute', approximate_arrival), count(*) FROM same GROUP BY 1$$) AS endless,
