@@ -241,6 +241,42 @@ CREATE FUNCTION kda.step(ts timestamptz, "by" interval) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
 COMMENT ON FUNCTION kda.step(timestamptz, interval) IS 'the time, rounded down to a multiple of the interval since the epoch (UTC): KDA''s STEP';
 
+CREATE FUNCTION kda.step(ts timestamp, "by" interval) RETURNS timestamp
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_tumble_start_sql';
+COMMENT ON FUNCTION kda.step(timestamp, interval) IS 'the same of a time without zone';
+
+CREATE FUNCTION kda.floor(ts timestamptz, unit text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_floor_time';
+COMMENT ON FUNCTION kda.floor(timestamptz, text) IS 'the time, rounded down to a unit (UTC): KDA''s FLOOR (… TO …)';
+
+CREATE FUNCTION kda.floor(ts timestamp, unit text) RETURNS timestamp
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_floor_time';
+COMMENT ON FUNCTION kda.floor(timestamp, text) IS 'the same of a time without zone';
+
+CREATE FUNCTION kda.floor(day date, unit text) RETURNS date
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_floor_date';
+COMMENT ON FUNCTION kda.floor(date, text) IS 'the same of a date';
+
+CREATE FUNCTION kda.ceil(ts timestamptz, unit text) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_ceil_time';
+COMMENT ON FUNCTION kda.ceil(timestamptz, text) IS 'the time, rounded up to a unit (UTC): KDA''s CEIL (… TO …)';
+
+CREATE FUNCTION kda.ceil(ts timestamp, unit text) RETURNS timestamp
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_ceil_time';
+COMMENT ON FUNCTION kda.ceil(timestamp, text) IS 'the same of a time without zone';
+
+CREATE FUNCTION kda.ceil(day date, unit text) RETURNS date
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_ceil_date';
+COMMENT ON FUNCTION kda.ceil(date, text) IS 'the same of a date';
+
+CREATE FUNCTION kda.window_description(kind text, size interval, slide interval DEFAULT NULL, "offset" interval DEFAULT NULL) RETURNS text
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_window_description_of';
+COMMENT ON FUNCTION kda.window_description(text, interval, interval, interval) IS 'windows as kda.windows takes them; ad hoc queries whose sizes are no literals use it';
+
+CREATE FUNCTION kda.stagger_start(ts timestamptz, length interval) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE WINDOW AS 'MODULE_PATHNAME', 'kda_stagger_start';
+COMMENT ON FUNCTION kda.stagger_start(timestamptz, interval) IS 'start of the stagger window that the row is in; OVER (PARTITION BY key ORDER BY arrival); ad hoc queries use it';
+
 CREATE FUNCTION kda.advance(stream regclass, watermark timestamptz) RETURNS void
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_advance';
 COMMENT ON FUNCTION kda.advance(regclass, timestamptz) IS 'declares that nothing earlier will come: the watermark of the stream becomes at least this; needs INSERT right';

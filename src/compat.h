@@ -31,6 +31,10 @@ CppConcat(pg_finfo_,funcname) (void) \
 extern int no_such_variable
 #endif
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn	pg_attribute_noreturn()
+#endif
+
 /* Named wait events came with 17; before, all extensions share one. */
 #if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"

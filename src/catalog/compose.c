@@ -538,7 +538,10 @@ void
 kda_compose(KdaCompose *c)
 {
 	SelectStmt *select = c->spec->select = copyObject(c->spec->select);
+	ParseState *pstate = make_parsestate(NULL);
 
+	pstate->p_sourcetext = c->source_text;
+	kda_words_refuse(pstate, c->spec);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

@@ -335,16 +335,28 @@ exists_already(KdaStmt *stmt, const char *definition)
 }
 
 static char *
-definition_text(KdaStmt *stmt, const char *source)
+definition_text(KdaStmt *stmt)
 {
-	char	   *text = pnstrdup(source + stmt->start, stmt->len);
+	/* a part of a query has none */
+	char	   *text = pstrdup(stmt->text ? stmt->text : "");
 	int			n = strlen(text);
 
 	while (n > 0 && isspace((unsigned char) text[n - 1]))
 		text[--n] = '\0';
-	while (isspace((unsigned char) *text))
-		text++;
 	return text;
+}
+
+/* Columns of INSERT INTO target (…); String. */
+static List *
+target_names(KdaStmt *stmt)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	if (stmt->insert)
+		foreach(lc, stmt->insert->cols)
+			names = lappend(names, makeString(lfirst_node(ResTarget, lc)->name));
+	return names;
 }
 
 /* Target of a pump: a stream of this database or a table; the INSERT for the latter. */
@@ -356,35 +368,35 @@ check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
 	bool		first = true;
 	SPIPlanPtr	plan;
 
-	*target = RangeVarGetRelid(stmt->target, RowExclusiveLock, false);
+	*target = RangeVarGetRelid(stmt->insert->relation, RowExclusiveLock, false);
 	*is_stream = kda_is_stream(*target);
 	if (*is_stream && kda_stream_options_get(*target)->server_type != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", stmt->target->relname),
+				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", stmt->insert->relation->relname),
 				 errhint("Write into a stream of the database (CREATE STREAM without SERVER) or a table.")));
 	if (!*is_stream && get_rel_relkind(*target) != RELKIND_RELATION &&
 		get_rel_relkind(*target) != RELKIND_PARTITIONED_TABLE &&
 		get_rel_relkind(*target) != RELKIND_VIEW && get_rel_relkind(*target) != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is neither a stream nor a table", stmt->target->relname)));
+				 errmsg("\"%s\" is neither a stream nor a table", stmt->insert->relation->relname)));
 	if (*is_stream && stmt->on_conflict)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", stmt->target->relname),
+				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", stmt->insert->relation->relname),
 				 errhint("It is for pumps into tables.")));
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "INSERT INTO %s ",
 					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(*target)),
 												get_rel_name(*target)));
-	if (stmt->target_columns)
+	if (stmt->insert->cols)
 	{
 		appendStringInfoChar(&sql, '(');
-		foreach(lc, stmt->target_columns)
+		foreach(lc, stmt->insert->cols)
 		{
-			appendStringInfo(&sql, "%s%s", first ? "" : ", ", quote_identifier(strVal(lfirst(lc))));
+			appendStringInfo(&sql, "%s%s", first ? "" : ", ", quote_identifier(lfirst_node(ResTarget, lc)->name));
 			first = false;
 		}
 		appendStringInfoString(&sql, ") ");
@@ -404,7 +416,7 @@ check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
 	SPI_finish();
 	if (pg_class_aclcheck(*target, GetUserId(), ACL_INSERT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(*target, GetUserId(), ACL_INSERT, ACLMASK_ANY) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(*target)), stmt->target->relname);
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(*target)), stmt->insert->relation->relname);
 	return sql.data;
 }
 
@@ -635,7 +647,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
-							  quote_literal_cstr(definition_text(stmt, source_text)), regclass_literal(split->stream),
+							  quote_literal_cstr(definition_text(stmt)), regclass_literal(split->stream),
 							  shape_names[split->shape],
 							  split->state == KDA_STATE_NONE ? "NULL" : split->state == KDA_STATE_GROUPS ? "'groups'" : "'rows'",
 							  split->window ? quote_literal_cstr(split->window_text) : "NULL",
@@ -647,7 +659,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
 							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(stmt->target_columns), part_of ? psprintf("%d", part_of) : "NULL",
+							  kda_name_array(target_names(stmt)), part_of ? psprintf("%d", part_of) : "NULL",
 							  split->delay_us, prune ? quote_literal_cstr(prune) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
@@ -785,11 +797,12 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 }
 
 void
-kda_create_query(KdaStmt *stmt, const char *source_text)
+kda_create_query(KdaStmt *stmt)
 {
+	const char *source_text = stmt->text;
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	QueryOptions options;
-	char	   *definition = definition_text(stmt, source_text);
+	char	   *definition = definition_text(stmt);
 	Oid			namespace;
 	Oid			existing;
 	KdaCompose	compose = {0};

@@ -17,11 +17,10 @@
 extern void kda_catalog_init(void);
 
 /* utility_hook.c: runs one KDA statement that the dialect has parsed. */
-extern void kda_execute_statement(KdaStmt *stmt, const char *source_text,
-								  ProcessUtilityContext context, QueryCompletion *qc);
+extern void kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc);
 
 /* create_query.c */
-extern void kda_create_query(KdaStmt *stmt, const char *source_text);
+extern void kda_create_query(KdaStmt *stmt);
 
 /* alter.c */
 typedef void (*KdaRunCore) (Node *stmt, void *arg);	/* runs a statement of core's */

@@ -20,7 +20,7 @@
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -158,32 +158,133 @@ from_names_place(Node *item, const KdaWindowClause *window)
 	return false;
 }
 
-KdaWindowClause *
-kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
+/* The window clauses that stand in the SELECT. */
+static List *
+clauses_of(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
 {
-	KdaWindowClause *found = NULL;
+	List	   *clauses = NIL;
 	int			location = kda_select_location(select);
+	int			smallest = INT_MAX;
 	ListCell   *lc,
 			   *lf;
 
-	foreach(lc, spec->windows)
-	{
-		KdaWindowClause *w = lfirst(lc);
-
-		if (w->in_from)
+	for (int pass = 0; pass < 2; pass++)
+		foreach(lc, spec->windows)
 		{
-			foreach(lf, select->fromClause)
-				if (from_names_place(lfirst(lf), w))
-					return w;
+			KdaWindowClause *w = lfirst(lc);
+			int			length = w->span_end - w->span_start;
+
+			if (w->in_from || location < w->span_start || location >= w->span_end ||
+				(outer_location >= w->span_start && outer_location < w->span_end))
+				continue;
+			if (pass == 0)
+				smallest = Min(smallest, length);
+			else if (length == smallest)
+				clauses = lappend(clauses, w);
+		}
+	foreach(lc, spec->windows)
+		foreach(lf, select->fromClause)
+			if (((KdaWindowClause *) lfirst(lc))->in_from && from_names_place(lfirst(lf), lfirst(lc)))
+				clauses = lappend(clauses, lfirst(lc));
+	return clauses;
+}
+
+/* The relation or subquery of FROM that a column belongs to, by its qualifier; item: where to look. */
+static bool
+is_qualified_by(ColumnRef *column, const char *name)
+{
+	return list_length(column->fields) == 1 ||
+		(list_length(column->fields) == 2 && strcmp(strVal(linitial(column->fields)), name) == 0);
+}
+
+static bool names_time(Node *column, void *from_clause);
+
+/* Does the subquery hand a time on by that name? */
+static bool
+subquery_gives_time(SelectStmt *select, const char *name)
+{
+	ListCell   *lc;
+
+	if (select->op != SETOP_NONE)
+		return pg_strcasecmp(name, "rowtime") == 0;
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+		ColumnRef  *ref = (ColumnRef *) rt->val;
+
+		if (!IsA(ref, ColumnRef))
+		{
+			if (rt->name && strcmp(rt->name, name) == 0)
+				return false;
 			continue;
 		}
-		if (location < w->span_start || location >= w->span_end ||
-			(outer_location >= w->span_start && outer_location < w->span_end))
-			continue;
-		if (found == NULL || w->span_end - w->span_start < found->span_end - found->span_start)
-			found = w;
+		if (IsA(llast(ref->fields), A_Star))
+		{
+			ColumnRef  *all = copyObject(ref);
+
+			llast(all->fields) = makeString(pstrdup(name));
+			if (names_time((Node *) all, select->fromClause))
+				return true;
+		}
+		else if (strcmp(rt->name ? rt->name : strVal(llast(ref->fields)), name) == 0)
+			return names_time((Node *) ref, select->fromClause);
 	}
-	return found;
+	return pg_strcasecmp(name, "rowtime") == 0;
+}
+
+/* Does the column name the time of the stream, continuous view or subquery that item is? */
+static bool
+item_has_time(Node *item, ColumnRef *column)
+{
+	const char *word = strVal(llast(column->fields));
+
+	if (IsA(item, JoinExpr))
+		return item_has_time(((JoinExpr *) item)->larg, column) || item_has_time(((JoinExpr *) item)->rarg, column);
+	if (IsA(item, RangeSubselect))
+	{
+		RangeSubselect *sub = (RangeSubselect *) item;
+
+		return is_qualified_by(column, sub->alias ? sub->alias->aliasname : "") && kda_raw_has_stream(item) &&
+			subquery_gives_time((SelectStmt *) sub->subquery, word);
+	}
+	if (IsA(item, RangeVar))
+	{
+		RangeVar   *rv = (RangeVar *) item;
+		bool		part = OidIsValid(kda_part_relid(rv));
+		Oid			relid = part ? kda_part_relid(rv) : RangeVarGetRelid(rv, NoLock, true);
+		KdaWordContext words;
+
+		if (!OidIsValid(relid) || !is_continuous(relid) ||
+			!is_qualified_by(column, rv->alias ? rv->alias->aliasname : rv->relname))
+			return false;
+		/* rows of windows have the window's time */
+		if ((part || !kda_is_stream(relid)) && strcmp(word, "window_time") == 0)
+			return true;
+		if (!kda_is_stream(relid))
+			return pg_strcasecmp(word, "rowtime") == 0;
+		kda_words_begin(&words, NULL, relid, rv->alias ? rv->alias->aliasname : rv->relname, "ctid");
+		return kda_words_is_time(&words, (Node *) column);
+	}
+	return false;
+}
+
+static bool
+names_time(Node *column, void *from_clause)
+{
+	ListCell   *lc;
+
+	if (column == NULL || !IsA(column, ColumnRef) || !IsA(llast(((ColumnRef *) column)->fields), String))
+		return false;
+	foreach(lc, (List *) from_clause)
+		if (item_has_time(lfirst(lc), (ColumnRef *) column))
+			return true;
+	return false;
+}
+
+KdaWindowClause *
+kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
+{
+	return kda_words_choose_window(clauses_of(spec, select, outer_location), names_time, select->fromClause);
 }
 
 static bool
@@ -252,7 +353,7 @@ static void
 find_through(KdaFrom *from, RangeSubselect *sub, int outer_location)
 {
 	SelectStmt *select = (SelectStmt *) sub->subquery;
-	KdaWordContext words = {0};
+	KdaWordContext words;
 	ResTarget  *rt = makeNode(ResTarget);
 	ListCell   *lc;
 
@@ -260,12 +361,8 @@ find_through(KdaFrom *from, RangeSubselect *sub, int outer_location)
 		lfirst(lc) = find_in(from, lfirst(lc), outer_location);
 	if (!OidIsValid(from->relid))
 		return;
-	words.stream_name = from->name;
-	words.row_column = from->row_column;
-	kda_from_time_column(from, &words);
-	kda_words_name_targets(select->targetList);
-	kda_words_replace((Node *) select->targetList, &words);
-	select->whereClause = kda_words_replace(select->whereClause, &words);
+	kda_words_begin(&words, from->pstate, from->relid, from->name, from->row_column);
+	kda_words_apply(&words, select);
 	rt->name = pstrdup(KDA_ROW_COLUMN);
 	rt->val = row_reference(from->name, from->row_column);
 	rt->location = -1;
@@ -330,6 +427,38 @@ subselect_with_stream(Node *item)
 	return sub;
 }
 
+/* written: FROM of the core as it was. */
+static void
+check_window(KdaFrom *from, List *written, int outer_location)
+{
+	KdaWindowClause *window = from->core_window;
+	List	   *clauses;
+	char	   *time = NULL;
+
+	if (window == NULL)
+		return;
+	if (window->in_from && (from->location < window->span_start || from->location >= window->span_end))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("the relation in TABLE (…) is not a stream"),
+				 errhint("CREATE STREAM makes one."),
+				 parser_errposition(from->pstate, window->location)));
+	if (strcmp(from->row_column, "ctid") == 0)
+	{
+		KdaStreamOptions *options = kda_stream_options_get(from->relid);
+
+		if (options->rowtime_attno > 0)
+			time = get_attname(from->relid, options->rowtime_attno, false);
+	}
+	{
+		SelectStmt	as_written = *from->core;
+
+		as_written.fromClause = written;
+		clauses = clauses_of(from->spec, &as_written, outer_location);
+	}
+	kda_words_check_window(from->pstate, from->core, clauses, window, names_time, written, from->name, time);
+}
+
 void
 kda_from_find(KdaFrom *from, SelectStmt *top)
 {
@@ -339,15 +468,20 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 	for (from->depth = 0;; from->depth++)
 	{
 		RangeSubselect *sub = NULL;
+		List	   *written;
 		ListCell   *lc;
 
 		check_stack_depth();
 		from->core = select;
 		from->core_window = kda_select_window(from->spec, select, outer_location);
+		written = copyObject(select->fromClause);
 		foreach(lc, select->fromClause)
 			lfirst(lc) = find_in(from, lfirst(lc), kda_select_location(select));
 		if (OidIsValid(from->relid))
+		{
+			check_window(from, written, outer_location);
 			return;
+		}
 		foreach(lc, select->fromClause)
 			if (sub == NULL)
 				sub = subselect_with_stream(lfirst(lc));
@@ -360,21 +494,6 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("a continuous query must read a stream"),
 			 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
-}
-
-void
-kda_from_time_column(KdaFrom *from, KdaWordContext *words)
-{
-	KdaStreamOptions *options;
-
-	if (strcmp(from->row_column, "ctid") != 0)
-		return;
-	options = kda_stream_options_get(from->relid);
-	if (options->rowtime_attno > 0)
-	{
-		words->rowtime_column = get_attname(from->relid, options->rowtime_attno, false);
-		words->rowtime_is_timestamptz = get_atttype(from->relid, options->rowtime_attno) == TIMESTAMPTZOID;
-	}
 }
 
 /*---- after analysis */

@@ -9,7 +9,7 @@
 #define KDA_FROM_H
 
 #include "kda_stream.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "dialect/dialect.h"
 #include "parser/parse_node.h"
 
@@ -52,16 +52,13 @@ extern void kda_from_find(KdaFrom *from, SelectStmt *top);
 /* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
 extern void kda_from_settle(KdaFrom *from, Query *top);
 
-/* The time column of the stream, where core's expressions can name it. */
-extern void kda_from_time_column(KdaFrom *from, KdaWordContext *words);
-
 /*---- raw trees */
 
 /* Does it name a stream or a continuous query? */
 extern bool kda_raw_has_stream(Node *raw);
 /* Where the SELECT's own text begins. */
 extern int	kda_select_location(SelectStmt *select);
-/* The window clause of that SELECT; outer_location: of the SELECT around it, -1: none. */
+/* The window clause of that SELECT, before kda_from_find(); outer_location: of the SELECT around it, -1: none. */
 extern KdaWindowClause *kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location);
 /* Does it only filter and project, so that each of its rows is a record of its stream? */
 extern bool kda_select_is_simple(const KdaQuerySpec *spec, SelectStmt *select, int outer_location);

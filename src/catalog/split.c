@@ -32,7 +32,7 @@
 #include "catalog/pg_type.h"
 #include "catalog/split.h"
 #include "catalog/window_clause.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -161,7 +161,7 @@ shift_ordinals(List *list, int by)
 
 /* SELECT * does not show what of ours stands in FROM as well. */
 static void
-hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show_windows, bool hide_stream)
+hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool hide_stream)
 {
 	ListCell   *lc;
 	AttrNumber	resno = 1;
@@ -172,7 +172,7 @@ hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool show
 		Var		   *var = (Var *) tle->expr;
 
 		if (IsA(var, Var) && tle->ressortgroupref == 0 && list_member_int(star_locations, var->location) &&
-			((var->varno == split->window_rti && split->window_rti > 0 && !show_windows) ||
+			((var->varno == split->window_rti && split->window_rti > 0) ||
 			 (var->varno == split->row_rti && (var->varattno == split->row_attno || hide_stream))))
 			query->targetList = foreach_delete_current(query->targetList, lc);
 		else
@@ -865,7 +865,7 @@ order_by_time_walker(Node *node, KdaWordContext *words)
 		{
 			SortBy	   *by = makeNode(SortBy);
 
-			by->node = kda_words_rowtime(words);
+			by->node = kda_words_rowtime(words, -1);
 			by->location = -1;
 			def->orderClause = list_make1(by);
 		}
@@ -995,26 +995,6 @@ has_window_column(Query *query)
 	return false;
 }
 
-/* Words of ours in the SELECT that has the stream. */
-static void
-replace_words(SelectStmt *core, KdaWordContext *words, bool aggregated)
-{
-	ListCell   *lc;
-
-	kda_words_name_targets(core->targetList);
-	words->outside = aggregated;
-	kda_words_replace((Node *) core->targetList, words);
-	core->havingClause = kda_words_replace(core->havingClause, words);
-	kda_words_replace((Node *) core->sortClause, words);
-	kda_words_replace((Node *) core->windowClause, words);
-	words->outside = false;
-	kda_words_replace((Node *) core->distinctClause, words);
-	core->whereClause = kda_words_replace(core->whereClause, words);
-	core->groupClause = (List *) kda_words_replace((Node *) core->groupClause, words);
-	foreach(lc, core->fromClause)
-		(void) kda_words_replace(lfirst(lc), words);
-}
-
 KdaSplit *
 kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zone, bool add_columns)
 {
@@ -1022,7 +1002,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	SelectStmt *select = copyObject(spec->select);
 	SelectStmt *core;
 	ParseState *pstate = make_parsestate(NULL);
-	KdaWordContext words = {0};
+	KdaWordContext words;
 	KdaFrom		from = {0};
 	RawStmt    *raw;
 	Query	   *query;
@@ -1039,9 +1019,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	core = from.core;
 	split->stream = from.relid;
 	split->depth = from.depth;
-	words.stream_name = from.name;
-	words.row_column = from.row_column;
-	kda_from_time_column(&from, &words);
+	kda_words_begin(&words, pstate, from.relid, from.name, from.row_column);
 	if (from.core_window)
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
@@ -1051,9 +1029,9 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	}
 
 	/* Words of ours become plain SQL. */
-	words.windowed = split->window != NULL;
-	aggregated = kda_words_aggregated(core);
-	replace_words(core, &words, aggregated);
+	kda_words_set_window(&words, core, from.core_window);
+	kda_words_apply(&words, core);
+	aggregated = words.aggregated;
 	stars = star_locations(core);
 	if (!split->window)
 	{
@@ -1062,10 +1040,11 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	}
 	if (split->window)
 	{
-		List	   *partition = split->window->kind == KDA_WINDOW_SESSION ? copyObject(from.core_window->partition) : NIL;
+		List	   *partition = split->window->kind != KDA_WINDOW_SESSION ? NIL :
+			kda_words_expressions(&words, copyObject(from.core_window->partition));
 
-		partition = (List *) kda_words_replace((Node *) partition, &words);
-		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, split->window_text, partition));
+		core->fromClause = lappend(core->fromClause,
+								   kda_words_window_from(&words, kda_raw_string(split->window_text), partition));
 		if (add_columns && !words.named_window && split->depth == 0)
 		{
 			add_window_columns(core);
@@ -1104,7 +1083,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 				split->window_rti = foreach_current_index(lc) + 1;
 		}
 	}
-	hide_ours_of_star(split, query, stars, from.core_window && from.core_window->in_from, strcmp(from.name, KDA_JOIN_ALIAS) == 0);
+	hide_ours_of_star(split, query, stars, strcmp(from.name, KDA_JOIN_ALIAS) == 0);
 	query->targetList = (List *) kda_flatten_join_alias_vars(query, (Node *) query->targetList);
 	query->havingQual = kda_flatten_join_alias_vars(query, query->havingQual);
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);

@@ -27,7 +27,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "catalog/split.h"
-#include "catalog/words.h"
+#include "catalog/query_words.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"

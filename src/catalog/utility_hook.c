@@ -120,10 +120,9 @@ tag_of(KdaStmt *stmt)
 }
 
 void
-kda_execute_statement(KdaStmt *stmt, const char *source_text, ProcessUtilityContext context,
-					  QueryCompletion *qc)
+kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 {
-	CoreContext cxt = {source_text, stmt->start, stmt->len};
+	CoreContext cxt = {stmt->text, 0, strlen(stmt->text)};
 	const char *what = GetCommandTagName(tag_of(stmt));
 
 	PreventCommandIfReadOnly(what);
@@ -139,7 +138,7 @@ kda_execute_statement(KdaStmt *stmt, const char *source_text, ProcessUtilityCont
 			break;
 		case KDA_STMT_CREATE_VIEW:
 		case KDA_STMT_CREATE_PUMP:
-			kda_create_query(stmt, source_text);
+			kda_create_query(stmt);
 			break;
 		case KDA_STMT_STREAM_STATE:
 			kda_alter_stream_state(stmt);
@@ -480,12 +479,15 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 {
 	Node	   *stmt = pstmt->utilityStmt;
 	char	   *text;
-	int			start,
-				len;
+	int			start;
 
-	if (IsA(stmt, DoStmt) && kda_is_marked(stmt, &text, &start, &len))
+	if (IsA(stmt, DoStmt) && kda_is_marked(stmt, &text, &start))
 	{
-		kda_execute_statement(kda_parse_statement(text, start, len), text, context, qc);
+		KdaPlace	place;
+
+		kda_place_begin(&place, source, start);
+		kda_execute_statement(kda_parse_statement(text), qc);
+		kda_place_end(&place);
 		return;
 	}
 	if (IsA(stmt, DropdbStmt) || IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt) ||

@@ -2,7 +2,8 @@
  *
  * window_clause.c
  *	  What a window clause says: its arguments as constants, checked against
- *	  each other.  In the session that declares the query.
+ *	  each other.  In the session that declares the query; of literals the
+ *	  catalog is not asked.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +15,7 @@
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "parser/parse_expr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -40,12 +42,103 @@ interval_text(const Interval *iv)
 	return DatumGetCString(DirectFunctionCall1(interval_out, PointerGetDatum(iv)));
 }
 
+/* The type modifier of INTERVAL '…' SECOND (3); false: it is no plain one. */
+static bool
+interval_typmod(TypeName *type, int32 *typmod)
+{
+	int			n = list_length(type->names);
+	Datum		values[2];
+	ListCell   *lc;
+
+	*typmod = -1;
+	if (type->arrayBounds || type->setof || strcmp(strVal(llast(type->names)), "interval") != 0 ||
+		(n == 2 && strcmp(strVal(linitial(type->names)), "pg_catalog") != 0) || n > 2 || list_length(type->typmods) > 2)
+		return false;
+	if (type->typmods == NIL)
+		return true;
+	foreach(lc, type->typmods)
+	{
+		A_Const    *c = lfirst(lc);
+
+		if (!IsA(c, A_Const) || c->isnull || !IsA(&c->val, Integer))
+			return false;
+		values[foreach_current_index(lc)] = CStringGetDatum(psprintf("%d", intVal(&c->val)));
+	}
+	*typmod = DatumGetInt32(DirectFunctionCall1(intervaltypmodin,
+												PointerGetDatum(construct_array(values, list_length(type->typmods),
+																				CSTRINGOID, -2, false, TYPALIGN_CHAR))));
+	return true;
+}
+
+Interval *
+kda_window_literal(ParseState *pstate, Node *raw)
+{
+	int32		typmod = -1;
+	int			location = exprLocation(raw);
+	ParseCallbackState callback;
+	Interval   *iv;
+
+	if (IsA(raw, A_Expr) && ((A_Expr *) raw)->kind == AEXPR_OP && ((A_Expr *) raw)->lexpr == NULL &&
+		list_length(((A_Expr *) raw)->name) == 1 && strcmp(strVal(linitial(((A_Expr *) raw)->name)), "-") == 0)
+	{
+		iv = IsA(((A_Expr *) raw)->rexpr, TypeCast) ? kda_window_literal(pstate, ((A_Expr *) raw)->rexpr) : NULL;
+		return iv ? DatumGetIntervalP(DirectFunctionCall1(interval_um, IntervalPGetDatum(iv))) : NULL;
+	}
+	if (IsA(raw, TypeCast))
+	{
+		if (!interval_typmod(((TypeCast *) raw)->typeName, &typmod))
+			return NULL;
+		raw = ((TypeCast *) raw)->arg;
+	}
+	if (!IsA(raw, A_Const) || ((A_Const *) raw)->isnull || !IsA(&((A_Const *) raw)->val, String))
+		return NULL;
+	setup_parser_errposition_callback(&callback, pstate, location);
+	iv = DatumGetIntervalP(DirectFunctionCall3(interval_in, CStringGetDatum(strVal(&((A_Const *) raw)->val)),
+											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(typmod)));
+	cancel_parser_errposition_callback(&callback);
+	return iv;
+}
+
+bool
+kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause)
+{
+	ListCell   *lc;
+
+	foreach(lc, clause->args)
+		if (kda_window_literal(pstate, lfirst(lc)) == NULL)
+			return false;
+	return true;
+}
+
+static bool
+names_column(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	return IsA(node, ColumnRef) || raw_expression_tree_walker(node, names_column, arg);
+}
+
+static void
+not_constant(Clause *c, const Length *l)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the %s of a window must be a constant", l->what),
+			 errhint("For example INTERVAL '1' MINUTE."),
+			 parser_errposition(c->pstate, l->location)));
+}
+
 static Length
 constant(Clause *c, Node *raw, const char *what)
 {
-	Length		l = {what, NULL, exprLocation(raw)};
-	Node	   *expr = transformExpr(c->pstate, raw, EXPR_KIND_SELECT_TARGET);
+	Length		l = {what, kda_window_literal(c->pstate, raw), exprLocation(raw)};
+	Node	   *expr;
 
+	if (l.iv)
+		return l;
+	if (names_column(raw, NULL))
+		not_constant(c, &l);
+	expr = transformExpr(c->pstate, raw, EXPR_KIND_SELECT_TARGET);
 	expr = coerce_to_target_type(c->pstate, expr, exprType(expr), INTERVALOID, -1,
 								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
 	if (expr == NULL)
@@ -55,11 +148,7 @@ constant(Clause *c, Node *raw, const char *what)
 				 parser_errposition(c->pstate, l.location)));
 	expr = eval_const_expressions(NULL, expr);
 	if (!IsA(expr, Const) || ((Const *) expr)->constisnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the %s of a window must be a constant", what),
-				 errhint("For example INTERVAL '1' MINUTE."),
-				 parser_errposition(c->pstate, l.location)));
+		not_constant(c, &l);
 	l.iv = DatumGetIntervalP(((Const *) expr)->constvalue);
 	return l;
 }
@@ -224,7 +313,9 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the %s of a window must not be greater than its size", slide.what),
 				 errdetail("The %s is %s, the size %s.", slide.what, interval_text(slide.iv), interval_text(size.iv)),
-				 errhint("%s", raw->kind == KDA_WINDOW_SLIDING ? "SLIDING (size, slide): the size comes first." :
+				 /* Flink's order is the other one */
+				 errhint("%s", raw->in_from || raw->key ? "HOP (…, slide, size), CUMULATE (…, step, size): the size comes last." :
+						 raw->kind == KDA_WINDOW_SLIDING ? "SLIDING (size, slide): the size comes first." :
 						 "CUMULATING (size, step): the size comes first."),
 				 parser_errposition(pstate, slide.location)));
 	if (spec->size / spec->slide > MAX_WINDOWS)

@@ -20,4 +20,10 @@
 extern KdaWindowSpec *kda_window_of_clause(ParseState *pstate, const KdaWindowClause *clause,
 										   const char *time_zone);
 
+/* The interval that a raw literal is, without asking the catalog; NULL: it is no literal. */
+extern Interval *kda_window_literal(ParseState *pstate, Node *raw);
+
+/* Are its arguments literals, so that kda_window_of_clause() does not ask the catalog? */
+extern bool kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause);
+
 #endif							/* KDA_WINDOW_CLAUSE_H */

@@ -1,56 +1,60 @@
 /*-------------------------------------------------------------------------
  *
  * adhoc.c
- *	  SELECT … WINDOWED BY TUMBLING … outside a continuous query: once, over the
- *	  rows that the stream's buffer holds.
+ *	  SELECT … WINDOWED BY … outside a continuous query, however the window is
+ *	  spelled: once, over the rows that the stream's buffer holds.
  *
- * Becomes plain SQL in the raw tree: the window's start is
- * kda.tumble_start(kda.rowtime(s.ctid), size, offset), the first group key, and
- * window_start, window_end and ROWTIME are replaced by expressions over it.
- * The stream is the first relation of FROM.
+ * As in a continuous query the windows stand in FROM, as kda.windows(rowtime,
+ * description), and the words become its columns (catalog/query_words.c);
+ * sessions and stagger windows, which depend on other rows, are computed by
+ * window functions (keyed_windows.c).  The rest is PostgreSQL's.
+ *
+ * Lexical, as all of the dialect, but for two questions to the catalog where a
+ * transaction allows them: which relation of FROM is the stream (else the first
+ * one), and whether a function is an aggregate.  Where it does not, the
+ * statement will not be analysed either.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/options.h"
+#include "catalog/window_clause.h"
 #include "dialect/adhoc.h"
-#include "mb/pg_wchar.h"
+#include "dialect/parse.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
-static int
-position(const char *source, int offset)
+/*---- the text */
+
+static KdaParser
+parser_of(const char *source, char *copy, KdaScriptPart *part)
 {
-	return pg_mbstrlen_with_len(source, offset) + 1;
+	KdaParser	p = {part->tokens, source, copy, NULL, 0};
+
+	return p;
 }
 
-KdaLiftedWindow *
-kda_lift_window(const char *source, char *copy, KdaScriptPart *part)
+void
+kda_lift_windows(const char *source, char *copy, KdaScriptPart *part)
 {
-	KdaTokens  *tokens = kda_scan(source, part->start, part->start + part->len, false);
-	KdaLiftedWindow *lifted = palloc0(sizeof(KdaLiftedWindow));
+	KdaParser	parser;
+	KdaParser  *p = &parser;
+	ListCell   *lc;
 
-	lifted->part = part;
-	for (int i = 0; i + 2 < tokens->n; i++)
-	{
-		int			after;
-
-		if (!kda_token_is(tokens, i, "windowed") || !kda_token_is(tokens, i + 1, "by") ||
-			tokens->t[i + 2].kind != KDA_TOKEN_WORD)
-			continue;
-		if (lifted->window)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a statement can have one WINDOWED BY"),
-					 errposition(position(source, tokens->t[i].start))));
-		lifted->window = kda_window_clause(source, copy, tokens, i, &after);
-		i = after - 1;
-	}
-	for (int i = 0; i + 2 < tokens->n; i++)
-		if (kda_token_is(tokens, i, "select") && kda_token_is(tokens, i + 1, "stream") &&
-			tokens->t[i + 2].kind != KDA_TOKEN_OTHER && !kda_token_is(tokens, i + 2, "from"))
-			memset(copy + tokens->t[i + 1].start, ' ', tokens->t[i + 1].end - tokens->t[i + 1].start);
-	return lifted;
+	part->tokens = kda_scan(source, part->start, part->start + part->len, true);
+	part->query = palloc0(sizeof(KdaQuerySpec));
+	parser = parser_of(source, copy, part);
+	for (lc = list_head(p->tokens->comments); lc; lc = lnext(p->tokens->comments, lnext(p->tokens->comments, lc)))
+		kda_parse_blank(p, lfirst_int(lc), lfirst_int(lnext(p->tokens->comments, lc)));
+	kda_parse_replace_casts(p, 0, p->tokens->n);
+	kda_parse_replace_intervals(p, 0, p->tokens->n);
+	kda_parse_spellings(p, part->query, 0, p->tokens->n);
+	kda_parse_windows(p, part->query, 0, p->tokens->n);
 }
 
 void
@@ -73,25 +77,494 @@ kda_blank_comments(const char *source, char *copy, List *parts)
 	}
 }
 
-/* The SELECT that a statement is or holds. */
-static SelectStmt *
-select_of(Node *stmt)
+/*---- FROM */
+
+typedef struct Context
 {
-	while (stmt)
+	KdaScriptPart *part;
+	ParseState *pstate;			/* places of errors */
+	const char *stored;			/* what it is stored in, NULL: it runs and is gone */
+	const char *stored_hint;
+	bool		catalog;		/* it may be asked */
+	bool		alone;
+	List	   *ctes;			/* names (char *) */
+	List	   *done;			/* KdaWindowClause that have been seen to */
+	bool		windowed;		/* one of them was a window */
+} Context;
+
+static void
+relations_of(Node *from, List **relations)
+{
+	if (from && IsA(from, RangeVar))
+		*relations = lappend(*relations, from);
+	else if (from && IsA(from, JoinExpr))
+	{
+		relations_of(((JoinExpr *) from)->larg, relations);
+		relations_of(((JoinExpr *) from)->rarg, relations);
+	}
+	else if (from && IsA(from, RangeTableSample))
+		relations_of(((RangeTableSample *) from)->relation, relations);
+}
+
+typedef enum Kind
+{
+	OF_STREAM,
+	OF_UNKNOWN,					/* it may come to be before this runs */
+	OF_OTHER
+} Kind;
+
+static Kind
+kind_of(Context *cxt, RangeVar *rv, Oid *relid)
+{
+	ListCell   *lc;
+
+	*relid = InvalidOid;
+	if (rv->schemaname == NULL)
+		foreach(lc, cxt->ctes)
+			if (strcmp(lfirst(lc), rv->relname) == 0)
+				return OF_OTHER;
+	if (!cxt->catalog)
+		return OF_UNKNOWN;
+	*relid = RangeVarGetRelid(rv, NoLock, true);
+	if (OidIsValid(*relid) && kda_is_stream(*relid))
+		return OF_STREAM;
+	*relid = OidIsValid(*relid) && cxt->alone ? *relid : InvalidOid;
+	return OidIsValid(*relid) ? OF_OTHER : OF_UNKNOWN;
+}
+
+/* The stream among the relations; NULL: there is none. */
+static RangeVar *
+find_stream(Context *cxt, List *relations, Oid *relid)
+{
+	RangeVar   *unknown = NULL;
+	ListCell   *lc;
+
+	foreach(lc, relations)
+	{
+		Kind		kind = kind_of(cxt, lfirst(lc), relid);
+
+		if (kind == OF_STREAM)
+			return lfirst(lc);
+		if (kind == OF_UNKNOWN && unknown == NULL)
+			unknown = lfirst(lc);
+	}
+	*relid = InvalidOid;
+	return unknown;
+}
+
+/* Names by which FROM's columns are qualified; false: JOIN … USING, whose columns are not all of theirs. */
+static bool
+names_of(Node *from, List **names)
+{
+	Alias	   *alias = NULL;
+
+	switch (nodeTag(from))
+	{
+		case T_RangeVar:
+			alias = ((RangeVar *) from)->alias;
+			if (alias == NULL)
+				alias = makeAlias(((RangeVar *) from)->relname, NIL);
+			break;
+		case T_RangeSubselect:
+			alias = ((RangeSubselect *) from)->alias;
+			break;
+		case T_RangeFunction:
+			alias = ((RangeFunction *) from)->alias;
+			break;
+		case T_RangeTableSample:
+			return names_of(((RangeTableSample *) from)->relation, names);
+		case T_JoinExpr:
+			alias = ((JoinExpr *) from)->alias;
+			if (alias == NULL)
+				return !((JoinExpr *) from)->isNatural && ((JoinExpr *) from)->usingClause == NIL &&
+					names_of(((JoinExpr *) from)->larg, names) && names_of(((JoinExpr *) from)->rarg, names);
+			break;
+		default:
+			break;
+	}
+	if (alias == NULL)
+		return false;
+	*names = lappend(*names, alias->aliasname);
+	return true;
+}
+
+/* SELECT *, of what the user has put into FROM. */
+static void
+name_star(Context *cxt, SelectStmt *select)
+{
+	List	   *result = NIL;
+	ListCell   *lc,
+			   *ln;
+
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+		ColumnRef  *star = (ColumnRef *) rt->val;
+		List	   *names = NIL;
+
+		if (!IsA(star, ColumnRef) || list_length(star->fields) != 1 || !IsA(linitial(star->fields), A_Star))
+		{
+			result = lappend(result, rt);
+			continue;
+		}
+		foreach(ln, select->fromClause)
+			if (!names_of(lfirst(ln), &names))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("SELECT * of such a FROM cannot be used with windows"),
+						 errdetail("JOIN … USING merges columns, and functions without an alias have no name."),
+						 errhint("Name the columns one by one."),
+						 parser_errposition(cxt->pstate, star->location)));
+		foreach(ln, names)
+		{
+			ResTarget  *all = copyObject(rt);
+
+			((ColumnRef *) all->val)->fields = list_make2(makeString(lfirst(ln)), makeNode(A_Star));
+			result = lappend(result, all);
+		}
+	}
+	select->targetList = result;
+}
+
+/*---- the windows of a SELECT */
+
+/* Clauses that stand in this SELECT, whose FROM names the relations. */
+static List *
+clauses_of(Context *cxt, List *relations)
+{
+	KdaTokens  *tokens = cxt->part->tokens;
+	List	   *clauses = NIL;
+	ListCell   *lc,
+			   *lr;
+
+	foreach(lc, cxt->part->query->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		foreach(lr, relations)
+		{
+			int			at = lfirst_node(RangeVar, lr)->location;
+			int			start,
+						end;
+
+			kda_parse_select_span(tokens, kda_parse_token_at(tokens, at), &start, &end);
+			if (w->in_from ? w->span_start <= at && at < w->span_end : w->span_start == start && w->span_end == end)
+			{
+				clauses = lappend(clauses, w);
+				break;
+			}
+		}
+	}
+	return clauses;
+}
+
+/* GROUP BY 1, GROUP BY name: what it stands for. */
+static Node *
+key_of(Context *cxt, SelectStmt *select, List *relations, Node *item)
+{
+	Node	   *meant = kda_words_group_item(select, item);
+	ColumnRef  *ref = (ColumnRef *) item;
+	ListCell   *lc;
+
+	if (meant != item || !IsA(ref, ColumnRef) || list_length(ref->fields) != 1 || !IsA(linitial(ref->fields), String))
+		return meant;
+	/* a column of FROM goes before a name of the select list */
+	foreach(lc, relations)
+	{
+		Oid			relid;
+
+		(void) kind_of(cxt, lfirst(lc), &relid);
+		if (!OidIsValid(relid) || get_attnum(relid, strVal(linitial(ref->fields))) != InvalidAttrNumber)
+			return item;
+	}
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		if (rt->name && strcmp(rt->name, strVal(linitial(ref->fields))) == 0)
+			return rt->val;
+	}
+	return item;
+}
+
+static bool
+names_windows(Node *node, void *arg)
+{
+	static const char *const words[] = {"window_start", "window_end", "window_time", "window_closed"};
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef) && IsA(llast(((ColumnRef *) node)->fields), String))
+		for (int i = 0; i < lengthof(words); i++)
+			if (strcmp(strVal(llast(((ColumnRef *) node)->fields)), words[i]) == 0)
+				return true;
+	return raw_expression_tree_walker(node, names_windows, arg);
+}
+
+bool
+kda_names_windows(Node *node)
+{
+	return names_windows(node, NULL);
+}
+
+/* What sessions are told apart by: PARTITION BY, else GROUP BY. */
+static List *
+window_keys(Context *cxt, SelectStmt *select, List *relations, KdaWindowClause *clause)
+{
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	if (clause->in_from || clause->kind == KDA_WINDOW_STAGGER)
+		return copyObject(clause->partition);
+	foreach(lc, kda_words_group_items(select))
+	{
+		Node	   *key = key_of(cxt, select, relations, lfirst(lc));
+
+		if (IsA(key, GroupingSet))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("sessions cannot be used with grouping sets"),
+					 errdetail("Each grouping set would have sessions of its own."),
+					 errhint("Write a SELECT for each, and UNION ALL."),
+					 parser_errposition(cxt->pstate, clause->location)));
+		if (!names_windows(key, NULL))
+			keys = lappend(keys, copyObject(key));
+	}
+	return keys;
+}
+
+/* The description of the windows: a string, or what computes it from sizes that are no literals. */
+static Node *
+description(Context *cxt, KdaWindowClause *clause)
+{
+	static const char *const names[] = {"tumbling", "sliding", "cumulating"};
+	int			lengths = clause->kind == KDA_WINDOW_TUMBLING ? 1 : 2;
+	int			n = list_length(clause->args);
+	List	   *args;
+	A_Const    *null = makeNode(A_Const);
+
+	/* the number of arguments is checked there as well */
+	if (kda_window_is_literal(cxt->pstate, clause) || n < lengths || n > lengths + 1)
+		return kda_raw_string(kda_window_format(kda_window_of_clause(cxt->pstate, clause, NULL)));
+	null->isnull = true;
+	null->location = -1;
+	args = list_make2(kda_raw_string(names[clause->kind]), linitial(clause->args));
+	if (n > 1)
+		args = lappend(args, lengths == 2 ? lsecond(clause->args) : null);
+	if (n > lengths)
+		args = lappend(args, llast(clause->args));
+	return kda_raw_call("window_description", args, clause->location);
+}
+
+/* window_closed: has the stream's watermark passed the window's end?  Sessions can still grow at it. */
+static Node *
+closed(RangeVar *stream, KdaWindowClause *clause)
+{
+	TypeCast   *relation = makeNode(TypeCast);
+	CoalesceExpr *value = makeNode(CoalesceExpr);
+	A_Const    *no = makeNode(A_Const);
+
+	relation->arg = kda_raw_string(quote_qualified_identifier(stream->schemaname, stream->relname));
+	relation->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("regclass")));
+	relation->location = -1;
+	no->val.boolval.type = T_Boolean;
+	no->location = -1;
+	value->args = list_make2(makeA_Expr(AEXPR_OP,
+										list_make2(makeString("pg_catalog"),
+												   makeString(clause->kind == KDA_WINDOW_SESSION ? ">" : ">=")),
+										kda_raw_call("watermark", list_make1(relation), -1),
+										kda_raw_column(KDA_WINDOW_ALIAS, "window_end", -1), -1),
+							 no);
+	value->location = -1;
+	return (Node *) value;
+}
+
+static void
+refuse(Context *cxt, const char *message, const char *hint, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s", message),
+			 errhint("%s", hint),
+			 parser_errposition(cxt->pstate, location)));
+}
+
+/* The stream that the clauses speak of; NULL: they are no windows but keys. */
+static RangeVar *
+stream_of(Context *cxt, List *relations, List *clauses, Oid *relid)
+{
+	RangeVar   *stream;
+	ListCell   *lc,
+			   *lr;
+	KdaWindowClause *in_from = NULL;
+
+	foreach(lc, clauses)
+	{
+		KdaWindowClause *w = lfirst(lc);
+
+		if (w->in_from && in_from)
+			refuse(cxt, "two TABLE (…) with windows in one FROM are not part of this release",
+				   "Put each of them into a subquery.", w->location);
+		if (!w->in_from)
+			continue;
+		in_from = w;
+		foreach(lr, relations)
+		{
+			RangeVar   *rv = lfirst_node(RangeVar, lr);
+
+			if (w->span_start <= rv->location && rv->location < w->span_end)
+				relations = list_make1(rv);
+		}
+	}
+	stream = find_stream(cxt, relations, relid);
+	if (stream)
+		return stream;
+	foreach(lc, clauses)
+		if (!((KdaWindowClause *) lfirst(lc))->only_if_time)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 in_from ? errmsg("\"%s\" is not a stream", linitial_node(RangeVar, relations)->relname) :
+					 errmsg("a window stands in a SELECT that reads a stream"),
+					 errhint("Name a stream in FROM; CREATE STREAM makes one."),
+					 parser_errposition(cxt->pstate, ((KdaWindowClause *) lfirst(lc))->location)));
+	return NULL;
+}
+
+static bool
+is_time(Node *column, void *words)
+{
+	return kda_words_is_time(words, column);
+}
+
+/* Is the relation below the nullable side of an outer join? */
+static bool
+is_nullable(Node *from, RangeVar *relation, bool nullable)
+{
+	JoinExpr   *join = (JoinExpr *) from;
+
+	if (from && IsA(from, RangeTableSample))
+		from = ((RangeTableSample *) from)->relation;
+	if (from == NULL || !IsA(from, JoinExpr))
+		return nullable && from == (Node *) relation;
+	return is_nullable(join->larg, relation, nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL) ||
+		is_nullable(join->rarg, relation, nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
+}
+
+static void
+put_window(Context *cxt, SelectStmt *select)
+{
+	List	   *relations = NIL;
+	List	   *clauses;
+	RangeVar   *stream;
+	Oid			relid;
+	KdaWordContext words;
+	KdaWindowClause *clause;
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		relations_of(lfirst(lc), &relations);
+	clauses = clauses_of(cxt, relations);
+	if (clauses == NIL)
+		return;
+	cxt->done = list_concat(cxt->done, clauses);
+	stream = stream_of(cxt, relations, clauses, &relid);
+	if (stream == NULL)
+		return;
+	kda_words_begin(&words, cxt->pstate, relid, stream->alias ? stream->alias->aliasname : stream->relname, "ctid");
+	clause = kda_words_choose_window(clauses, is_time, &words);
+	if (clause == NULL)
+		return;
+	kda_words_check_window(cxt->pstate, select, clauses, clause, is_time, &words, stream->relname, words.rowtime_column);
+	kda_words_set_window(&words, select, clause);
+	if (cxt->stored)
+		refuse(cxt, psprintf("windows over a stream cannot be used in a %s", cxt->stored), cxt->stored_hint, clause->location);
+	cxt->windowed = true;
+	foreach(lc, select->fromClause)
+		if (is_nullable(lfirst(lc), stream, false))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", stream->relname),
+					 errdetail("A row without a record has no time, and so no window."),
+					 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
+					 parser_errposition(cxt->pstate, stream->location)));
+	words.closed = closed(stream, clause);
+	name_star(cxt, select);
+	if (clause->kind == KDA_WINDOW_SESSION || clause->kind == KDA_WINDOW_STAGGER)
+	{
+		List	   *keys = window_keys(cxt, select, relations, clause);
+
+		if (clause->kind == KDA_WINDOW_STAGGER && select->groupClause)
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("a SELECT with a STAGGER window cannot have GROUP BY"),
+					 errdetail("PARTITION BY of the window says how its rows are grouped."),
+					 parser_errposition(cxt->pstate, exprLocation(linitial(select->groupClause)))));
+		if (clause->kind == KDA_WINDOW_STAGGER && kda_words_aggregated(select))
+			select->groupClause = copyObject(clause->partition);
+		kda_put_keyed_windows(&words, select, clause, keys);
+		kda_words_apply(&words, select);
+	}
+	else
+	{
+		kda_words_apply(&words, select);
+		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause), NIL));
+	}
+	if (words.aggregated)
+		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
+}
+
+/* SELECTs from the innermost out: what is put around FROM would hide it. */
+static bool
+select_walker(Node *node, void *arg)
+{
+	Context    *cxt = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, CommonTableExpr))
+		cxt->ctes = lappend(cxt->ctes, ((CommonTableExpr *) node)->ctename);
+	(void) raw_expression_tree_walker(node, select_walker, cxt);
+	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->op == SETOP_NONE)
+		put_window(cxt, (SelectStmt *) node);
+	return false;
+}
+
+/*---- the statement */
+
+/* The query that a utility statement holds, or the statement itself. */
+static Node *
+query_of(Node *stmt, Context *cxt)
+{
+	static const char *const keep = "CREATE CONTINUOUS VIEW keeps the result up to date.";
+
+	for (;;)
 	{
 		switch (nodeTag(stmt))
 		{
-			case T_SelectStmt:
-				return (SelectStmt *) stmt;
-			case T_InsertStmt:
-				stmt = ((InsertStmt *) stmt)->selectStmt;
-				break;
 			case T_ExplainStmt:
 				stmt = ((ExplainStmt *) stmt)->query;
 				break;
 			case T_CreateTableAsStmt:
+				if (((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW)
+				{
+					cxt->stored = "materialized view";
+					cxt->stored_hint = keep;
+				}
 				stmt = ((CreateTableAsStmt *) stmt)->query;
 				break;
+			case T_ViewStmt:
+				cxt->stored = "view";
+				cxt->stored_hint = keep;
+				stmt = ((ViewStmt *) stmt)->query;
+				break;
+			case T_RuleStmt:
+				cxt->stored = "rule";
+				cxt->stored_hint = keep;
+				return (Node *) ((RuleStmt *) stmt)->actions;
+			case T_CreateFunctionStmt:
+				cxt->stored = "function body that is stored parsed";
+				cxt->stored_hint = "Give the body as a string: AS $$ … $$.";
+				return ((CreateFunctionStmt *) stmt)->sql_body;
 			case T_DeclareCursorStmt:
 				stmt = ((DeclareCursorStmt *) stmt)->query;
 				break;
@@ -99,187 +572,70 @@ select_of(Node *stmt)
 				stmt = ((PrepareStmt *) stmt)->query;
 				break;
 			case T_CopyStmt:
-				stmt = ((CopyStmt *) stmt)->query;
-				break;
+				return ((CopyStmt *) stmt)->query;
+			case T_SelectStmt:
+			case T_InsertStmt:
+			case T_UpdateStmt:
+			case T_DeleteStmt:
+			case T_MergeStmt:
+				return stmt;
 			default:
 				return NULL;
 		}
 	}
-	return NULL;
 }
 
-static RangeVar *
-first_relation(Node *from)
-{
-	while (from && IsA(from, JoinExpr))
-		from = ((JoinExpr *) from)->larg;
-	return from && IsA(from, RangeVar) ? (RangeVar *) from : NULL;
-}
-
-typedef struct Context
-{
-	Node	   *start;			/* raw expression of window_start */
-	Node	   *size;
-	Node	   *rowtime;
-	bool		inside;			/* an aggregate */
-} Context;
-
-static Node *
-call(const char *name, List *args)
-{
-	return (Node *) makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))), args,
-								 COERCE_EXPLICIT_CALL, -1);
-}
-
-static Node *
-window_end(Context *cxt)
-{
-	return call("tumble_end", list_make2(copyObject(cxt->start), copyObject(cxt->size)));
-}
-
-/* Words in the usual places: bare, in calls, operators, CASE and casts. */
-static Node *
-replace(Node *node, Context *cxt)
-{
-	ListCell   *lc;
-	bool		inside = cxt->inside;
-
-	if (node == NULL)
-		return NULL;
-	switch (nodeTag(node))
-	{
-		case T_ColumnRef:
-			{
-				Node	   *last = llast(((ColumnRef *) node)->fields);
-
-				if (!IsA(last, String) || list_length(((ColumnRef *) node)->fields) > 2)
-					return node;
-				if (pg_strcasecmp(strVal(last), "rowtime") == 0)
-					return cxt->inside ? copyObject(cxt->rowtime) : window_end(cxt);
-				if (list_length(((ColumnRef *) node)->fields) > 1)
-					return node;
-				if (strcmp(strVal(last), "window_start") == 0)
-					return copyObject(cxt->start);
-				if (strcmp(strVal(last), "window_end") == 0)
-					return window_end(cxt);
-				return node;
-			}
-		case T_List:
-			foreach(lc, (List *) node)
-				lfirst(lc) = replace(lfirst(lc), cxt);
-			return node;
-		case T_ResTarget:
-			((ResTarget *) node)->val = replace(((ResTarget *) node)->val, cxt);
-			return node;
-		case T_SortBy:
-			((SortBy *) node)->node = replace(((SortBy *) node)->node, cxt);
-			return node;
-		case T_A_Expr:
-			((A_Expr *) node)->lexpr = replace(((A_Expr *) node)->lexpr, cxt);
-			((A_Expr *) node)->rexpr = replace(((A_Expr *) node)->rexpr, cxt);
-			return node;
-		case T_BoolExpr:
-			((BoolExpr *) node)->args = (List *) replace((Node *) ((BoolExpr *) node)->args, cxt);
-			return node;
-		case T_TypeCast:
-			((TypeCast *) node)->arg = replace(((TypeCast *) node)->arg, cxt);
-			return node;
-		case T_FuncCall:
-			/* min(rowtime) is about records; to_char(rowtime, …) about the window */
-			cxt->inside = inside || list_length(((FuncCall *) node)->funcname) == 1;
-			((FuncCall *) node)->args = (List *) replace((Node *) ((FuncCall *) node)->args, cxt);
-			cxt->inside = inside;
-			return node;
-		case T_CaseExpr:
-			((CaseExpr *) node)->args = (List *) replace((Node *) ((CaseExpr *) node)->args, cxt);
-			((CaseExpr *) node)->defresult = (Expr *) replace((Node *) ((CaseExpr *) node)->defresult, cxt);
-			return node;
-		case T_CaseWhen:
-			((CaseWhen *) node)->expr = (Expr *) replace((Node *) ((CaseWhen *) node)->expr, cxt);
-			((CaseWhen *) node)->result = (Expr *) replace((Node *) ((CaseWhen *) node)->result, cxt);
-			return node;
-		case T_CoalesceExpr:
-			((CoalesceExpr *) node)->args = (List *) replace((Node *) ((CoalesceExpr *) node)->args, cxt);
-			return node;
-		case T_NullTest:
-			((NullTest *) node)->arg = (Expr *) replace((Node *) ((NullTest *) node)->arg, cxt);
-			return node;
-		default:
-			return node;
-	}
-}
-
+/* OVER (… ROWS n PRECEDING), which core would take in the order of the scan. */
 static void
-keep_names(List *targets)
+refuse_row_windows(Context *cxt)
 {
-	ListCell   *lc;
+	ListCell   *lr,
+			   *lw;
 
-	foreach(lc, targets)
+	foreach(lr, cxt->part->query->row_windows)
 	{
-		ResTarget  *rt = lfirst_node(ResTarget, lc);
+		KdaRowWindow *r = lfirst(lr);
+		bool		inside = false;
 
-		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef) &&
-			IsA(llast(((ColumnRef *) rt->val)->fields), String))
-			rt->name = pstrdup(strVal(llast(((ColumnRef *) rt->val)->fields)));
+		foreach(lw, cxt->part->query->windows)
+			inside |= ((KdaWindowClause *) lfirst(lw))->span_start >= r->span_start &&
+				((KdaWindowClause *) lfirst(lw))->span_end <= r->span_end;
+		if (!inside && cxt->part->is_query && r->relation < 0)
+			refuse(cxt, "OVER (…) without ORDER BY slides along a stream only in continuous queries",
+				   "Here say what it is ordered by: OVER (PARTITION BY … ORDER BY rowtime …).", r->location);
 	}
+	kda_words_refuse(cxt->pstate, cxt->part->query);
 }
 
 void
-kda_put_window(Node *stmt, List *windows, KdaScriptPart *part, const char *source)
+kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 {
-	KdaWindowClause *window = NULL;
-	SelectStmt *select;
-	RangeVar   *stream;
-	ColumnRef  *ctid;
 	Context		cxt = {0};
+	KdaParser	parser = parser_of(source, NULL, part);
+	Node	   *query;
 	ListCell   *lc;
 
-	foreach(lc, windows)
-		if (((KdaLiftedWindow *) lfirst(lc))->part == part)
-			window = ((KdaLiftedWindow *) lfirst(lc))->window;
-	if (window == NULL)
-		return;
-	if (IsA(stmt, ViewStmt) ||
-		(IsA(stmt, CreateTableAsStmt) && ((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY cannot be used in a view"),
-				 errhint("CREATE CONTINUOUS VIEW keeps the result up to date."),
-				 errposition(position(source, window->location))));
-	if (window->kind != KDA_WINDOW_TUMBLING)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s windows are not part of this release", kda_window_kind_name(window->kind)),
-				 errhint("TUMBLING (size [, offset]) is."),
-				 errposition(position(source, window->location))));
-	select = select_of(stmt);
-	stream = select && select->fromClause ? first_relation(linitial(select->fromClause)) : NULL;
-	if (stream == NULL || select->op != SETOP_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY stands in a SELECT … FROM stream"),
-				 errhint("Subqueries and UNION cannot have it."),
-				 errposition(position(source, window->location))));
-	if (list_length(window->args) > 2)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("TUMBLING takes one or two arguments, not %d", list_length(window->args)),
-				 errposition(position(source, window->location))));
+	cxt.part = part;
+	cxt.pstate = make_parsestate(NULL);
+	cxt.pstate->p_sourcetext = source;
+	cxt.catalog = IsTransactionState();
+	cxt.alone = alone;
+	query = query_of(stmt, &cxt);
+	kda_parse_settle(&parser, part->query, query, part->is_query);
+	refuse_row_windows(&cxt);
+	(void) select_walker(query, &cxt);
+	foreach(lc, part->query->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
 
-	ctid = makeNode(ColumnRef);
-	ctid->fields = list_make2(makeString(stream->alias ? stream->alias->aliasname : stream->relname),
-							  makeString("ctid"));
-	ctid->location = -1;
-	cxt.rowtime = call("rowtime", list_make1(ctid));
-	cxt.size = linitial(window->args);
-	cxt.start = call("tumble_start", lcons(cxt.rowtime, copyObject(window->args)));
-	keep_names(select->targetList);
-	replace((Node *) select->targetList, &cxt);
-	select->havingClause = replace(select->havingClause, &cxt);
-	replace((Node *) select->sortClause, &cxt);
-	replace((Node *) select->groupClause, &cxt);
-	select->groupClause = lcons(copyObject(cxt.start), select->groupClause);
-	if (IsA(stmt, InsertStmt))
+		if (!w->only_if_time && !list_member_ptr(cxt.done, w))
+			ereport(ERROR,
+					(errcode(ERRCODE_SYNTAX_ERROR),
+					 errmsg("a window stands in the SELECT that names its stream in FROM"),
+					 errhint("WINDOWED BY stands between WHERE and GROUP BY of that SELECT."),
+					 parser_errposition(cxt.pstate, w->location)));
+	}
+	if (query && IsA(query, InsertStmt) && cxt.windowed)
 		ereport(NOTICE,
 				(errmsg("this INSERT runs once, over the rows that the stream's buffer holds now"),
 				 errhint("CREATE PUMP … AS INSERT INTO … keeps inserting.")));

@@ -60,10 +60,48 @@ typedef struct KdaWindowClause
 	List	   *args;			/* raw expressions: size first, then slide, step or offset */
 	List	   *partition;		/* raw expressions: PARTITION BY of STAGGER and of TABLE (SESSION (…)) */
 	bool		in_from;		/* Flink's TABLE (TUMBLE (…)): the bounds are columns, SELECT * shows them */
+	Node	   *time;			/* raw: the column that it calls the time; NULL: it names none */
+	Node	   *key;			/* raw: the GROUP BY item that it is, STEP (…), TUMBLE (…); NULL: it is none */
+	bool		only_if_time;	/* STEP and FLOOR: of another column than the time it is a key, no window */
 	int			location;		/* byte offset in the source text */
 	int			span_start;
 	int			span_end;
 } KdaWindowClause;
+
+/*
+ * A window that reaches back from each row, by a time (RANGE) or a number of
+ * rows (ROWS), and slides along with them; both ends are included.  There is no
+ * ORDER BY: rows are in the order of their time, then of their arrival.
+ */
+typedef struct KdaRowWindow
+{
+	bool		rows;			/* ROWS; else RANGE */
+	Node	   *reach;			/* raw: number or interval; NULL: no more than the row's own time */
+	bool		unbounded;		/* UNBOUNDED PRECEDING */
+	bool		bound;			/* of a relation: it has become a condition of the join */
+	WindowDef  *def;			/* raw, the whole of it */
+	int			relation;		/* FROM a OVER (…): where a, or its parenthesis, stands; -1: of a function */
+	int			location;		/* of OVER, or of its definition in WINDOW */
+	int			span_start;		/* of its SELECT */
+	int			span_end;
+} KdaRowWindow;
+
+/* ORDER BY s.ts WITHIN INTERVAL '10' SECOND: sorted as far as records are no later than this. */
+typedef struct KdaSortWithin
+{
+	Node	   *within;			/* raw: interval */
+	int			location;		/* of WITHIN; its ORDER BY item stands before it */
+	int			span_start;		/* of its SELECT */
+	int			span_end;
+} KdaSortWithin;
+
+/* JOIN t FOR SYSTEM_TIME AS OF s.rowtime */
+typedef struct KdaAsOf
+{
+	Node	   *time;			/* raw */
+	int			relation;		/* where t stands: RangeVar.location */
+	int			location;		/* of FOR */
+} KdaAsOf;
 
 typedef enum KdaEmit
 {
@@ -78,6 +116,10 @@ typedef struct KdaQuerySpec
 {
 	SelectStmt *select;			/* raw; locations are offsets in the source text */
 	List	   *windows;		/* KdaWindowClause */
+	List	   *row_windows;	/* KdaRowWindow */
+	List	   *sorts;			/* KdaSortWithin */
+	List	   *as_of;			/* KdaAsOf */
+	List	   *calls;			/* int: places of STEP (… BY …), FLOOR (… TO …), CEIL (… TO …) */
 	int			outer_location; /* of a part: where the SELECT around it begins; -1: there is none */
 	KdaEmit		emit;
 	Node	   *emit_interval;	/* raw; EMIT EVERY */
@@ -89,10 +131,10 @@ typedef struct KdaStmt
 	KdaStmtKind kind;
 	KdaObjectKind object;
 	KdaAction	action;
-	int			start;			/* the statement's place in the source text, bytes */
-	int			len;
+	const char *text;			/* the statement alone; all locations count from its start */
 	bool		or_replace;
 	bool		if_not_exists;
+	bool		if_exists;
 	bool		stopped;		/* CREATE PUMP … STOPPED */
 	RangeVar   *name;
 	List	   *columns;		/* names (String) of CREATE CONTINUOUS VIEW v (…) */
@@ -101,21 +143,33 @@ typedef struct KdaStmt
 	Node	   *core;			/* core's own statement, see kind */
 	KdaQuerySpec *query;
 	/* pumps */
-	RangeVar   *target;
-	List	   *target_columns; /* String */
+	InsertStmt *insert;			/* raw, with an empty SELECT */
+	char	   *on_conflict;	/* text of that clause, NULL: none */
 	Oid			part_target;	/* a pump that is part of a query: the stream that it writes */
-	char	   *on_conflict;	/* text of the clause, NULL: none */
-	int			on_conflict_location;
 	char	   *from;			/* START FROM '…' */
 } KdaStmt;
 
 extern const char *kda_window_kind_name(KdaWindowKind kind);
 
 /*
- * Parses the KDA statement at source[start, start+len).  ereports with a
- * position in source.
+ * Parses one KDA statement, which text begins with and which alone is in it.
+ * ereports with a position in text; see KdaPlace.
  */
-extern KdaStmt *kda_parse_statement(const char *source, int start, int len);
+extern KdaStmt *kda_parse_statement(const char *text);
+
+/*
+ * Between begin and end error positions count from byte start of source, not
+ * from the statement's own first character.  An error leaves as it is.
+ */
+typedef struct KdaPlace
+{
+	ErrorContextCallback callback;
+	const char *source;
+	int			start;
+} KdaPlace;
+
+extern void kda_place_begin(KdaPlace *place, const char *source, int start);
+extern void kda_place_end(KdaPlace *place);
 
 /*---- scan.c */
 typedef struct KdaScriptPart
@@ -124,6 +178,9 @@ typedef struct KdaScriptPart
 	int			len;			/* without the semicolon */
 	bool		is_kda;			/* a statement of ours */
 	bool		is_windowed;	/* core's, with a window clause in it */
+	bool		is_query;		/* kda.query's: all spellings are ours */
+	struct KdaTokens *tokens;	/* adhoc.c: its tokens, and what was lifted out of it */
+	KdaQuerySpec *query;
 } KdaScriptPart;
 
 /* Splits a script at top-level semicolons; List of KdaScriptPart *. */
@@ -139,13 +196,15 @@ extern void kda_dialect_init(void);
 
 /* Core's raw_parser, extended by our statements and window clauses. */
 extern List *kda_raw_parse(const char *source, int mode);
+/* The same of kda.query's text, in which every spelling is ours. */
+extern List *kda_raw_parse_query(const char *source);
 /* Core's own, past the detour. */
 extern List *(*kda_core_raw_parser) (const char *source, int mode);
 
 /*
  * Is this the node that stands for a KDA statement?  Then gives its text and
- * place; called from the ProcessUtility hook.
+ * where in the whole source it began; called from the ProcessUtility hook.
  */
-extern bool kda_is_marked(Node *stmt, char **source, int *start, int *len);
+extern bool kda_is_marked(Node *stmt, char **text, int *start);
 
 #endif							/* KDA_DIALECT_H */

@@ -338,6 +338,31 @@ spec_of(KdaWindowSpec *spec, KdaWindowKind kind, const Interval *size, const Int
 	kda_window_finish(spec);
 }
 
+PG_FUNCTION_INFO_V1(kda_window_description_of);
+
+/* kda.window_description(kind, size [, slide [, offset]]) */
+Datum
+kda_window_description_of(PG_FUNCTION_ARGS)
+{
+	KdaWindowSpec spec;
+	char	   *name;
+	int			kind;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the size of a window must not be NULL")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	kind = find_name(kind_names, lengthof(kind_names), name);
+	if (kind < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("unknown kind of windows: \"%s\"", name)));
+	spec_of(&spec, kind, PG_GETARG_INTERVAL_P(1), PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2),
+			PG_ARGISNULL(3) ? NULL : PG_GETARG_INTERVAL_P(3), NULL);
+	PG_RETURN_TEXT_P(cstring_to_text(kda_window_format(&spec)));
+}
+
 PG_FUNCTION_INFO_V1(kda_tumble_start_sql);
 
 /* kda.tumble_start(timestamptz, size [, offset [, time_zone]]): start of the window that the time falls into */
