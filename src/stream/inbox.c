@@ -599,7 +599,8 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Cursor		cursors[2];
 	int			n = 0;
 	bool		any = false;
-	bool		within = text2 != NULL && position->last_xid > 0;
+	bool		resumed = text2 != NULL;
+	bool		within = resumed && position->last_xid > 0;
 	uint64		from = within ? position->last_xid : snap1 ? snap1->xmin : 0;
 
 	if (text2 == NULL)
@@ -679,6 +680,8 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		position->last_xid = 0;
 		position->last_seq = 0;
 	}
+	/* rows that were committed after that snapshot have not been looked for */
+	*more |= resumed;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	return n;
