@@ -1,0 +1,247 @@
+"""Sessions and stagger windows against models of their own: any data, any cut, any restart, both kinds of state."""
+import os
+import random
+import signal
+from collections import defaultdict
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from harness import LONG, wait_until
+
+SETTINGS = ["kda_stream.batch_records = 53", "kda_stream.state_cache = '1MB'"]
+
+EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def at(us):
+    return EPOCH + timedelta(microseconds=us)
+
+
+# ---- the models: times are microseconds
+
+def accepted(rows, delay, size=0):
+    """Rows that are not late, in order of arrival, each with the watermark before it; how many were late; the last watermark."""
+    watermark = None
+    taken, late = [], 0
+    for row in rows:
+        if watermark is not None and row[0] + size < watermark + (1 if size else 0):
+            late += 1
+        else:
+            taken.append((row, watermark))
+        watermark = row[0] - delay if watermark is None else max(watermark, row[0] - delay)
+    return taken, late, watermark
+
+
+def sessions(rows, gap, key):
+    """Lists of rows: those of one key whose distance is at most the gap."""
+    by_key = defaultdict(list)
+    for row in rows:
+        by_key[key(row)].append(row)
+    result = []
+    for k, of_key in by_key.items():
+        of_key.sort(key=lambda r: r[0])
+        current = [of_key[0]]
+        for row in of_key[1:]:
+            if row[0] - current[-1][0] > gap:
+                result.append((k, current[0][0], current[-1][0] + gap, current))
+                current = []
+            current.append(row)
+        result.append((k, current[0][0], current[-1][0] + gap, current))
+    return result
+
+
+def staggers(taken, size, key):
+    """A row goes to the window opened first that contains it, of those that still take rows; else it opens one."""
+    windows = defaultdict(list)
+    for row, watermark in taken:
+        for w in windows[key(row)]:
+            if w[1] <= row[0] < w[2] and (watermark is None or w[2] > watermark):
+                w[3].append(row)
+                break
+        else:
+            windows[key(row)].append((key(row), row[0], row[0] + size, [row]))
+    return [w for of_key in windows.values() for w in of_key]
+
+
+def sums(window):
+    """What the queries say of a window."""
+    key, start, end, rows = window
+    values = [r[3] for r in rows if r[3] is not None]
+    return (at(start), at(end), len(rows), sum(values) if values else None, max((r[4] for r in rows), default=None))
+
+
+def lists(window):
+    key, start, end, rows = window
+    values = sorted(r[3] for r in rows if r[3] is not None)
+    return (at(start), at(end), len(set(values)), values or None)
+
+
+# ---- data
+
+def make_rows(r, count, gap, delay):
+    """(time, k, j, v, pad), times mostly rising; distances around the gap, and exactly the gap, are frequent."""
+    rows = []
+    now = 0
+    wide = r.random() < 0.5
+    for _ in range(count):
+        now += r.choice([0, 1, gap // 10, gap // 3, gap // 3, gap - 1, gap, gap + 1]) // r.choice([1, 1, 5, 20])
+        if r.random() < 0.01:
+            now += delay + gap * r.randrange(1, 5)      # closes everything
+        t = now - r.choice([0, 0, 0, r.randrange(delay + 1), gap, delay, delay + r.randrange(gap)])
+        rows.append((t, r.choice([None, "a", "b", "c", "d"]) if not wide else r.choice("abcdefgh") * r.randrange(1, 9), r.randrange(2),
+                     r.choice([None, r.randrange(10)]), "%06d" % r.randrange(10 ** 6) + "x" * r.choice([0, 10, 3000])))
+    return rows
+
+
+def feed(server, r, stream, rows, others=(), restarts=True):
+    """Inserts them in transactions of any size, some of which are rolled back; the worker dies now and then."""
+    i = 0
+    while i < len(rows):
+        n = r.choice([1, 2, 7, 30, 200, 500])
+        conn = server.connect(autocommit=False)
+        cur = conn.cursor()
+        values = b",".join(cur.mogrify("(%s, %s, %s, %s, %s)", (at(row[0]),) + row[1:]) for row in rows[i:i + n]).decode()
+        cur.execute("INSERT INTO %s VALUES %s" % (stream, values))
+        if r.random() < 0.1:
+            conn.rollback()
+        else:
+            conn.commit()
+            i += n
+        conn.close()
+        dice = r.random()
+        if not restarts:
+            continue
+        if dice < 0.06:
+            server.sql("SELECT pg_terminate_backend(pid) FROM kda.workers WHERE kind = 'pipeline'")
+        elif dice < 0.09:
+            kill_worker(server)
+        elif dice < 0.2:
+            assert server.value("SELECT kda.wait(%s, '60 s')", stream)
+
+
+def kill_worker(server):
+    """kill -9 of the worker: the server starts over."""
+    pids = server.workers()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    if pids:
+        wait_until(lambda: back_again(server, pids), "the server to come back", 60)
+
+
+def back_again(server, pids):
+    try:
+        now = server.workers()
+        return now and not set(now) & set(pids)
+    except Exception:
+        return False
+
+
+def same(got, expected, seed):
+    assert got == expected, "seed %s" % seed
+
+
+def check(server, view, expected, seed):
+    got = server.sql("TABLE %s" % view)
+    missing, extra = list(expected), []
+    for row in got:
+        if row in missing:
+            missing.remove(row)
+        else:
+            extra.append(row)
+    assert not missing and not extra, "seed %s, %s: missing %s, extra %s" % (
+        seed, view, [str(m)[:200] for m in missing[:3]], [str(e)[:200] for e in extra[:3]])
+
+
+KEYS = [("k", lambda r: r[1]), ("k, j", lambda r: (r[1], r[2])), ("lower(k) || 'x'", lambda r: None if r[1] is None else r[1] + "x")]
+
+
+@pytest.mark.parametrize("seed", range(16 if LONG else 4))
+def test_sessions(server, seed):
+    r = random.Random(seed)
+    gap = r.choice([10, 1000, 5_000_000])
+    delay = r.choice([0, gap // 2, gap * 3, gap * 20])
+    rows = make_rows(r, 2500, gap, delay)
+    server.sql("DROP STREAM IF EXISTS se, se_out CASCADE; DROP TABLE IF EXISTS se_table, se_table_rows")
+    server.sql("CREATE STREAM se (rowtime timestamptz, k text, j int, v int, pad text) OPTIONS (watermark '%d us', idle_timeout 'never')" % delay)
+    server.sql("CREATE STREAM se_out (k text, n bigint)")
+    server.sql("CREATE TABLE se_table (s timestamptz, e timestamptz, n bigint, sum bigint, pad text); CREATE TABLE se_table_rows (s timestamptz, e timestamptz, n bigint, l int[])")
+    window = "WINDOWED BY SESSION (INTERVAL '%d us')" % gap
+    columns = {"sums": "window_start, window_end, count(*) n, sum(v) s, max(pad) pad",
+               "lists": "window_start, window_end, count(DISTINCT v) n, array_agg(v ORDER BY v) FILTER (WHERE v IS NOT NULL) l"}
+    for i, (keys, _) in enumerate(KEYS):
+        for kind in columns:
+            server.sql("CREATE CONTINUOUS VIEW se_%s%d AS SELECT %s FROM se %s GROUP BY %s" % (kind, i, columns[kind], window, keys))
+    for kind in columns:
+        server.sql("CREATE CONTINUOUS VIEW se_%s_all AS SELECT %s FROM se WHERE j = 1 %s" % (kind, columns[kind], window))
+        server.sql("CREATE CONTINUOUS VIEW se_%s_many AS SELECT %s FROM se %s GROUP BY k HAVING count(*) > 2" % (kind, columns[kind], window))
+        server.sql("CREATE CONTINUOUS VIEW se_%s_closed AS SELECT %s FROM se %s GROUP BY k EMIT ON WINDOW CLOSE" % (kind, columns[kind], window))
+    server.sql("CREATE PUMP se_p1 AS INSERT INTO se_table SELECT %s FROM se %s GROUP BY k" % (columns["sums"], window))
+    server.sql("CREATE PUMP se_p2 AS INSERT INTO se_table_rows SELECT %s FROM se %s GROUP BY k" % (columns["lists"], window))
+    server.sql("CREATE PUMP se_p3 AS INSERT INTO se_out SELECT k, count(*) FROM se %s GROUP BY k" % window)
+    server.sql("CREATE CONTINUOUS VIEW se_again AS SELECT sum(n) n FROM se_out WINDOWED BY TUMBLING (INTERVAL '10 years')")
+
+    feed(server, r, "se", rows)
+    assert server.value("SELECT kda.wait('se', '60 s')")
+    taken, late, watermark = accepted(rows, delay)
+    taken = [row for row, _ in taken]
+    same(server.sql("SELECT DISTINCT state, last_error FROM kda.queries"), [("running", None)], seed)
+    same(server.sql("SELECT records_in, records_late FROM kda.queries WHERE name = 'se_sums0'"), [(len(rows), late)], seed)
+    for i, (_, key) in enumerate(KEYS):
+        expected = sessions(taken, gap, key)
+        check(server, "se_sums%d" % i, [sums(s) for s in expected], seed)
+        check(server, "se_lists%d" % i, [lists(s) for s in expected], seed)
+        still_open = sum(end >= watermark for _, _, end, _ in expected)
+        same(server.sql("SELECT open_windows FROM kda.queries WHERE name IN ('se_sums%d', 'se_lists%d')" % (i, i)), [(still_open,)] * 2, seed)
+    expected = sessions([row for row in taken if row[2] == 1], gap, lambda row: 0)
+    check(server, "se_sums_all", [sums(s) for s in expected], seed)
+    check(server, "se_lists_all", [lists(s) for s in expected], seed)
+    expected = sessions(taken, gap, KEYS[0][1])
+    check(server, "se_sums_many", [sums(s) for s in expected if len(s[3]) > 2], seed)
+    check(server, "se_lists_many", [lists(s) for s in expected if len(s[3]) > 2], seed)
+    closed = [s for s in expected if s[2] < watermark]
+    check(server, "se_sums_closed", [sums(s) for s in closed], seed)
+    check(server, "se_lists_closed", [lists(s) for s in closed], seed)
+    check(server, "se_table", [sums(s) for s in closed], seed)
+    check(server, "se_table_rows", [lists(s) for s in closed], seed)
+
+    # everything closes; what the stream of results was told is never taken back
+    server.sql("SELECT kda.advance('se', '2030-01-01')")
+    assert server.value("SELECT kda.wait('se', '60 s')") and server.value("SELECT kda.wait('se_out', '60 s')")
+    check(server, "se_table", [sums(s) for s in expected], seed)
+    check(server, "se_table_rows", [lists(s) for s in expected], seed)
+    same(server.sql("SELECT records_in, records_late FROM kda.streams WHERE stream = 'se_out'::regclass")[0][1], 0, seed)
+    same(server.value("SELECT sum(n) FROM se_again"), len(taken), seed)
+    same(server.sql("SELECT DISTINCT open_windows, groups FROM kda.queries WHERE name LIKE 'se\\_%%' AND name <> 'se_again'" % ()), [(0, 0)], seed)
+
+
+@pytest.mark.parametrize("seed", range(16 if LONG else 4))
+def test_stagger(server, seed):
+    r = random.Random(1000 + seed)
+    size = r.choice([10, 1000, 5_000_000])
+    delay = r.choice([0, size // 2, size * 3, size * 20])
+    rows = make_rows(r, 2500, size, delay)
+    server.sql("DROP STREAM IF EXISTS sg CASCADE; DROP TABLE IF EXISTS sg_names")
+    server.sql("CREATE STREAM sg (rowtime timestamptz, k text, j int, v int, pad text) OPTIONS (watermark '%d us', idle_timeout 'never')" % delay)
+    server.sql("CREATE TABLE sg_names (j int, name text); INSERT INTO sg_names VALUES (0, 'zero'), (1, 'one')")
+    window = "RANGE INTERVAL '%d us')" % size
+    for i, (keys, _) in enumerate(KEYS):
+        server.sql("CREATE CONTINUOUS VIEW sg_sums%d AS SELECT window_start, window_end, count(*) n, sum(v) s, max(pad) pad FROM sg WINDOWED BY STAGGER (PARTITION BY %s %s" % (i, keys, window))
+        server.sql("CREATE CONTINUOUS VIEW sg_lists%d AS SELECT window_start, window_end, count(DISTINCT v) n, array_agg(v ORDER BY v) FILTER (WHERE v IS NOT NULL) l FROM sg WINDOWED BY STAGGER (PARTITION BY %s %s" % (i, keys, window))
+    # a join may turn the order of the rows around, but not that of their arrival
+    server.sql("CREATE CONTINUOUS VIEW sg_join AS SELECT window_start, window_end, count(*) n, sum(v) s, max(pad) pad FROM sg_names JOIN sg USING (j) WINDOWED BY STAGGER (PARTITION BY k %s" % window)
+
+    feed(server, r, "sg", rows)
+    assert server.value("SELECT kda.wait('sg', '60 s')")
+    taken, late, watermark = accepted(rows, delay, size)
+    same(server.sql("SELECT DISTINCT state, last_error FROM kda.queries WHERE name LIKE 'sg%%'" % ()), [("running", None)], seed)
+    same(server.sql("SELECT DISTINCT records_in FROM kda.queries WHERE name LIKE 'sg%%'" % ()), [(len(rows),)], seed)
+    same(server.value("SELECT records_late FROM kda.queries WHERE name = 'sg_sums0'"), late, seed)
+    for again in range(2):
+        for i, (_, key) in enumerate(KEYS):
+            expected = staggers(taken, size, key)
+            check(server, "sg_sums%d" % i, [sums(s) for s in expected], seed)
+            check(server, "sg_lists%d" % i, [lists(s) for s in expected], seed)
+        check(server, "sg_join", [sums(s) for s in staggers(taken, size, KEYS[0][1])], seed)
+        server.sql("SELECT kda.advance('sg', '2030-01-01')")
+        assert server.value("SELECT kda.wait('sg', '60 s')")
+    same(server.sql("SELECT DISTINCT open_windows, groups FROM kda.queries WHERE name LIKE 'sg%%'" % ()), [(0, 0)], seed)
