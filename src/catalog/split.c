@@ -152,6 +152,8 @@ shift_ordinals(List *list, int by)
 	{
 		Node	   *node = lfirst(lc);
 
+		if (node == NULL)
+			continue;			/* DISTINCT without ON is a list of nothing */
 		if (IsA(node, SortBy))
 			node = ((SortBy *) node)->node;
 		if (IsA(node, A_Const) && !((A_Const *) node)->isnull && IsA(&((A_Const *) node)->val, Integer))

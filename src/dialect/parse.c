@@ -270,11 +270,13 @@ kda_parse_expressions(KdaParser *p, int from, int to)
 	int			start = p->tokens->t[from].start;
 	int			end;
 	SelectStmt *select;
+	List	   *list;
 	List	   *result = NIL;
 	ListCell   *lc;
 
+	p->at = from;
 	if (to <= from)
-		return NIL;
+		kda_parse_unexpected(p, NULL);
 	end = p->tokens->t[to - 1].end;
 	/* something of ours always stands before it: SELECT fits */
 	Assert(start >= 7);
@@ -283,15 +285,25 @@ kda_parse_expressions(KdaParser *p, int from, int to)
 	memcpy(text + start, p->copy + start, end - start);
 	memcpy(text + start - 7, "SELECT ", 7);
 	text[end] = '\0';
-	select = castNode(SelectStmt, linitial_node(RawStmt, kda_core_raw_parser(text, RAW_PARSE_DEFAULT))->stmt);
+	list = kda_core_raw_parser(text, RAW_PARSE_DEFAULT);
 	p->at = from;
-	if (select->fromClause || select->whereClause || select->groupClause || select->op != SETOP_NONE)
+	/* whatever else a SELECT can have, it must not: also a semicolon, and nothing at all */
+	if (list_length(list) != 1)
+		kda_parse_unexpected(p, NULL);
+	select = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt);
+	if (select->targetList == NIL || select->distinctClause || select->intoClause || select->fromClause ||
+		select->whereClause || select->groupClause || select->havingClause || select->windowClause ||
+		select->op != SETOP_NONE || select->sortClause || select->limitCount || select->limitOffset ||
+		select->lockingClause)
 		kda_parse_unexpected(p, NULL);
 	foreach(lc, select->targetList)
 	{
-		if (lfirst_node(ResTarget, lc)->name)
-			kda_parse_unexpected(p, NULL);	/* an alias */
-		result = lappend(result, lfirst_node(ResTarget, lc)->val);
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		/* an alias, a lonely *: core's grammar knows them in a select list only */
+		if (rt->name || (IsA(rt->val, ColumnRef) && IsA(linitial(((ColumnRef *) rt->val)->fields), A_Star)))
+			kda_parse_unexpected(p, NULL);
+		result = lappend(result, rt->val);
 	}
 	return result;
 }

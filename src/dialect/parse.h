@@ -60,7 +60,7 @@ extern void kda_parse_replace_type(KdaParser *p, int i);
 extern void kda_parse_replace_casts(KdaParser *p, int from, int to);
 /* What core makes of the copy: one statement. */
 extern Node *kda_parse_core(KdaParser *p);
-/* Raw expressions, separated by commas, of tokens [from, to). */
+/* Raw expressions, separated by commas, of tokens [from, to); at least one. */
 extern List *kda_parse_expressions(KdaParser *p, int from, int to);
 
 /*---- clause.c */

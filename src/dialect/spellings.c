@@ -535,16 +535,21 @@ read_from_over(KdaParser *p, KdaQuerySpec *spec, int i)
 	int			pad = start - (int) strlen(call);
 	char	   *text = palloc(stop + 1);
 	KdaRowWindow *w = palloc0(sizeof(KdaRowWindow));
-	SelectStmt *select;
+	List	   *list;
 
-	/* a window of a function is what core can read; something of ours always stands before it */
-	Assert(pad >= 0);
+	/* a window of a function is what core can read, behind SELECT … FROM of the user's */
+	p->at = i;
+	if (pad < 0)
+		kda_parse_unexpected(p, NULL);
 	memset(text, ' ', stop);
 	memcpy(text + pad, call, strlen(call));
 	memcpy(text + start, p->copy + start, stop - start);
 	text[stop] = '\0';
-	select = castNode(SelectStmt, linitial_node(RawStmt, kda_core_raw_parser(text, RAW_PARSE_DEFAULT))->stmt);
-	fill_row_window(w, castNode(FuncCall, linitial_node(ResTarget, select->targetList)->val)->over);
+	list = kda_core_raw_parser(text, RAW_PARSE_DEFAULT);
+	if (list_length(list) != 1)
+		kda_parse_unexpected(p, NULL);
+	list = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt)->targetList;
+	fill_row_window(w, castNode(FuncCall, linitial_node(ResTarget, list)->val)->over);
 	w->relation = tokens->t[relation_before(tokens, i - 1)].start;
 	w->location = start;
 	kda_parse_select_span(tokens, i, &w->span_start, &w->span_end);

@@ -63,7 +63,7 @@ create_stream(KdaParser *p, KdaStmt *stmt, int word)
 			if (IsA(expr, ColumnRef))
 				delay = "0";
 			else if (IsA(expr, A_Expr) && minus->kind == AEXPR_OP &&
-					 strcmp(strVal(linitial(minus->name)), "-") == 0 && IsA(minus->lexpr, ColumnRef) &&
+					 strcmp(strVal(linitial(minus->name)), "-") == 0 && minus->lexpr && IsA(minus->lexpr, ColumnRef) &&
 					 IsA(minus->rexpr, TypeCast))
 			{
 				/* INTERVAL '5' SECOND: the text between the operator and the comma is an interval */

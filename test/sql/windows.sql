@@ -26,6 +26,7 @@ CREATE CONTINUOUS VIEW ties AS SELECT k, count(*) c
 	FROM ev WINDOWED BY SLIDING (INTERVAL '2' MINUTE, INTERVAL '1' MINUTE) GROUP BY k ORDER BY c DESC FETCH FIRST 1 ROWS WITH TIES;
 CREATE CONTINUOUS VIEW last_row AS SELECT * FROM ev WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) ORDER BY v DESC NULLS LAST, rowtime DESC LIMIT 1;
 CREATE CONTINUOUS VIEW keys AS SELECT DISTINCT ON (k) k, v, window_time FROM ev WINDOWED BY TUMBLING (INTERVAL '2' MINUTE) ORDER BY k, v DESC NULLS LAST;
+CREATE CONTINUOUS VIEW pairs AS SELECT DISTINCT k, v % 2 AS odd FROM ev WINDOWED BY TUMBLING (INTERVAL '2' MINUTE);
 CREATE CONTINUOUS VIEW hours AS SELECT date_trunc('hour', window_start) AS h, count(*) c, window_closed AS closed
 	FROM ev WINDOWED BY TUMBLING (INTERVAL '2' MINUTE) GROUP BY date_trunc('hour', window_start), window_start, window_end;
 -- without a window such a query looks at all records that ever came
@@ -58,6 +59,7 @@ SELECT equal('TABLE top2', $$SELECT w, w + '1 min', q.* FROM (SELECT DISTINCT kd
 	LATERAL (SELECT k, count(*) c FROM same WHERE rowtime >= window_start AND rowtime < window_end GROUP BY k ORDER BY c DESC FETCH FIRST 1 ROWS WITH TIES) q$$) AS ties,
 	equal('TABLE last_row', $$SELECT DISTINCT ON (1, 2) kda.tumble_start(rowtime, '1 min'), kda.tumble_start(rowtime, '1 min') + '1 min', same.* FROM same ORDER BY 1, 2, v DESC NULLS LAST, rowtime DESC$$) AS last_row,
 	equal('TABLE keys', $$SELECT DISTINCT ON (w, k) w, w + '2 min', k, v, w + '2 min' - interval '1 ms' FROM same, kda.tumble_start(rowtime, '2 min') w ORDER BY w, k, v DESC NULLS LAST$$) AS keys,
+	equal('TABLE pairs', $$SELECT DISTINCT w, w + '2 min', k, v % 2 FROM same, kda.tumble_start(rowtime, '2 min') w$$) AS pairs,
 	equal('TABLE hours', $$SELECT date_trunc('hour', w), count(*), w + '2 min' <= (SELECT max(rowtime) FROM same) FROM same, kda.tumble_start(rowtime, '2 min') w GROUP BY w$$) AS hours,
 	equal('TABLE kinds', 'SELECT DISTINCT k FROM same') AS kinds,
 	equal('TABLE best', 'SELECT k, count(*) c FROM same GROUP BY k ORDER BY c DESC, k LIMIT 1') AS best,
