@@ -94,9 +94,7 @@ CREATE TABLE kda_storage.query (
 	final		regclass,				-- view over open: the final part
 	open		regclass,				-- partial states
 	closed		regclass,				-- final rows (views only)
-	target		regclass,				-- pumps: stream or table
-	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
-	target_columns text[]				-- pumps: INSERT INTO target (…); NULL: in the order of the target
+	target		regclass				-- pumps: stream or table; the INSERT is a rule of rel
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 

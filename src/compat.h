@@ -68,6 +68,15 @@ extern int no_such_variable
 #define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0, true)
 #endif
 
+/* CREATE INDEX on a table that the caller has checked and locked. */
+#if PG_VERSION_NUM >= 160000
+#define kda_define_index(relid, stmt) \
+	DefineIndex((relid), (stmt), InvalidOid, InvalidOid, InvalidOid, -1, false, false, true, false, false)
+#else
+#define kda_define_index(relid, stmt) \
+	DefineIndex((relid), (stmt), InvalidOid, InvalidOid, InvalidOid, false, false, true, false, false)
+#endif
+
 /* 17 and 18 take more arguments; written in 18's order. */
 #if PG_VERSION_NUM >= 180000
 #define kda_create_foreignscan_path(root, rel, target, rows, startup, total, keys, outer, fdw_outer, private) \

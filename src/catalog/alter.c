@@ -360,7 +360,7 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 }
 
 void
-kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
+kda_create_stream(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateForeignTableStmt *core = castNode(CreateForeignTableStmt, stmt->core);
 	AlterTableStmt *alter;
@@ -369,9 +369,9 @@ kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
 	kda_extension_owner();		/* says so if there is no extension */
 	exists = existing_relation(stmt, true, core->base.tableElts, core->servername, core->options, &alter);
 	if (!exists)
-		run((Node *) core, arg);
+		run((Node *) core, stmt->text);
 	else if (alter && alter->cmds)
-		run((Node *) alter, arg);
+		run((Node *) alter, stmt->text);
 	else if (alter == NULL)
 		return;
 	CommandCounterIncrement();
@@ -381,16 +381,16 @@ kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
 }
 
 void
-kda_create_reference_table(KdaStmt *stmt, KdaRunCore run, void *arg)
+kda_create_reference_table(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateStmt *core = castNode(CreateStmt, stmt->core);
 	AlterTableStmt *alter;
 	bool		exists = existing_relation(stmt, false, core->tableElts, NULL, NIL, &alter);
 
 	if (!exists)
-		run((Node *) core, arg);
+		run((Node *) core, stmt->text);
 	else if (alter && alter->cmds)
-		run((Node *) alter, arg);
+		run((Node *) alter, stmt->text);
 	else if (alter == NULL)
 		return;
 	CommandCounterIncrement();

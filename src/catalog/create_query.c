@@ -12,6 +12,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
@@ -19,14 +20,16 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_collation.h"
-#include "mb/pg_wchar.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/split.h"
+#include "catalog/store_query.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "commands/trigger.h"
 #include "dialect/scan.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "query/agg_signature.h"
 #include "stream/inbox.h"
@@ -151,13 +154,19 @@ nulls_of_types(KdaSplit *split)
 	initStringInfo(&s);
 	for (int i = 0; i < split->ncolumns; i++)
 		appendStringInfo(&s, "%sNULL::%s AS %s", i ? ", " : "",
-						 format_type_extended(split->types[i], split->typmods[i],
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+						 kda_column_type_sql(split->types[i], split->typmods[i], split->collations[i]),
 						 quote_identifier(split->names[i]));
 	return s.data;
 }
 
-/* The SELECT of the view that users read. */
+/* Never automatically updatable: the worker relies on what is in its tables. */
+static char *
+read_only(const char *sql, KdaSplit *split)
+{
+	return psprintf("%s UNION ALL SELECT %s WHERE false", sql, nulls_of_types(split));
+}
+
+/* The SELECT of the view that users read; it holds no expression of theirs. */
 static char *
 user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 {
@@ -169,18 +178,17 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 	switch (split->shape)
 	{
 		case KDA_SHAPE_ROWS:
-			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : closed;
+			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : read_only(closed, split);
 		case KDA_SHAPE_GROUPS:
-			{
-				char	   *empty = kda_split_empty_sql(split, storage_oid("open", id));
-
-				return empty ? psprintf("%s UNION ALL %s", final, empty) : final;
-			}
+			if (split->nkeys > 0)
+				return read_only(final, split);
+			return psprintf("%s UNION ALL SELECT %s FROM %s WHERE NOT EXISTS (SELECT FROM %s)", final, columns,
+							storage_name("empty", id), storage_name("open", id));
 		case KDA_SHAPE_WINDOWS:
 			if (pump)
-				return final;
+				return read_only(final, split);
 			if (stmt->query->emit == KDA_EMIT_CLOSE)
-				return closed;
+				return read_only(closed, split);
 			return psprintf("%s UNION ALL %s", final, closed);
 	}
 	return NULL;				/* not reached */
@@ -323,77 +331,68 @@ exists_already(KdaStmt *stmt, const char *definition)
 }
 
 static char *
-definition_text(KdaStmt *stmt, const char *source)
+definition_text(KdaStmt *stmt)
 {
-	char	   *text = pnstrdup(source + stmt->start, stmt->len);
+	char	   *text = pstrdup(stmt->text);
 	int			n = strlen(text);
 
 	while (n > 0 && isspace((unsigned char) text[n - 1]))
 		text[--n] = '\0';
-	while (isspace((unsigned char) *text))
-		text++;
 	return text;
 }
 
-/* Target of a pump: a stream of this database or a table; the INSERT for the latter. */
-static char *
-check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
+/*
+ * Deferred triggers fire at COMMIT, when the worker is itself again: core does
+ * not let a restricted user defer anything.
+ */
+static void
+refuse_deferred_triggers(Oid target)
 {
-	StringInfoData sql;
-	ListCell   *lc;
-	bool		first = true;
-	SPIPlanPtr	plan;
+	Relation	rel = table_open(target, AccessShareLock);
+	TriggerDesc *triggers = rel->trigdesc;
 
-	*target = RangeVarGetRelid(stmt->target, RowExclusiveLock, false);
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		Trigger    *t = &triggers->triggers[i];
+
+		if (t->tginitdeferred && TRIGGER_FOR_INSERT(t->tgtype) && t->tgenabled != TRIGGER_DISABLED)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a pump cannot insert into \"%s\": trigger \"%s\" is deferred", get_rel_name(target),
+							t->tgname),
+					 errhint("ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+	}
+	table_close(rel, NoLock);
+}
+
+/* Target of a pump: a stream of this database or a table. */
+static void
+check_target(InsertStmt *insert, Oid *target, bool *is_stream)
+{
+	char	   *name = insert->relation->relname;
+	char		kind;
+	KdaQueryIds ids;
+
+	*target = RangeVarGetRelid(insert->relation, RowExclusiveLock, false);
 	*is_stream = kda_is_stream(*target);
+	kind = get_rel_relkind(*target);
 	if (*is_stream && kda_stream_options_get(*target)->server_type != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", stmt->target->relname),
+				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", name),
 				 errhint("Write into a stream of the database (CREATE STREAM without SERVER) or a table.")));
-	if (!*is_stream && get_rel_relkind(*target) != RELKIND_RELATION &&
-		get_rel_relkind(*target) != RELKIND_PARTITIONED_TABLE &&
-		get_rel_relkind(*target) != RELKIND_VIEW && get_rel_relkind(*target) != RELKIND_FOREIGN_TABLE)
+	if ((kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW &&
+		 kind != RELKIND_FOREIGN_TABLE) || (kind == RELKIND_VIEW && kda_query_ids(*target, &ids)))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is neither a stream nor a table", stmt->target->relname)));
-	if (*is_stream && stmt->on_conflict)
+				 errmsg("\"%s\" is neither a stream nor a table", name)));
+	if (*is_stream && insert->onConflictClause)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", stmt->target->relname),
+				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", name),
 				 errhint("It is for pumps into tables.")));
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "INSERT INTO %s ",
-					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(*target)),
-												get_rel_name(*target)));
-	if (stmt->target_columns)
-	{
-		appendStringInfoChar(&sql, '(');
-		foreach(lc, stmt->target_columns)
-		{
-			appendStringInfo(&sql, "%s%s", first ? "" : ", ", quote_identifier(strVal(lfirst(lc))));
-			first = false;
-		}
-		appendStringInfoString(&sql, ") ");
-	}
-	/* columns by position: the names of the select list need not be the target's */
-	appendStringInfo(&sql, "SELECT %s FROM %s.emitted() AS e(%s)", column_list(split), KDA_SCHEMA,
-					 typed_columns(split));
-	if (stmt->on_conflict)
-		appendStringInfo(&sql, " %s", stmt->on_conflict);
-
-	/* The parser says what does not fit; rights are checked as the user. */
-	SPI_connect();
-	plan = SPI_prepare(sql.data, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare: %s", sql.data);
-	SPI_freeplan(plan);
-	SPI_finish();
-	if (pg_class_aclcheck(*target, GetUserId(), ACL_INSERT) != ACLCHECK_OK &&
-		pg_attribute_aclcheck_all(*target, GetUserId(), ACL_INSERT, ACLMASK_ANY) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(*target)), stmt->target->relname);
-	return sql.data;
+	if (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE)
+		refuse_deferred_triggers(*target);
 }
 
 /* Pumps that write the stream which their source is made of, directly or not. */
@@ -456,18 +455,18 @@ regclass_literal(Oid relid)
 }
 
 void
-kda_create_query(KdaStmt *stmt, const char *source_text)
+kda_create_query(KdaStmt *stmt)
 {
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	Oid			owner = GetUserId();
 	QueryOptions options;
 	KdaSplit   *split;
-	char	   *definition = definition_text(stmt, source_text);
+	const char *source_text = stmt->text;
+	char	   *definition = definition_text(stmt);
 	Oid			namespace;
 	Oid			existing;
 	Oid			target = InvalidOid;
 	bool		target_is_stream = false;
-	char	   *insert_text = NULL;
 	int32		id;
 	int32		stream_id;
 	char	   *start;
@@ -477,7 +476,8 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	Oid			batch,
 				open = InvalidOid,
 				closed = InvalidOid,
-				final = InvalidOid;
+				final = InvalidOid,
+				empty = InvalidOid;
 	const char *emit;
 	KdaOwnerScope scope;
 
@@ -545,7 +545,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("EMIT CHANGES of a pump with windows is not part of this release"),
 					 errhint("Leave it out: a window leaves when it closes.")));
-		insert_text = check_target(stmt, split, &target, &target_is_stream);
+		check_target(stmt->insert, &target, &target_is_stream);
 		if (target_is_stream)
 		{
 			refuse_cycle(split->stream, target, stmt->name->relname);
@@ -566,18 +566,15 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	id = next_id();
 
 	/* Storage, the view of the per-batch part, and that of the final part. */
-	kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("batch", id), kda_split_batch_sql(split)));
-	CommandCounterIncrement();
-	batch = storage_oid("batch", id);
+	batch = kda_store_view(psprintf("batch_%d", id), split->batch, owner);
 	if (split->shape != KDA_SHAPE_ROWS)
 	{
 		kda_run_as_owner(kda_groups_table_ddl(split->batch, split->nkeys, storage_name("open", id)));
 		CommandCounterIncrement();
 		open = storage_oid("open", id);
-		kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("final", id),
-								  kda_split_final_sql(split, open)));
-		CommandCounterIncrement();
-		final = storage_oid("final", id);
+		final = kda_store_view(psprintf("final_%d", id), kda_split_final(split, open), owner);
+		if (split->shape == KDA_SHAPE_GROUPS && split->nkeys == 0)
+			empty = kda_store_view(psprintf("empty_%d", id), kda_split_empty(split), owner);
 	}
 	if (!pump && split->shape != KDA_SHAPE_GROUPS)
 	{
@@ -599,6 +596,8 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 	hand_over(batch, owner, view);
 	if (OidIsValid(final))
 		hand_over(final, owner, view);
+	if (OidIsValid(empty))
+		hand_over(empty, owner, view);
 	if (OidIsValid(open))
 		hand_over(open, owner, view);
 	if (OidIsValid(closed))
@@ -614,12 +613,13 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 		ObjectAddressSet(self, RelationRelationId, view);
 		ObjectAddressSet(parent, RelationRelationId, target);
 		recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
+		kda_store_insert(view, stmt->insert, stmt->query->select->targetList, stmt->text);
 	}
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "window_size, window_offset, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, insert_text, target_columns) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s); "
+							  "batch, final, open, closed, target) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition), regclass_literal(split->stream),
@@ -631,8 +631,7 @@ kda_create_query(KdaStmt *stmt, const char *source_text)
 							  options.retention ? quote_literal_cstr(options.retention) : "NULL",
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
-							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(stmt->target_columns), id,
+							  id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	if (stmt->description)
 		CreateComments(view, RelationRelationId, 0, stmt->description);

@@ -18,6 +18,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/store_query.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -69,6 +70,18 @@ record_dependencies(void)
 		for (uint64 i = 0; i < SPI_processed; i++)
 			depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	}
+	SPI_execute("SELECT c.oid, q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c "
+				"ON c.relname = 'empty_' || q.query_id AND c.relnamespace = 'kda_storage'::regnamespace "
+				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+				"AND d.objid = c.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+	SPI_execute("SELECT q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_rewrite r ON r.ev_class = q.rel "
+				"WHERE q.target IS NOT NULL AND r.rulename = 'kda_insert' "
+				"AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass "
+				"AND d.objid = r.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		kda_tie_insert(oid_at(i, 1));
 	SPI_execute("SELECT q.rel::oid, q.target::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.target "
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = q.rel AND d.refobjid = q.target)", true, 0);

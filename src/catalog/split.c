@@ -883,15 +883,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 	return split;
 }
 
-/*---- text of the parts */
-
-char *
-kda_split_batch_sql(KdaSplit *split)
-{
-	char	   *sql = kda_query_text(split->batch);
-
-	return sql;
-}
+/*---- the final part */
 
 typedef struct FinalContext
 {
@@ -980,8 +972,8 @@ select_from(Relation rel, const char *alias)
 	return query;
 }
 
-char *
-kda_split_final_sql(KdaSplit *split, Oid open_relid)
+Query *
+kda_split_final(KdaSplit *split, Oid open_relid)
 {
 	Relation	open = table_open(open_relid, AccessShareLock);
 	FinalContext cxt = {0};
@@ -991,7 +983,6 @@ kda_split_final_sql(KdaSplit *split, Oid open_relid)
 	ListCell   *lc;
 	Oid			argtypes[3] = {TEXTOID, ANYOID, ANYELEMENTOID};
 	Expr	   *first;
-	char	   *sql;
 	int			i = 0;
 
 	foreach(lc, split->batch->targetList)
@@ -1026,9 +1017,8 @@ kda_split_final_sql(KdaSplit *split, Oid open_relid)
 	}
 	final->targetList = targets;
 	final->jointree->quals = final_mutator(split->user->havingQual, &cxt);
-	sql = kda_query_text(final);
 	table_close(open, NoLock);
-	return sql;
+	return final;
 }
 
 static Node *
@@ -1042,20 +1032,13 @@ empty_mutator(Node *node, void *cxt)
 	return expression_tree_mutator(node, empty_mutator, cxt);
 }
 
-char *
-kda_split_empty_sql(KdaSplit *split, Oid open_relid)
+Query *
+kda_split_empty(KdaSplit *split)
 {
-	Query	   *empty;
-	List	   *targets = NIL;
+	Query	   *empty = makeNode(Query);
 	ListCell   *lc;
-	char	   *sql;
-	bool		having;
-
-	if (split->shape != KDA_SHAPE_GROUPS || split->nkeys > 0)
-		return NULL;
 
 	/* The user's own aggregates over no rows at all. */
-	empty = makeNode(Query);
 	empty->commandType = CMD_SELECT;
 	empty->querySource = QSRC_ORIGINAL;
 	empty->canSetTag = true;
@@ -1065,13 +1048,9 @@ kda_split_empty_sql(KdaSplit *split, Oid open_relid)
 		TargetEntry *tle = copyObject(lfirst_node(TargetEntry, lc));
 
 		tle->expr = (Expr *) empty_mutator((Node *) tle->expr, NULL);
-		targets = lappend(targets, tle);
+		empty->targetList = lappend(empty->targetList, tle);
 	}
-	empty->targetList = targets;
 	empty->jointree = makeFromExpr(NIL, makeBoolConst(false, false));
 	empty->havingQual = empty_mutator(copyObject(split->user->havingQual), NULL);
-	having = empty->havingQual != NULL;
-	sql = kda_query_text(empty);
-	return psprintf("%s %s NOT EXISTS (SELECT FROM %s)", sql, having ? "AND" : "HAVING",
-					quote_qualified_identifier(KDA_STORAGE_SCHEMA, get_rel_name(open_relid)));
+	return empty;
 }

@@ -43,21 +43,17 @@ typedef struct KdaSplit
 extern KdaSplit *kda_split_query(KdaQuerySpec *spec, const char *source_text,
 								 bool add_window_columns);
 
-/* Text of the per-batch part. */
-extern char *kda_split_batch_sql(KdaSplit *split);
+/*
+ * The final part over the table of open groups (shapes groups and windows):
+ * first column window_start (NULL for endless groups), then the columns that
+ * users see.
+ */
+extern Query *kda_split_final(KdaSplit *split, Oid open_relid);
 
 /*
- * Text of the final part over the table of open groups (shapes groups and
- * windows): first column window_start (NULL for endless groups), then the
- * columns that users see.
+ * Without GROUP BY keys there is one row before any record has come: the query
+ * that gives it, in the user's columns.
  */
-extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid);
-
-/*
- * Without GROUP BY keys there is one row before any record has come: text of a
- * SELECT of the user's columns that gives it while the open table is empty.
- * NULL where that cannot happen.
- */
-extern char *kda_split_empty_sql(KdaSplit *split, Oid open_relid);
+extern Query *kda_split_empty(KdaSplit *split);
 
 #endif							/* KDA_SPLIT_H */

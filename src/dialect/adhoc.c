@@ -4,19 +4,30 @@
  *	  SELECT … WINDOWED BY TUMBLING … outside a continuous query: once, over the
  *	  rows that the stream's buffer holds.
  *
- * Becomes plain SQL in the raw tree: the window's start is
+ * For core's parser the clause becomes the first item of GROUP BY, at its own
+ * place, so that it is found again in the SELECT that it stands in, however
+ * deep.  Then it becomes plain SQL in the raw tree: the window's start is
  * kda.tumble_start(kda.rowtime(s.ctid), size, offset), the first group key, and
  * window_start, window_end and ROWTIME are replaced by expressions over it.
- * The stream is the first relation of FROM.
+ *
+ * Lexical, as all of the dialect, but for two questions to the catalog where a
+ * transaction allows them: which relation of FROM is the stream (else the
+ * first one), and whether a function is an aggregate.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/options.h"
 #include "dialect/adhoc.h"
+#include "dialect/parse.h"
+#include "dialect/words.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_type.h"
 
 static int
 position(const char *source, int offset)
@@ -24,33 +35,43 @@ position(const char *source, int offset)
 	return pg_mbstrlen_with_len(source, offset) + 1;
 }
 
-KdaLiftedWindow *
-kda_lift_window(const char *source, char *copy, KdaScriptPart *part)
+/*---- the text */
+
+void
+kda_lift_windows(const char *source, char *copy, KdaScriptPart *part)
 {
-	KdaTokens  *tokens = kda_scan(source, part->start, part->start + part->len, false);
-	KdaLiftedWindow *lifted = palloc0(sizeof(KdaLiftedWindow));
+	KdaTokens  *tokens = kda_scan(source, part->start, part->start + part->len, true);
+	KdaParser	parser = {tokens, source, copy, NULL, 0};
+	KdaParser  *p = &parser;
+	ListCell   *lc;
 
-	lifted->part = part;
-	for (int i = 0; i + 2 < tokens->n; i++)
+	for (lc = list_head(tokens->comments); lc; lc = lnext(tokens->comments, lnext(tokens->comments, lc)))
+		kda_parse_blank(p, lfirst_int(lc), lfirst_int(lnext(tokens->comments, lc)));
+	kda_parse_replace_casts(p, 0, tokens->n);
+	for (int i = 0; i < tokens->n; i++)
 	{
-		int			after;
+		int			close;
+		KdaWindowKind kind;
 
-		if (!kda_token_is(tokens, i, "windowed") || !kda_token_is(tokens, i + 1, "by") ||
-			tokens->t[i + 2].kind != KDA_TOKEN_WORD)
+		if (kda_parse_is_select_stream(tokens, i))
+			kda_parse_overwrite(p, i + 1, i + 2, "");
+		if (!kda_token_is(tokens, i, "windowed") || !kda_token_is(tokens, i + 1, "by"))
 			continue;
-		if (lifted->window)
+		p->at = i + 2;
+		kind = kda_parse_window_kind(p);
+		if (kind != KDA_WINDOW_TUMBLING)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a statement can have one WINDOWED BY"),
+					 errmsg("%s windows are not part of this release", kda_window_kind_name(kind)),
+					 errhint("TUMBLING (size [, offset]) is."),
 					 errposition(position(source, tokens->t[i].start))));
-		lifted->window = kda_window_clause(source, copy, tokens, i, &after);
-		i = after - 1;
+		close = kda_parse_window_arguments(p);
+		kda_parse_overwrite(p, i, i + 2, "GROUP BY");
+		if (kda_token_is(tokens, close + 1, "group") && kda_token_is(tokens, close + 2, "by"))
+			kda_parse_overwrite(p, close + 1, close + 3, ",");
+		/* core will find a function call there */
+		part->windows = lappend_int(part->windows, tokens->t[i + 2].start);
 	}
-	for (int i = 0; i + 2 < tokens->n; i++)
-		if (kda_token_is(tokens, i, "select") && kda_token_is(tokens, i + 1, "stream") &&
-			tokens->t[i + 2].kind != KDA_TOKEN_OTHER && !kda_token_is(tokens, i + 2, "from"))
-			memset(copy + tokens->t[i + 1].start, ' ', tokens->t[i + 1].end - tokens->t[i + 1].start);
-	return lifted;
 }
 
 void
@@ -73,55 +94,21 @@ kda_blank_comments(const char *source, char *copy, List *parts)
 	}
 }
 
-/* The SELECT that a statement is or holds. */
-static SelectStmt *
-select_of(Node *stmt)
-{
-	while (stmt)
-	{
-		switch (nodeTag(stmt))
-		{
-			case T_SelectStmt:
-				return (SelectStmt *) stmt;
-			case T_InsertStmt:
-				stmt = ((InsertStmt *) stmt)->selectStmt;
-				break;
-			case T_ExplainStmt:
-				stmt = ((ExplainStmt *) stmt)->query;
-				break;
-			case T_CreateTableAsStmt:
-				stmt = ((CreateTableAsStmt *) stmt)->query;
-				break;
-			case T_DeclareCursorStmt:
-				stmt = ((DeclareCursorStmt *) stmt)->query;
-				break;
-			case T_PrepareStmt:
-				stmt = ((PrepareStmt *) stmt)->query;
-				break;
-			case T_CopyStmt:
-				stmt = ((CopyStmt *) stmt)->query;
-				break;
-			default:
-				return NULL;
-		}
-	}
-	return NULL;
-}
-
-static RangeVar *
-first_relation(Node *from)
-{
-	while (from && IsA(from, JoinExpr))
-		from = ((JoinExpr *) from)->larg;
-	return from && IsA(from, RangeVar) ? (RangeVar *) from : NULL;
-}
+/*---- the tree */
 
 typedef struct Context
 {
+	KdaScriptPart *part;
+	const char *source;
+	bool		catalog;		/* it may be asked */
+	int			found;			/* clauses that have been worked in */
+
+	/* of the SELECT at hand */
+	const char *stream_name;	/* as its columns are qualified */
 	Node	   *start;			/* raw expression of window_start */
 	Node	   *size;
 	Node	   *rowtime;
-	bool		inside;			/* an aggregate */
+	bool		outside;		/* select list, HAVING, ORDER BY: ROWTIME is the window's */
 } Context;
 
 static Node *
@@ -137,78 +124,29 @@ window_end(Context *cxt)
 	return call("tumble_end", list_make2(copyObject(cxt->start), copyObject(cxt->size)));
 }
 
-/* Words in the usual places: bare, in calls, operators, CASE and casts. */
 static Node *
-replace(Node *node, Context *cxt)
+replace_word(ColumnRef *ref, bool in_aggregate, void *arg)
 {
-	ListCell   *lc;
-	bool		inside = cxt->inside;
+	Context    *cxt = arg;
+	int			n = list_length(ref->fields);
+	Node	   *last = llast(ref->fields);
 
-	if (node == NULL)
+	if (!IsA(last, String) || n > 2)
 		return NULL;
-	switch (nodeTag(node))
-	{
-		case T_ColumnRef:
-			{
-				Node	   *last = llast(((ColumnRef *) node)->fields);
-
-				if (!IsA(last, String) || list_length(((ColumnRef *) node)->fields) > 2)
-					return node;
-				if (pg_strcasecmp(strVal(last), "rowtime") == 0)
-					return cxt->inside ? copyObject(cxt->rowtime) : window_end(cxt);
-				if (list_length(((ColumnRef *) node)->fields) > 1)
-					return node;
-				if (strcmp(strVal(last), "window_start") == 0)
-					return copyObject(cxt->start);
-				if (strcmp(strVal(last), "window_end") == 0)
-					return window_end(cxt);
-				return node;
-			}
-		case T_List:
-			foreach(lc, (List *) node)
-				lfirst(lc) = replace(lfirst(lc), cxt);
-			return node;
-		case T_ResTarget:
-			((ResTarget *) node)->val = replace(((ResTarget *) node)->val, cxt);
-			return node;
-		case T_SortBy:
-			((SortBy *) node)->node = replace(((SortBy *) node)->node, cxt);
-			return node;
-		case T_A_Expr:
-			((A_Expr *) node)->lexpr = replace(((A_Expr *) node)->lexpr, cxt);
-			((A_Expr *) node)->rexpr = replace(((A_Expr *) node)->rexpr, cxt);
-			return node;
-		case T_BoolExpr:
-			((BoolExpr *) node)->args = (List *) replace((Node *) ((BoolExpr *) node)->args, cxt);
-			return node;
-		case T_TypeCast:
-			((TypeCast *) node)->arg = replace(((TypeCast *) node)->arg, cxt);
-			return node;
-		case T_FuncCall:
-			/* min(rowtime) is about records; to_char(rowtime, …) about the window */
-			cxt->inside = inside || list_length(((FuncCall *) node)->funcname) == 1;
-			((FuncCall *) node)->args = (List *) replace((Node *) ((FuncCall *) node)->args, cxt);
-			cxt->inside = inside;
-			return node;
-		case T_CaseExpr:
-			((CaseExpr *) node)->args = (List *) replace((Node *) ((CaseExpr *) node)->args, cxt);
-			((CaseExpr *) node)->defresult = (Expr *) replace((Node *) ((CaseExpr *) node)->defresult, cxt);
-			return node;
-		case T_CaseWhen:
-			((CaseWhen *) node)->expr = (Expr *) replace((Node *) ((CaseWhen *) node)->expr, cxt);
-			((CaseWhen *) node)->result = (Expr *) replace((Node *) ((CaseWhen *) node)->result, cxt);
-			return node;
-		case T_CoalesceExpr:
-			((CoalesceExpr *) node)->args = (List *) replace((Node *) ((CoalesceExpr *) node)->args, cxt);
-			return node;
-		case T_NullTest:
-			((NullTest *) node)->arg = (Expr *) replace((Node *) ((NullTest *) node)->arg, cxt);
-			return node;
-		default:
-			return node;
-	}
+	if (n == 2 && strcmp(strVal(linitial(ref->fields)), cxt->stream_name) != 0)
+		return NULL;
+	if (pg_strcasecmp(strVal(last), "rowtime") == 0)
+		return cxt->outside && !in_aggregate ? window_end(cxt) : copyObject(cxt->rowtime);
+	if (n == 2)
+		return NULL;
+	if (strcmp(strVal(last), "window_start") == 0)
+		return copyObject(cxt->start);
+	if (strcmp(strVal(last), "window_end") == 0)
+		return window_end(cxt);
+	return NULL;
 }
 
+/* A select-list word keeps its name although an expression takes its place. */
 static void
 keep_names(List *targets)
 {
@@ -224,62 +162,200 @@ keep_names(List *targets)
 	}
 }
 
-void
-kda_put_window(Node *stmt, List *windows, KdaScriptPart *part, const char *source)
+/* The relation of FROM that is a stream; where that cannot be known, the first one. */
+static RangeVar *
+find_stream(Node *from, bool catalog, RangeVar **first)
 {
-	KdaWindowClause *window = NULL;
-	SelectStmt *select;
-	RangeVar   *stream;
-	ColumnRef  *ctid;
-	Context		cxt = {0};
+	if (from && IsA(from, JoinExpr))
+	{
+		RangeVar   *found = find_stream(((JoinExpr *) from)->larg, catalog, first);
+
+		return found ? found : find_stream(((JoinExpr *) from)->rarg, catalog, first);
+	}
+	if (from == NULL || !IsA(from, RangeVar))
+		return NULL;
+	if (*first == NULL)
+		*first = (RangeVar *) from;
+	if (catalog)
+	{
+		Oid			relid = RangeVarGetRelid((RangeVar *) from, NoLock, true);
+
+		if (OidIsValid(relid) && kda_is_stream(relid))
+			return (RangeVar *) from;
+	}
+	return NULL;
+}
+
+static bool
+is_not_constant(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef) || IsA(node, SubLink))
+		return true;
+	return raw_expression_tree_walker(node, is_not_constant, arg);
+}
+
+/* kda.tumble_start(rowtime, size, offset) would be computed for each row: say now what is wrong. */
+static void
+check_arguments(Context *cxt, FuncCall *window)
+{
 	ListCell   *lc;
 
-	foreach(lc, windows)
-		if (((KdaLiftedWindow *) lfirst(lc))->part == part)
-			window = ((KdaLiftedWindow *) lfirst(lc))->window;
-	if (window == NULL)
-		return;
-	if (IsA(stmt, ViewStmt) ||
-		(IsA(stmt, CreateTableAsStmt) && ((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY cannot be used in a view"),
-				 errhint("CREATE CONTINUOUS VIEW keeps the result up to date."),
-				 errposition(position(source, window->location))));
-	if (window->kind != KDA_WINDOW_TUMBLING)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s windows are not part of this release", kda_window_kind_name(window->kind)),
-				 errhint("TUMBLING (size [, offset]) is."),
-				 errposition(position(source, window->location))));
-	select = select_of(stmt);
-	stream = select && select->fromClause ? first_relation(linitial(select->fromClause)) : NULL;
-	if (stream == NULL || select->op != SETOP_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("WINDOWED BY stands in a SELECT … FROM stream"),
-				 errhint("Subqueries and UNION cannot have it."),
-				 errposition(position(source, window->location))));
 	if (list_length(window->args) > 2)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("TUMBLING takes one or two arguments, not %d", list_length(window->args)),
-				 errposition(position(source, window->location))));
+				 errhint("TUMBLING (size [, offset])"),
+				 errposition(position(cxt->source, window->location))));
+	foreach(lc, window->args)
+		if (is_not_constant(lfirst(lc), NULL))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the %s of a window must be a constant", lc == list_head(window->args) ? "size" : "offset"),
+					 errhint("For example INTERVAL '1' MINUTE."),
+					 errposition(position(cxt->source, exprLocation(lfirst(lc))))));
+}
 
-	ctid = makeNode(ColumnRef);
-	ctid->fields = list_make2(makeString(stream->alias ? stream->alias->aliasname : stream->relname),
-							  makeString("ctid"));
+static void
+put_window(Context *cxt, SelectStmt *select, FuncCall *window)
+{
+	RangeVar   *stream = NULL;
+	RangeVar   *first = NULL;
+	ColumnRef  *ctid = makeNode(ColumnRef);
+	KdaWords	words = {replace_word, kda_raw_is_aggregate, cxt, false};
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+	{
+		stream = find_stream(lfirst(lc), cxt->catalog, &first);
+		if (stream)
+			break;
+	}
+	if (stream == NULL && (cxt->catalog || first == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("WINDOWED BY stands in a SELECT that reads a stream"),
+				 errhint("Name a stream in FROM; CREATE STREAM makes one."),
+				 errposition(position(cxt->source, window->location))));
+	if (stream == NULL)
+		stream = first;
+	check_arguments(cxt, window);
+	cxt->found++;
+	cxt->stream_name = stream->alias ? stream->alias->aliasname : stream->relname;
+	ctid->fields = list_make2(makeString(pstrdup(cxt->stream_name)), makeString("ctid"));
 	ctid->location = -1;
-	cxt.rowtime = call("rowtime", list_make1(ctid));
-	cxt.size = linitial(window->args);
-	cxt.start = call("tumble_start", lcons(cxt.rowtime, copyObject(window->args)));
+	cxt->rowtime = call("rowtime", list_make1(ctid));
+	cxt->size = linitial(window->args);
+	cxt->start = call("tumble_start", lcons(cxt->rowtime, copyObject(window->args)));
+
 	keep_names(select->targetList);
-	replace((Node *) select->targetList, &cxt);
-	select->havingClause = replace(select->havingClause, &cxt);
-	replace((Node *) select->sortClause, &cxt);
-	replace((Node *) select->groupClause, &cxt);
-	select->groupClause = lcons(copyObject(cxt.start), select->groupClause);
-	if (IsA(stmt, InsertStmt))
+	cxt->outside = true;
+	kda_words_replace((Node *) select->targetList, &words);
+	select->havingClause = kda_words_replace(select->havingClause, &words);
+	kda_words_replace((Node *) select->sortClause, &words);
+	cxt->outside = false;
+	select->whereClause = kda_words_replace(select->whereClause, &words);
+	kda_words_replace((Node *) select->groupClause, &words);
+	foreach(lc, select->fromClause)
+		kda_words_replace_in_joins(lfirst(lc), &words);
+	linitial(select->groupClause) = copyObject(cxt->start);
+}
+
+/* Looks for SELECTs whose GROUP BY begins with one of the clauses. */
+static bool
+window_walker(Node *node, Context *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt))
+	{
+		SelectStmt *select = (SelectStmt *) node;
+		FuncCall   *first = select->groupClause ? linitial(select->groupClause) : NULL;
+
+		if (first && IsA(first, FuncCall) && list_member_int(cxt->part->windows, first->location))
+		{
+			Context		mine = *cxt;
+
+			put_window(&mine, select, first);
+			cxt->found = mine.found;
+		}
+	}
+	return raw_expression_tree_walker(node, window_walker, cxt);
+}
+
+/* The query that a utility statement holds, or the statement itself. */
+static Node *
+query_of(Node *stmt)
+{
+	for (;;)
+	{
+		switch (nodeTag(stmt))
+		{
+			case T_ExplainStmt:
+				stmt = ((ExplainStmt *) stmt)->query;
+				break;
+			case T_CreateTableAsStmt:
+				stmt = ((CreateTableAsStmt *) stmt)->query;
+				break;
+			case T_DeclareCursorStmt:
+				stmt = ((DeclareCursorStmt *) stmt)->query;
+				break;
+			case T_PrepareStmt:
+				stmt = ((PrepareStmt *) stmt)->query;
+				break;
+			case T_CopyStmt:
+				if (((CopyStmt *) stmt)->query == NULL)
+					return stmt;
+				stmt = ((CopyStmt *) stmt)->query;
+				break;
+			default:
+				return stmt;
+		}
+	}
+}
+
+static void
+refuse_containers(Node *stmt, Context *cxt)
+{
+	const char *where = NULL;
+
+	if (IsA(stmt, ViewStmt) ||
+		(IsA(stmt, CreateTableAsStmt) && ((CreateTableAsStmt *) stmt)->objtype == OBJECT_MATVIEW))
+		where = "view";
+	else if (IsA(stmt, CreateFunctionStmt))
+		where = "function body that is stored parsed";
+	else if (IsA(stmt, RuleStmt))
+		where = "rule";
+	if (where)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("WINDOWED BY cannot be used in a %s", where),
+				 IsA(stmt, CreateFunctionStmt) ? errhint("Give the body as a string: AS $$ … $$.") :
+				 errhint("CREATE CONTINUOUS VIEW keeps the result up to date."),
+				 errposition(position(cxt->source, linitial_int(cxt->part->windows)))));
+}
+
+void
+kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
+{
+	Context		cxt = {0};
+	Node	   *query;
+
+	cxt.part = part;
+	cxt.source = source;
+	cxt.catalog = alone && IsTransactionState();
+	refuse_containers(stmt, &cxt);
+	query = query_of(stmt);
+	if (IsA(query, SelectStmt) || IsA(query, InsertStmt) || IsA(query, UpdateStmt) || IsA(query, DeleteStmt) ||
+		IsA(query, MergeStmt))
+		(void) window_walker(query, &cxt);
+	if (cxt.found < list_length(part->windows))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("WINDOWED BY stands in a SELECT, between WHERE and GROUP BY"),
+				 errposition(position(source, linitial_int(part->windows)))));
+	if (IsA(query, InsertStmt))
 		ereport(NOTICE,
 				(errmsg("this INSERT runs once, over the rows that the stream's buffer holds now"),
 				 errhint("CREATE PUMP … AS INSERT INTO … keeps inserting.")));

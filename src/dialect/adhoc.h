@@ -13,21 +13,17 @@
 #include "dialect/scan.h"
 #include "nodes/pg_list.h"
 
-typedef struct KdaLiftedWindow
-{
-	KdaScriptPart *part;
-	KdaWindowClause *window;
-} KdaLiftedWindow;
-
-/* Takes the window clause out of the copy. */
-extern KdaLiftedWindow *kda_lift_window(const char *source, char *copy, KdaScriptPart *part);
-/* Works it into the statement's SELECT. */
-extern void kda_put_window(Node *stmt, List *windows, KdaScriptPart *part, const char *source);
+/*
+ * Makes the window clauses of a statement something that core can parse, in
+ * the copy: WINDOWED BY w (…) GROUP BY k becomes GROUP BY w (…), k.
+ */
+extern void kda_lift_windows(const char *source, char *copy, KdaScriptPart *part);
+/*
+ * Works them into the SELECTs that they stand in.  alone: no other statement
+ * is in the text, so that what the catalog says now holds when it runs.
+ */
+extern void kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone);
 /* Blanks // comments that stand between statements. */
 extern void kda_blank_comments(const char *source, char *copy, List *parts);
-
-/* statement.c: the clause WINDOWED BY … at token at; blanks it in copy. */
-extern KdaWindowClause *kda_window_clause(const char *source, char *copy, KdaTokens *tokens, int at,
-										  int *after);
 
 #endif							/* KDA_ADHOC_H */

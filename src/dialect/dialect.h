@@ -87,10 +87,10 @@ typedef struct KdaStmt
 	KdaStmtKind kind;
 	KdaObjectKind object;
 	KdaAction	action;
-	int			start;			/* the statement's place in the source text, bytes */
-	int			len;
+	const char *text;			/* the statement alone; all locations count from its start */
 	bool		or_replace;
 	bool		if_not_exists;
+	bool		if_exists;
 	bool		stopped;		/* CREATE PUMP … STOPPED */
 	RangeVar   *name;
 	List	   *columns;		/* names (String) of CREATE CONTINUOUS VIEW v (…) */
@@ -99,20 +99,31 @@ typedef struct KdaStmt
 	Node	   *core;			/* core's own statement, see kind */
 	KdaQuerySpec *query;
 	/* pumps */
-	RangeVar   *target;
-	List	   *target_columns; /* String */
-	char	   *on_conflict;	/* text of the clause, NULL: none */
-	int			on_conflict_location;
+	InsertStmt *insert;			/* raw, with an empty SELECT */
 	char	   *from;			/* START FROM '…' */
 } KdaStmt;
 
 extern const char *kda_window_kind_name(KdaWindowKind kind);
 
 /*
- * Parses the KDA statement at source[start, start+len).  ereports with a
- * position in source.
+ * Parses one KDA statement, which text begins with and which alone is in it.
+ * ereports with a position in text; see KdaPlace.
  */
-extern KdaStmt *kda_parse_statement(const char *source, int start, int len);
+extern KdaStmt *kda_parse_statement(const char *text);
+
+/*
+ * Between begin and end error positions count from byte start of source, not
+ * from the statement's own first character.  An error leaves as it is.
+ */
+typedef struct KdaPlace
+{
+	ErrorContextCallback callback;
+	const char *source;
+	int			start;
+} KdaPlace;
+
+extern void kda_place_begin(KdaPlace *place, const char *source, int start);
+extern void kda_place_end(KdaPlace *place);
 
 /*---- scan.c */
 typedef struct KdaScriptPart
@@ -121,6 +132,7 @@ typedef struct KdaScriptPart
 	int			len;			/* without the semicolon */
 	bool		is_kda;			/* a statement of ours */
 	bool		is_windowed;	/* core's, with a window clause in it */
+	List	   *windows;		/* adhoc.c: locations of the clauses */
 } KdaScriptPart;
 
 /* Splits a script at top-level semicolons; List of KdaScriptPart *. */
@@ -141,8 +153,8 @@ extern List *(*kda_core_raw_parser) (const char *source, int mode);
 
 /*
  * Is this the node that stands for a KDA statement?  Then gives its text and
- * place; called from the ProcessUtility hook.
+ * where in the whole source it began; called from the ProcessUtility hook.
  */
-extern bool kda_is_marked(Node *stmt, char **source, int *start, int *len);
+extern bool kda_is_marked(Node *stmt, char **text, int *start);
 
 #endif							/* KDA_DIALECT_H */

@@ -4,10 +4,13 @@
  *	  What core's raw_parser gives for a text that may hold KDA statements.
  *
  * In a copy of the text each KDA statement is overwritten by DO '' and spaces,
- * each window clause by spaces; core parses the copy, so every location stays
- * true.  Then the DO nodes get the statement's text as a mark, which the
- * ProcessUtility hook knows, and window clauses are worked into their SELECT.
- * Text without KDA words is not looked at here.
+ * each window clause by a GROUP BY item; core parses the copy, so every
+ * location stays true.  Then the DO nodes get the statement's text as a mark,
+ * which the ProcessUtility hook knows, and window clauses are worked into
+ * their SELECT.  Text without KDA words is not looked at here.
+ *
+ * The time that this takes grows with the text's length, not with its square:
+ * a dump of a thousand statements is one text.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +19,7 @@
 #include "dialect/adhoc.h"
 #include "dialect/dialect.h"
 #include "dialect/scan.h"
+#include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
@@ -30,20 +34,49 @@ core_raw_parser(const char *source, int mode)
 
 List	   *(*kda_core_raw_parser) (const char *source, int mode) = core_raw_parser;
 
+/*---- places of errors */
+
+static void
+shift_position(void *arg)
+{
+	KdaPlace   *place = arg;
+	int			position = geterrposition();
+
+	/* an error of a query inside has its own text and no position here */
+	if (position > 0)
+		errposition(position + pg_mbstrlen_with_len(place->source, place->start));
+}
+
+void
+kda_place_begin(KdaPlace *place, const char *source, int start)
+{
+	place->source = source;
+	place->start = start;
+	place->callback.callback = shift_position;
+	place->callback.arg = place;
+	place->callback.previous = error_context_stack;
+	error_context_stack = &place->callback;
+}
+
+void
+kda_place_end(KdaPlace *place)
+{
+	error_context_stack = place->callback.previous;
+}
+
+/*---- marks */
+
 static Node *
-mark(const char *source, KdaScriptPart *part)
+mark(char *text, int start)
 {
 	DoStmt	   *stmt = makeNode(DoStmt);
 
-	stmt->args = list_make1(makeDefElem(MARK,
-										(Node *) list_make3(makeString(pstrdup(source)),
-															makeInteger(part->start),
-															makeInteger(part->len)), -1));
+	stmt->args = list_make1(makeDefElem(MARK, (Node *) list_make2(makeString(text), makeInteger(start)), -1));
 	return (Node *) stmt;
 }
 
 bool
-kda_is_marked(Node *stmt, char **source, int *start, int *len)
+kda_is_marked(Node *stmt, char **text, int *start)
 {
 	DefElem    *def;
 	List	   *list;
@@ -54,9 +87,8 @@ kda_is_marked(Node *stmt, char **source, int *start, int *len)
 	if (strcmp(def->defname, MARK) != 0)
 		return false;
 	list = castNode(List, def->arg);
-	*source = strVal(linitial(list));
+	*text = strVal(linitial(list));
 	*start = intVal(lsecond(list));
-	*len = intVal(lthird(list));
 	return true;
 }
 
@@ -66,9 +98,9 @@ kda_raw_parse(const char *source, int mode)
 	List	   *parts = kda_split_script(source);
 	List	   *result;
 	ListCell   *lc;
+	ListCell   *lp;
 	char	   *copy;
 	bool		ours = false;
-	List	   *windows = NIL;
 
 	foreach(lc, parts)
 	{
@@ -87,41 +119,46 @@ kda_raw_parse(const char *source, int mode)
 		if (part->is_kda)
 		{
 			/* says what is wrong with it now, as core does for a whole script */
-			(void) kda_parse_statement(source, part->start, part->len);
+			char	   *text = pnstrdup(source + part->start, part->len);
+			KdaPlace	place;
+
+			kda_place_begin(&place, source, part->start);
+			(void) kda_parse_statement(text);
+			kda_place_end(&place);
 			memset(copy + part->start, ' ', part->len);
 			memcpy(copy + part->start, "DO ''", 5);
 		}
 		else if (part->is_windowed)
-			windows = lappend(windows, kda_lift_window(source, copy, part));
+			kda_lift_windows(source, copy, part);
 	}
 	/* a // comment between statements means nothing to core */
 	kda_blank_comments(source, copy, parts);
 	result = kda_core_raw_parser(copy, mode);
 
+	/* both lists are in the order of the text */
+	lp = list_head(parts);
 	foreach(lc, result)
 	{
 		RawStmt    *raw = lfirst_node(RawStmt, lc);
-		ListCell   *lp;
+		int			end = raw->stmt_len > 0 ? raw->stmt_location + raw->stmt_len : INT_MAX;
+		KdaScriptPart *part = NULL;
 
-		foreach(lp, parts)
-		{
-			KdaScriptPart *part = lfirst(lp);
-			/* 18 and before differ in whether leading space belongs to the statement */
-			bool		here = raw->stmt_location <= part->start &&
-				(raw->stmt_len == 0 || raw->stmt_location + raw->stmt_len > part->start);
-
-			if (!here)
-				continue;
-			if (part->is_kda)
-			{
-				raw->stmt = mark(source, part);
-				raw->stmt_location = part->start;
-				raw->stmt_len = part->len;
-			}
-			else if (part->is_windowed)
-				kda_put_window(raw->stmt, windows, part, source);
+		/* 18 and before differ in whether leading space belongs to the statement */
+		while (lp && (part = lfirst(lp))->start < raw->stmt_location)
+			lp = lnext(parts, lp);
+		if (lp == NULL)
 			break;
+		part = lfirst(lp);
+		if (part->start >= end)
+			continue;
+		if (part->is_kda)
+		{
+			raw->stmt = mark(pnstrdup(source + part->start, part->len), part->start);
+			raw->stmt_location = part->start;
+			raw->stmt_len = part->len;
 		}
+		else if (part->is_windowed)
+			kda_put_windows(raw->stmt, part, source, list_length(result) == 1);
 	}
 	return result;
 }

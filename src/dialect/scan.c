@@ -14,6 +14,8 @@
 
 #include "dialect/dialect.h"
 #include "dialect/scan.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 #include "parser/parser.h"
 #include "parser/scansup.h"
@@ -102,13 +104,32 @@ skip_line(const char *text, int p, int end)
 	return p;
 }
 
-KdaTokens *
-kda_scan(const char *text, int start, int end, bool slashes)
+/*
+ * Bodies of SQL functions (BEGIN ATOMIC … END) hold semicolons that end
+ * nothing: how deep is token n in one?
+ */
+static int
+atomic_depth(const KdaTokens *tokens, int n, int depth)
+{
+	if (depth == 0)
+		return kda_token_is(tokens, n, "atomic") && kda_token_is(tokens, n - 1, "begin") &&
+			kda_token_is(tokens, 0, "create") ? 1 : 0;
+	if (kda_token_is(tokens, n, "case"))
+		return depth + 1;
+	if (kda_token_is(tokens, n, "end"))
+		return depth - 1;
+	return depth;
+}
+
+/* Tokens up to end, or, for one statement, up to the semicolon that ends it. */
+static KdaTokens *
+scan(const char *text, int start, int end, bool slashes, bool one_statement)
 {
 	KdaTokens  *tokens = palloc0(sizeof(KdaTokens));
 	int			room = 64;
 	int			p = start;
 	int			depth = 0;
+	int			atomic = 0;
 
 	tokens->text = text;
 	tokens->t = palloc(sizeof(KdaToken) * room);
@@ -197,11 +218,36 @@ kda_scan(const char *text, int start, int end, bool slashes)
 			p += (c == ':' && p + 1 < end && text[p + 1] == ':') ? 2 : 1;
 		}
 		t->end = p;
+		if (one_statement)
+		{
+			if (c == ';' && depth == 0 && atomic == 0)
+			{
+				tokens->n--;
+				end = t->start;
+				break;
+			}
+			if (t->kind == KDA_TOKEN_WORD)
+				atomic = atomic_depth(tokens, tokens->n - 1, atomic);
+		}
 	}
 	tokens->t[tokens->n].kind = KDA_TOKEN_END;
 	tokens->t[tokens->n].start = tokens->t[tokens->n].end = end;
 	tokens->t[tokens->n].depth = 0;
 	return tokens;
+}
+
+KdaTokens *
+kda_scan(const char *text, int start, int end, bool slashes)
+{
+	return scan(text, start, end, slashes, false);
+}
+
+static void
+free_tokens(KdaTokens *tokens)
+{
+	list_free(tokens->comments);
+	pfree(tokens->t);
+	pfree(tokens);
 }
 
 bool
@@ -224,13 +270,34 @@ kda_token_is_char(const KdaTokens *tokens, int i, char c)
 		tokens->t[i].end - tokens->t[i].start == 1 && tokens->text[tokens->t[i].start] == c;
 }
 
+/* The value of a literal or quoted name that is more than its characters: core's parser knows. */
+static char *
+core_value(const KdaTokens *tokens, const KdaToken *t)
+{
+	/* at its own place, so that an error points there */
+	int			pad = Max(t->start - 7, 0);
+	int			len = t->end - t->start;
+	const char *s = tokens->text + t->start;
+	char	   *text = psprintf("%*sSELECT %.*s", pad, "", len, s);
+	List	   *list = kda_core_raw_parser(text, RAW_PARSE_DEFAULT);
+	SelectStmt *select = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt);
+	Node	   *value = linitial_node(ResTarget, select->targetList)->val;
+
+	if (IsA(value, TypeCast))
+		value = ((TypeCast *) value)->arg;	/* N'…' */
+	if (IsA(value, ColumnRef))
+		return strVal(linitial(((ColumnRef *) value)->fields));
+	if (IsA(value, A_Const) && IsA(&((A_Const *) value)->val, String))
+		return ((A_Const *) value)->val.sval.sval;
+	return pnstrdup(s, len);
+}
+
 char *
 kda_token_value(const KdaTokens *tokens, int i)
 {
 	const KdaToken *t = &tokens->t[i];
 	const char *s = tokens->text + t->start;
 	int			len = t->end - t->start;
-	StringInfoData out;
 
 	switch (t->kind)
 	{
@@ -238,41 +305,7 @@ kda_token_value(const KdaTokens *tokens, int i)
 			return downcase_truncate_identifier(s, len, true);
 		case KDA_TOKEN_QUOTED:
 		case KDA_TOKEN_STRING:
-			{
-				char		quote;
-				bool		backslashes = false;
-
-				initStringInfo(&out);
-				if (s[0] == '$')
-				{
-					int			tag = (int) (strchr(s + 1, '$') - s) + 1;
-
-					appendBinaryStringInfo(&out, s + tag, Max(len - 2 * tag, 0));
-					return out.data;
-				}
-				while (*s != '\'' && *s != '"')
-				{
-					backslashes |= *s == 'e' || *s == 'E';
-					s++;
-					len--;
-				}
-				quote = *s;
-				for (int k = 1; k < len - 1; k++)
-				{
-					if (s[k] == quote)
-						k++;	/* doubled */
-					else if (backslashes && s[k] == '\\')
-					{
-						k++;
-						appendStringInfoChar(&out, s[k] == 'n' ? '\n' : s[k] == 't' ? '\t' : s[k] == 'r' ? '\r' : s[k]);
-						continue;
-					}
-					appendStringInfoChar(&out, s[k]);
-				}
-				if (quote == '"')
-					truncate_identifier(out.data, out.len, true);
-				return out.data;
-			}
+			return core_value(tokens, t);
 		default:
 			return pnstrdup(s, len);
 	}
@@ -281,8 +314,10 @@ kda_token_value(const KdaTokens *tokens, int i)
 /*---- scripts */
 
 static bool
-is_kda_statement(const KdaTokens *tokens, int i, int last)
+is_kda_statement(const KdaTokens *tokens)
 {
+	int			i = 0;
+
 	if (kda_token_is(tokens, i, "create"))
 	{
 		i++;
@@ -301,34 +336,55 @@ is_kda_statement(const KdaTokens *tokens, int i, int last)
 }
 
 static bool
-has_window_clause(const KdaTokens *tokens, int i, int last)
+has_window_clause(const KdaTokens *tokens)
 {
-	for (; i + 2 < last; i++)
-		if (kda_token_is(tokens, i, "windowed") && kda_token_is(tokens, i + 1, "by") &&
-			tokens->t[i + 2].kind == KDA_TOKEN_WORD)
+	for (int i = 0; i + 1 < tokens->n; i++)
+		if (kda_token_is(tokens, i, "windowed") && kda_token_is(tokens, i + 1, "by"))
 			return true;
 	return false;
 }
 
-/* Tokens of SQL-language function bodies (BEGIN ATOMIC … END) hold semicolons that end nothing. */
-static int
-statement_end(const KdaTokens *tokens, int i)
+/* Does the place lie in a // comment? */
+static bool
+in_comment(const KdaTokens *tokens, int place)
 {
-	bool		create = kda_token_is(tokens, i, "create");
-	int			atomic = 0;
+	for (ListCell *lc = list_head(tokens->comments); lc; lc = lnext(tokens->comments, lnext(tokens->comments, lc)))
+		if (place >= lfirst_int(lc) && place < lfirst_int(lnext(tokens->comments, lc)))
+			return true;
+	return false;
+}
 
-	for (; i < tokens->n; i++)
+/*
+ * The statement at source[at, end), what it is and where it ends.  Whether //
+ * is a comment depends on the statement: in one of ours it is, elsewhere it is
+ * somebody's operator.
+ */
+static KdaTokens *
+next_statement(const char *source, int at, int end, bool *ours, bool *windowed)
+{
+	KdaTokens  *tokens = scan(source, at, end, true, true);
+	KdaTokens  *plain;
+
+	*ours = is_kda_statement(tokens);
+	*windowed = !*ours && has_window_clause(tokens);
+	if (*ours || tokens->comments == NIL || tokens->n == 0)
+		return tokens;
+
+	plain = scan(source, tokens->t[0].start, end, false, true);
+	if (*windowed)
 	{
-		if (create && kda_token_is(tokens, i, "begin") && kda_token_is(tokens, i + 1, "atomic"))
-			atomic++;
-		else if (atomic > 0 && kda_token_is(tokens, i, "case"))
-			atomic++;
-		else if (atomic > 0 && kda_token_is(tokens, i, "end"))
-			atomic--;
-		if (atomic == 0 && tokens->t[i].depth == 0 && kda_token_is_char(tokens, i, ';'))
-			break;
+		int			stop = plain->t[plain->n].start;
+
+		/* a semicolon behind // ends an ordinary statement; but not one of ours */
+		if (has_window_clause(plain) || !in_comment(tokens, stop))
+		{
+			free_tokens(plain);
+			return tokens;
+		}
 	}
-	return i;
+	free_tokens(tokens);
+	*windowed = false;
+	return plain;
 }
 
 List *
@@ -340,36 +396,24 @@ kda_split_script(const char *source)
 
 	while (at < end)
 	{
-		/* whether // is a comment depends on the statement: look at its first words */
-		KdaTokens  *tokens = kda_scan(source, at, end, true);
-		bool		ours = tokens->n > 0 && is_kda_statement(tokens, 0, tokens->n);
-		int			last;
-		KdaScriptPart *part;
+		bool		ours,
+					windowed;
+		KdaTokens  *tokens = next_statement(source, at, end, &ours, &windowed);
+		int			stop = tokens->t[tokens->n].start;
 
-		if (tokens->n == 0)
-			break;
-		if (!ours)
+		CHECK_FOR_INTERRUPTS();
+		if (tokens->n > 0)
 		{
-			int			first = tokens->t[0].start;
+			KdaScriptPart *part = palloc0(sizeof(KdaScriptPart));
 
-			tokens = kda_scan(source, first, end, false);
-			at = first;
-			if (tokens->n == 0)
-				break;
-		}
-		last = statement_end(tokens, 0);
-		if (last > 0)
-		{
-			part = palloc0(sizeof(KdaScriptPart));
 			part->start = tokens->t[0].start;
-			part->len = tokens->t[last].start - part->start;
+			part->len = stop - part->start;
 			part->is_kda = ours;
-			part->is_windowed = !ours && has_window_clause(tokens, 0, last);
+			part->is_windowed = windowed;
 			parts = lappend(parts, part);
 		}
-		at = tokens->t[last].end;
-		if (last >= tokens->n)
-			break;
+		free_tokens(tokens);
+		at = stop + 1;
 	}
 	return parts;
 }

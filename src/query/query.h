@@ -49,7 +49,6 @@ typedef struct KdaQuery
 	Oid			closed_rel;
 	Oid			target_rel;
 	bool		target_is_stream;
-	char	   *insert_text;
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */
@@ -62,7 +61,6 @@ typedef struct KdaQuery
 	KdaGroups  *groups;			/* shapes groups and windows */
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
-	struct _SPI_plan *insert_plan;	/* pumps into tables */
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;

@@ -13,6 +13,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "runtime/error_stream.h"
 #include "runtime/runtime.h"
 #include "utils/builtins.h"
@@ -28,8 +29,13 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 	Datum		values[9];
 	char		nulls[9];
 	int			rc;
+	Oid			userid;
+	int			sec_context;
 
 	memset(nulls, ' ', sizeof(nulls));
+	/* callers may be in the middle of a user's code */
+	GetUserIdAndSecContext(&userid, &sec_context);
+	SetUserIdAndSecContext(GetSessionUserId(), 0);
 	SPI_connect();
 	if (plan == NULL)
 	{
@@ -74,6 +80,7 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "could not insert into kda_storage.error: %s", SPI_result_code_string(rc));
 	SPI_finish();
+	SetUserIdAndSecContext(userid, sec_context);
 	if (kda_log_payloads && data)
 		ereport(LOG,
 				(errmsg("refused record: %s", message), errdetail("%.*s", (int) len, data)));

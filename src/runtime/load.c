@@ -427,7 +427,6 @@ load_queries(KdaWorker *worker)
 			query->closed_rel = (Oid) int_value(i, "closed", 0);
 			query->target_rel = (Oid) int_value(i, "target", 0);
 			query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
-			query->insert_text = text_value(context, i, "insert_text");
 			query->is_pump = strcmp(text_value(CurrentMemoryContext, i, "kind"), "pump") == 0;
 			shape = text_value(CurrentMemoryContext, i, "shape");
 			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :

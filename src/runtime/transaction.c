@@ -67,6 +67,18 @@ running_batch(void)
 	return kda_current_query ? kda_current_query->stream->batch : NULL;
 }
 
+/*
+ * Types of a stream's columns may run code of whoever made them (domains,
+ * casts to json): it runs as the stream's owner.
+ */
+static void
+become_stream_owner(KdaStream *stream, Oid *userid, int *sec_context)
+{
+	GetUserIdAndSecContext(userid, sec_context);
+	SetUserIdAndSecContext(stream->owner,
+						   *sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_LOCAL_USERID_CHANGE);
+}
+
 /*---- refused records */
 
 /* The bytes of a row: the raw record, or a database stream's row as JSON. */
@@ -88,6 +100,8 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 		bool	   *nulls = palloc(sizeof(bool) * stream->desc->natts);
 		HeapTuple	tuple;
 		text	   *json;
+		Oid			userid;
+		int			sec_context;
 
 		for (int i = 0; i < stream->desc->natts; i++)
 		{
@@ -95,8 +109,10 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 			values[i] = nulls[i] ? (Datum) 0 : batch->values[i][row];
 		}
 		tuple = heap_form_tuple(stream->desc, values, nulls);
+		become_stream_owner(stream, &userid, &sec_context);
 		json = DatumGetTextPP(DirectFunctionCall1(row_to_json,
 												  heap_copy_tuple_as_datum(tuple, stream->desc)));
+		SetUserIdAndSecContext(userid, sec_context);
 		*data = VARDATA_ANY(json);
 		*len = VARSIZE_ANY_EXHDR(json);
 	}
@@ -182,6 +198,8 @@ stage_read(KdaFeed *feed)
 	KdaDecodeCounts counts = {0};
 	int32	   *shard_map;
 	char	  **names;
+	Oid			userid;
+	int			sec_context;
 
 	kda_batch_reset(stream->batch);
 	if (stream->options->server_type == NULL)
@@ -212,8 +230,10 @@ stage_read(KdaFeed *feed)
 		if (stream->shards[s].source_index >= 0)
 			shard_map[stream->shards[s].source_index] = s;
 	}
+	become_stream_owner(stream, &userid, &sec_context);
 	kda_decode(stream->decoder, stream->raw, stream->source->ops, shard_map, names, stream->batch,
 			   refuse_record, feed, &counts);
+	SetUserIdAndSecContext(userid, sec_context);
 	stream->d_records += stream->raw->n;
 	stream->d_bytes += stream->raw->bytes;
 	stream->d_skipped += counts.skipped;

@@ -45,10 +45,24 @@
 
 /*---- tables */
 
+/*
+ * A domain's checks were made when the row came in; here they would run as the
+ * extension's owner.
+ */
+static Oid
+stored_type(Form_pg_attribute att, int32 *typmod)
+{
+	*typmod = att->atttypmod;
+	return getBaseTypeAndTypmod(att->atttypid, typmod);
+}
+
 static char *
 column_type(Form_pg_attribute att)
 {
-	return kda_column_type_sql(att->atttypid, att->atttypmod, att->attcollation);
+	int32		typmod;
+	Oid			type = stored_type(att, &typmod);
+
+	return kda_column_type_sql(type, typmod, att->attcollation);
 }
 
 char *
@@ -91,8 +105,10 @@ kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
 		char	   *name = psprintf("c%d", i + 1);
 		AttrNumber	attno = get_attnum(inbox, name);
 		Oid			type,
-					collation;
-		int32		typmod;
+					collation,
+					wanted;
+		int32		typmod,
+					wanted_typmod;
 
 		if (att->attisdropped)
 			continue;
@@ -103,11 +119,20 @@ kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
 			continue;
 		}
 		get_atttypetypmodcoll(inbox, attno, &type, &typmod, &collation);
-		if (type != att->atttypid || typmod != att->atttypmod || collation != att->attcollation)
+		wanted = stored_type(att, &wanted_typmod);
+		if (type != wanted || typmod != wanted_typmod || collation != att->attcollation)
 		{
+			/* rows are cast as the extension's owner: by core's functions only */
+			if (type != wanted && (type >= FirstNormalObjectId || wanted >= FirstNormalObjectId))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("column \"%s\" of stream \"%s\" cannot be changed from type %s to type %s",
+								NameStr(att->attname), RelationGetRelationName(stream), format_type_be(type),
+								format_type_be(wanted)),
+						 errhint("Add a column of the new type.")));
 			appendStringInfo(&s, "%sALTER COLUMN %s TYPE %s USING %s::%s", separator, name,
 							 column_type(att), name,
-							 format_type_extended(att->atttypid, att->atttypmod,
+							 format_type_extended(wanted, wanted_typmod,
 												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 			separator = ", ";
 		}
