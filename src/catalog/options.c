@@ -573,6 +573,12 @@ kda_check_stream(Oid relid)
 	int			ncolumns = 0;
 	ListCell   *lc;
 
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot be temporary", name),
+				 errdetail("The worker that reads it is another session.")));
+
 	foreach(lc, table->options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);

@@ -350,6 +350,7 @@ typedef struct FromContext
 	RawContext *raw;
 	RangeVar   *stream;
 	Oid			stream_relid;
+	RangeVar   *missing;		/* a relation that does not exist, or a CTE */
 	bool		nullable;		/* below the nullable side of an outer join */
 } FromContext;
 
@@ -386,7 +387,10 @@ find_stream(Node *node, FromContext *from)
 		Oid			relid = RangeVarGetRelid(rv, NoLock, true);
 
 		if (!OidIsValid(relid))
-			return;				/* a CTE, or the parser's error */
+		{
+			from->missing = rv;	/* a CTE, or the parser's error */
+			return;
+		}
 		if (!kda_is_stream(relid))
 		{
 			if (get_rel_relkind(relid) == RELKIND_VIEW && query_of_relation(relid))
@@ -766,6 +770,13 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 
 	foreach(lc, select->fromClause)
 		find_stream(lfirst(lc), &from);
+	if (!OidIsValid(from.stream_relid) && from.missing && select->withClause == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 from.missing->schemaname ?
+				 errmsg("relation \"%s.%s\" does not exist", from.missing->schemaname, from.missing->relname) :
+				 errmsg("relation \"%s\" does not exist", from.missing->relname),
+				 parser_errposition(cxt.pstate, from.missing->location)));
 	if (!OidIsValid(from.stream_relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

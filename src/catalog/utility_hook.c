@@ -58,32 +58,45 @@ run_core(Node *stmt, const char *text)
 	CommandCounterIncrement();
 }
 
-/* DROP STREAM of a stream, DROP PUMP of a pump, DROP CONTINUOUS VIEW of a view. */
+/* STREAM names a stream, PUMP a pump, CONTINUOUS VIEW such a view; of what is not there core speaks. */
+static void
+check_kind(KdaObjectKind kind, RangeVar *name)
+{
+	static const char *const names[] = {"stream", "continuous view", "pump", "output"};
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+	KdaQueryIds ids;
+	bool		fits;
+
+	if (!OidIsValid(relid))
+		return;
+	if (kind == KDA_OBJECT_STREAM)
+		fits = kda_is_stream(relid);
+	else
+		fits = kda_query_ids(relid, &ids) && ids.is_pump == (kind == KDA_OBJECT_PUMP);
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a %s", name->relname, names[kind])));
+}
+
 static void
 check_drop(KdaStmt *stmt)
 {
-	static const char *const names[] = {"stream", "continuous view", "pump", "output"};
-	DropStmt   *core = castNode(DropStmt, stmt->core);
 	ListCell   *lc;
 
-	foreach(lc, core->objects)
-	{
-		RangeVar   *name = makeRangeVarFromNameList(lfirst_node(List, lc));
-		Oid			relid = RangeVarGetRelid(name, NoLock, true);
-		KdaQueryIds ids;
-		bool		fits;
+	foreach(lc, castNode(DropStmt, stmt->core)->objects)
+		check_kind(stmt->object, makeRangeVarFromNameList(lfirst_node(List, lc)));
+}
 
-		if (!OidIsValid(relid))
-			continue;			/* core's own message */
-		if (stmt->object == KDA_OBJECT_STREAM)
-			fits = kda_is_stream(relid);
-		else
-			fits = kda_query_ids(relid, &ids) && ids.is_pump == (stmt->object == KDA_OBJECT_PUMP);
-		if (!fits)
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("\"%s\" is not a %s", name->relname, names[stmt->object])));
-	}
+/* ALTER … IF EXISTS of what is not there. */
+static bool
+is_missing(KdaStmt *stmt)
+{
+	if (!stmt->if_exists || OidIsValid(RangeVarGetRelid(stmt->name, NoLock, true)))
+		return false;
+	ereport(NOTICE,
+			(errmsg("relation \"%s\" does not exist, skipping", stmt->name->relname)));
+	return true;
 }
 
 static CommandTag
@@ -148,17 +161,20 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 			kda_create_query(stmt);
 			break;
 		case KDA_STMT_STREAM_STATE:
-			kda_alter_stream_state(stmt);
+			if (!is_missing(stmt))
+				kda_alter_stream_state(stmt);
 			break;
 		case KDA_STMT_QUERY_STATE:
 		case KDA_STMT_QUERY_SET:
-			kda_alter_query(stmt);
+			if (!is_missing(stmt))
+				kda_alter_query(stmt);
 			break;
 		case KDA_STMT_DROP:
 			check_drop(stmt);
 			run_core(stmt->core, text);
 			break;
 		case KDA_STMT_UTILITY:
+			check_kind(stmt->object, stmt->name);
 			run_core(stmt->core, text);
 			break;
 		default:

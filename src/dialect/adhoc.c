@@ -264,8 +264,10 @@ put_window(Context *cxt, SelectStmt *select, FuncCall *window)
 
 /* Looks for SELECTs whose GROUP BY begins with one of the clauses. */
 static bool
-window_walker(Node *node, Context *cxt)
+window_walker(Node *node, void *arg)
 {
+	Context    *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SelectStmt))

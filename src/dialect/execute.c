@@ -43,6 +43,20 @@ context_callback(void *arg)
 	}
 }
 
+/* What would end the transaction that we are in, or speak to the client over our head. */
+static void
+refuse_protocol(Node *stmt)
+{
+	if (IsA(stmt, TransactionStmt))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("transaction commands cannot be used in kda.execute()")));
+	if (IsA(stmt, CopyStmt) && ((CopyStmt *) stmt)->filename == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("COPY from or to the client cannot be used in kda.execute()")));
+}
+
 PG_FUNCTION_INFO_V1(kda_execute);
 
 /* kda.execute(text): one or many statements, KDA's and ordinary ones, in this transaction */
@@ -68,10 +82,7 @@ kda_execute(PG_FUNCTION_ARGS)
 		ListCell   *lq;
 
 		CHECK_FOR_INTERRUPTS();
-		if (IsA(raw->stmt, TransactionStmt))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("transaction commands cannot be used in kda.execute()")));
+		refuse_protocol(raw->stmt);
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		queries = pg_analyze_and_rewrite_fixedparams(raw, source, NULL, 0, NULL);
@@ -82,7 +93,7 @@ kda_execute(PG_FUNCTION_ARGS)
 
 			CommandCounterIncrement();
 			if (stmt->commandType == CMD_UTILITY)
-				ProcessUtility(stmt, source, false, PROCESS_UTILITY_QUERY_NONATOMIC, NULL, NULL,
+				ProcessUtility(stmt, source, false, PROCESS_UTILITY_QUERY, NULL, NULL,
 							   None_Receiver, NULL);
 			else
 			{

@@ -30,9 +30,9 @@ typedef struct KdaParser
 /* Character position, for errposition, of a byte offset. */
 extern int	kda_parse_position(KdaParser *p, int offset);
 /* Syntax error at the current token. */
-extern void kda_parse_unexpected(KdaParser *p, const char *hint) pg_attribute_noreturn();
+pg_noreturn extern void kda_parse_unexpected(KdaParser *p, const char *hint);
 /* feature_not_supported at the current token. */
-extern void kda_parse_not_yet(KdaParser *p, const char *what, const char *hint) pg_attribute_noreturn();
+pg_noreturn extern void kda_parse_not_yet(KdaParser *p, const char *what, const char *hint);
 
 /*---- taking tokens; hint: of the error, or NULL */
 extern char *kda_parse_name(KdaParser *p, const char *hint);

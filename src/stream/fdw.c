@@ -124,20 +124,56 @@ typedef struct StreamScan
 	KdaBatch   *block;
 	int			block_next;
 	MemoryContext block_context;
+	int			number;			/* in scans; -1: none */
 	KdaTime    *rowtimes;		/* of every row handed out, for kda.rowtime(ctid) */
 	int			nrows;
 	int			capacity;
 	MemoryContext context;
 } StreamScan;
 
-/* The session's most recent scan: whose rows kda.rowtime(ctid) speaks of. */
-static StreamScan *last_scan = NULL;
+/*
+ * A session's scans that are under way.  The ctid of a row tells its scan and
+ * its place in it, so that kda.rowtime(ctid) finds it whatever else the query
+ * reads.  Offset numbers of tables are smaller.
+ */
+#define FIRST_SCAN	0x8000
+#define MAX_SCANS	(0xFFFE - FIRST_SCAN)
+
+static StreamScan **scans = NULL;
+static int	nscans = 0;
+
+static void
+register_scan(StreamScan *s)
+{
+	int			i = 0;
+
+	while (i < nscans && scans[i])
+		i++;
+	if (i >= MAX_SCANS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many scans of streams at once")));
+	if (i == nscans)
+	{
+		int			room = Max(nscans * 2, 16);
+
+		scans = scans ? repalloc(scans, sizeof(StreamScan *) * room) :
+			MemoryContextAlloc(TopMemoryContext, sizeof(StreamScan *) * room);
+		memset(scans + nscans, 0, sizeof(StreamScan *) * (room - nscans));
+		nscans = room;
+	}
+	scans[i] = s;
+	s->number = i;
+}
 
 static void
 forget_scan(void *arg)
 {
-	if (last_scan == arg)
-		last_scan = NULL;
+	StreamScan *s = arg;
+
+	if (s->number >= 0)
+		scans[s->number] = NULL;
+	s->number = -1;
 }
 
 static void
@@ -196,6 +232,7 @@ begin_scan(ForeignScanState *node, int eflags)
 
 	node->fdw_state = s;
 	s->context = CurrentMemoryContext;
+	s->number = -1;
 	if (kda_in_worker)
 	{
 		begin_batch_scan(s, RelationGetDescr(rel), RelationGetRelid(rel));
@@ -226,7 +263,7 @@ begin_scan(ForeignScanState *node, int eflags)
 		cb->arg = s;
 		MemoryContextRegisterResetCallback(CurrentMemoryContext, cb);
 	}
-	last_scan = s;
+	register_scan(s);
 }
 
 static void
@@ -278,7 +315,7 @@ note_rowtime(StreamScan *s, KdaTime t, TupleTableSlot *slot)
 		s->rowtimes = s->rowtimes ? repalloc_huge(s->rowtimes, sizeof(KdaTime) * (Size) s->capacity) :
 			MemoryContextAllocHuge(s->context, sizeof(KdaTime) * (Size) s->capacity);
 	}
-	kda_row_to_tid(s->nrows, &slot->tts_tid);
+	ItemPointerSet(&slot->tts_tid, (BlockNumber) s->nrows, FIRST_SCAN + s->number);
 	s->rowtimes[s->nrows++] = t;
 }
 
@@ -439,6 +476,7 @@ end_scan(ForeignScanState *node)
 		return;
 	s->nth = 2;
 	next_segment(s, node->ss.ps.state);
+	forget_scan(s);
 }
 
 static void
@@ -455,22 +493,28 @@ PG_FUNCTION_INFO_V1(kda_rowtime);
 Datum
 kda_rowtime(PG_FUNCTION_ARGS)
 {
-	int			row = kda_tid_to_row((ItemPointer) PG_GETARG_POINTER(0));
+	ItemPointer tid = (ItemPointer) PG_GETARG_POINTER(0);
+	StreamScan *s = NULL;
+	int			number;
 
 	if (kda_in_worker)
 	{
+		int			row = kda_tid_to_row(tid);
 		KdaBatch   *batch = kda_running_batch ? kda_running_batch() : NULL;
 
 		if (batch == NULL || row < 0 || row >= batch->nrows)
 			PG_RETURN_NULL();
 		PG_RETURN_TIMESTAMPTZ(batch->rowtime[row]);
 	}
-	if (last_scan == NULL || row < 0 || row >= last_scan->nrows)
+	number = (int) ItemPointerGetOffsetNumberNoCheck(tid) - FIRST_SCAN;
+	if (number >= 0 && number < nscans)
+		s = scans[number];
+	if (s == NULL || ItemPointerGetBlockNumberNoCheck(tid) >= (BlockNumber) s->nrows)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ROWTIME is known only inside a query over its stream"),
 				 errhint("Declare a column rowtime to see it in a plain SELECT.")));
-	PG_RETURN_TIMESTAMPTZ(last_scan->rowtimes[row]);
+	PG_RETURN_TIMESTAMPTZ(s->rowtimes[ItemPointerGetBlockNumberNoCheck(tid)]);
 }
 
 /*---- inserting */

@@ -45,6 +45,10 @@ kda_tumble_start_sql(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the size of a window must be greater than zero")));
+	if (offset >= size || offset <= -size)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the offset of a window must be smaller than its size")));
 	if (TIMESTAMP_NOT_FINITE(t))
 		PG_RETURN_TIMESTAMPTZ(t);
 	PG_RETURN_TIMESTAMPTZ(kda_tumble_start(t, size, offset));
