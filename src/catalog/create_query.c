@@ -508,6 +508,10 @@ kda_create_query(KdaStmt *stmt)
 				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
 
 	split = kda_split_query(stmt->query, source_text, !pump);
+	if (split->ncolumns == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("a continuous query must have at least one column")));
 	if (stmt->columns)
 	{
 		ListCell   *lc;

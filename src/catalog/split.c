@@ -187,7 +187,8 @@ replace_word(RawContext *cxt, ColumnRef *ref)
 	{
 		if (cxt->size && cxt->outside)
 			return raw_window_end(cxt, ref->location);
-		if (cxt->rowtime_column == NULL)
+		/* no column of that name: the time attribute, whatever it is called */
+		if (get_attnum(cxt->options->relid, word) == InvalidAttrNumber)
 			return raw_rowtime(cxt, ref->location);
 	}
 	return NULL;

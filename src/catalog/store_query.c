@@ -29,6 +29,7 @@
 #include "parser/parse_utilcmd.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -101,6 +102,7 @@ kda_store_insert(Oid view, InsertStmt *insert, List *targets, const char *text)
 	RuleStmt   *rule = makeNode(RuleStmt);
 	List	   *actions;
 	Node	   *condition;
+	Query	   *action;
 
 	rule->relation = makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1);
 	rule->rulename = INSERT_RULE;
@@ -111,6 +113,10 @@ kda_store_insert(Oid view, InsertStmt *insert, List *targets, const char *text)
 	rule->actions = list_make1(insert);
 	transformRuleStmt(rule, text, &actions, &condition);
 	kda_check_query_permissions(linitial_node(Query, actions));
+	/* some of what cannot be inserted is only found when defaults are filled in */
+	action = copyObject(linitial_node(Query, actions));
+	AcquireRewriteLocks(action, true, false);
+	(void) QueryRewrite(action);
 	DefineQueryRewrite(INSERT_RULE, view, condition, CMD_INSERT, true, false, actions);
 	CommandCounterIncrement();
 	kda_tie_insert(view);

@@ -26,4 +26,7 @@ extern void kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source,
 /* Blanks // comments that stand between statements. */
 extern void kda_blank_comments(const char *source, char *copy, List *parts);
 
+/* plain_rowtime.c: says why a plain SELECT cannot name ROWTIME, if that is what is wrong with it. */
+extern void kda_explain_plain_rowtime(List *raws, const char *source);
+
 #endif							/* KDA_ADHOC_H */

@@ -90,6 +90,28 @@ kda_parse_is_select_stream(KdaTokens *tokens, int i)
 	return kda_token_is_char(tokens, i + 2, '(');
 }
 
+/* Between WHERE and GROUP BY: these words are reserved, so they are what they seem. */
+static void
+check_window_place(KdaParser *p, int from, int at, int after)
+{
+	static const char *const later[] = {"group", "having", "order", "limit", "offset", "fetch"};
+	static const char *const hint = "WINDOWED BY stands between WHERE and GROUP BY.";
+	int			depth = p->tokens->t[at].depth;
+
+	for (int i = from; i < at; i++)
+		for (int w = 0; w < lengthof(later); w++)
+			if (p->tokens->t[i].depth == depth && kda_token_is(p->tokens, i, later[w]))
+			{
+				p->at = at;
+				kda_parse_unexpected(p, hint);
+			}
+	if (kda_token_is(p->tokens, after, "where"))
+	{
+		p->at = after;
+		kda_parse_unexpected(p, hint);
+	}
+}
+
 /* Words that core's grammar would answer with a bare syntax error. */
 static void
 refuse_unknown_spellings(KdaParser *p, int from)
@@ -191,6 +213,7 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 			if (spec->window)
 				kda_parse_unexpected(p, "A query has one WINDOWED BY.");
 			spec->window = kda_parse_window(p, i, &after);
+			check_window_place(p, first, i, after);
 			i = after - 1;
 		}
 		else if (is_emit(p, i))

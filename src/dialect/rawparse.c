@@ -109,7 +109,11 @@ kda_raw_parse(const char *source, int mode)
 		ours |= part->is_kda || part->is_windowed;
 	}
 	if (!ours)
-		return kda_core_raw_parser(source, mode);
+	{
+		result = kda_core_raw_parser(source, mode);
+		kda_explain_plain_rowtime(result, source);
+		return result;
+	}
 
 	copy = pstrdup(source);
 	foreach(lc, parts)

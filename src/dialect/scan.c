@@ -454,7 +454,7 @@ kda_text_is_suspicious(const char *source)
 					return true;
 				break;
 			case 'r':
-				if (word_at(p, "reference"))
+				if (word_at(p, "reference") || word_at(p, "rowtime"))
 					return true;
 				break;
 			case 'o':

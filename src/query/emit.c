@@ -229,7 +229,8 @@ insert_into_stream(Emission *em, int from, int to)
 
 	kda_become_owner(query, &save);
 	exprs = target_expressions(query, target, rowtime, &fill_rowtime);
-	InitResultRelInfo(info, target, 1, NULL, 0);
+	/* no range table stands behind it */
+	InitResultRelInfo(info, target, 0, NULL, 0);
 	old = MemoryContextSwitchTo(estate->es_query_cxt);
 	project = ExecBuildProjectionInfo(exprs, econtext, out, NULL, em->desc);
 	MemoryContextSwitchTo(old);

@@ -168,7 +168,8 @@ struct KdaInboxWriter
 	int			natts;			/* of the stream */
 	AttrNumber *map;
 	AttrNumber	rowtime;		/* timestamptz column that gets the arrival when left out; 0: none */
-	bool		rowtime_is_tz;
+	Oid			rowtime_type;
+	KdaStreamOptions *options;
 	CommandId	cid;
 	MemoryContext context;
 };
@@ -216,13 +217,13 @@ kda_inbox_begin(Oid stream_relid)
 	w->context = CurrentMemoryContext;
 	w->stream_relid = stream_relid;
 	w->rel = table_open(ids.inbox, RowExclusiveLock);
-	options = kda_stream_options_get(stream_relid);
+	w->options = options = kda_stream_options_get(stream_relid);
 	stream = table_open(stream_relid, AccessShareLock);
 	w->natts = RelationGetDescr(stream)->natts;
 	w->map = map_columns(RelationGetDescr(stream), w->rel);
 	w->rowtime = options->rowtime_attno;
 	if (w->rowtime > 0)
-		w->rowtime_is_tz = TupleDescAttr(RelationGetDescr(stream), w->rowtime - 1)->atttypid == TIMESTAMPTZOID;
+		w->rowtime_type = TupleDescAttr(RelationGetDescr(stream), w->rowtime - 1)->atttypid;
 	table_close(stream, NoLock);
 
 	/*
@@ -307,8 +308,7 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 		}
 	if (w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
 	{
-		slot->tts_values[w->map[w->rowtime - 1] - 1] = w->rowtime_is_tz ?
-			TimestampTzGetDatum(arrival) : TimestampGetDatum(arrival);
+		slot->tts_values[w->map[w->rowtime - 1] - 1] = kda_rowtime_value(w->options, w->rowtime_type, arrival);
 		slot->tts_isnull[w->map[w->rowtime - 1] - 1] = false;
 	}
 	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(arrival);
