@@ -44,6 +44,8 @@ CREATE TABLE kda_storage.stream_progress (
 	last_xid	xid8,
 	last_seq	bigint,
 	has_read	boolean NOT NULL DEFAULT false,	-- a record has been committed since start
+	declared	bigint NOT NULL DEFAULT 0,	-- counts its queries: a worker that does not know the last one does not commit
+	begun		bigint NOT NULL DEFAULT 0,	-- declared, when reading began anew with a first query
 	records_in	bigint NOT NULL DEFAULT 0,
 	bytes_in	bigint NOT NULL DEFAULT 0,
 	records_late bigint NOT NULL DEFAULT 0,

@@ -221,11 +221,15 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	bool		database = kda_stream_options_get(split->stream)->server_type == NULL;
 	KdaShardStart want = kda_parse_start(start);
 
-	/* the stream's progress is one row: queries of one stream are declared one after the other */
+	/*
+	 * The stream's progress is one row: queries of one stream are declared one
+	 * after the other, and no worker commits records from here to our commit.
+	 * One that has read some by then finds the row changed and does it again.
+	 */
 	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream = %u)",
 					 split->stream), &queries, NULL);
-	one_row(psprintf("SELECT has_read, start FROM kda_storage.stream_progress WHERE stream_id = %d FOR UPDATE",
-					 stream_id), &records, &begun);
+	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
+					 "RETURNING has_read, start", stream_id), &records, &begun);
 
 	if (strcmp(queries, "0") == 0)
 	{
@@ -234,8 +238,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d", stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
-								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false "
-								  "WHERE stream_id = %d",
+								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
+								  "begun = declared WHERE stream_id = %d",
 								  quote_literal_cstr(start),
 								  snapshot ? quote_literal_cstr(snapshot) : "NULL", stream_id));
 		if (!database && want.kind == KDA_START_LATEST)

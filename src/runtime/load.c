@@ -279,8 +279,8 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+	SPI_execute("SELECT s.*, p.declared, p.begun, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
+				"JOIN kda_storage.stream_progress p USING (stream_id) LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
 				"ORDER BY stream_id", true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
@@ -295,6 +295,8 @@ load_streams(KdaWorker *worker)
 					reset;
 		char	   *worker_name;
 		TimestampTz since;
+		int64		declared,
+					begun;
 
 		SPI_tuptable = table;
 		if (!int_value(i, "alive", 0))
@@ -309,17 +311,21 @@ load_streams(KdaWorker *worker)
 		paused = int_value(i, "paused", 0);
 		reset = int_value(i, "reset_wanted", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
+		declared = int_value(i, "declared", 0);
+		begun = int_value(i, "begun", 0);
 
 		worker_name = kda_stream_options_get(relid)->worker;
 		if (strcmp(worker_name, worker->name) != 0)
 			continue;
 
 		feed = kda_feed_by_relid(relid);
-		if (feed && feed->stream->id == id && same_stream(feed->stream, segments) &&
+		if (feed && feed->stream->id == id && feed->begun == begun && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
 		else
 			feed = make_feed(worker, id, relid);
+		feed->declared = declared;
+		feed->begun = begun;
 		feed->stream->inbox = segments[0];
 		feed->stream->inbox2 = segments[1];
 		feed->stream->ring = segments[2];

@@ -36,7 +36,7 @@ static Statement save_stream = {
 	"records_late = records_late + $11, records_failed = records_failed + $12, "
 	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
 	"derived = $16 "
-	"WHERE stream_id = $1",
+	"WHERE stream_id = $1 RETURNING declared",
 	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
 	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
 };
@@ -78,10 +78,13 @@ static Statement fail_query = {
 	2, {INT4OID, TEXTOID}
 };
 
-static void
+/* The first column of the first row that it returns, else 0: a bigint. */
+static int64
 run(Statement *st, Datum *values, char *nulls)
 {
 	int			rc;
+	int64		result = 0;
+	bool		isnull;
 
 	SPI_connect();
 	if (st->plan == NULL)
@@ -95,7 +98,10 @@ run(Statement *st, Datum *values, char *nulls)
 	rc = SPI_execute_plan(st->plan, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(rc), st->sql);
+	if (SPI_tuptable && SPI_processed > 0)
+		result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
+	return result;
 }
 
 static void
@@ -143,7 +149,14 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
 	set_time(values, nulls, 15, stream->derived);
-	run(&save_stream, values, nulls);
+	if (run(&save_stream, values, nulls) != feed->declared)
+	{
+		kda_worker->reload = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a query of stream %s was declared while its records were processed", stream->name),
+				 errdetail("They are processed again, with it.")));
+	}
 
 	for (int i = 0; i < stream->nshards; i++)
 	{

@@ -20,6 +20,8 @@
 typedef struct KdaFeed
 {
 	KdaStream  *stream;			/* first, so that lists of either can be cast */
+	int64		declared;		/* kda_storage.stream_progress, as of the last load */
+	int64		begun;
 	int			level;			/* 0: no pump writes it; writers have a smaller level */
 	List	   *writers;		/* KdaQuery: pumps that write it */
 	KdaInboxPosition position;	/* database streams: as of the last commit */
