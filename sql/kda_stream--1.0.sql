@@ -96,7 +96,8 @@ CREATE TABLE kda_storage.query (
 	final		regclass,				-- view over open: the final part
 	open		regclass,				-- partial states
 	closed		regclass,				-- final rows (views only)
-	target		regclass				-- pumps: stream or table; the INSERT is a rule of rel
+	target		regclass,				-- pumps: stream or table; the INSERT is a rule of rel
+	search_path	text NOT NULL			-- that it was declared under: functions of users see it
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 

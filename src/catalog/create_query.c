@@ -467,6 +467,7 @@ kda_create_query(KdaStmt *stmt)
 	KdaSplit   *split;
 	const char *source_text = stmt->text;
 	char	   *definition = definition_text(stmt);
+	char	   *search_path = pstrdup(namespace_search_path);
 	Oid			namespace;
 	Oid			existing;
 	Oid			target = InvalidOid;
@@ -621,13 +622,14 @@ kda_create_query(KdaStmt *stmt)
 		ObjectAddressSet(self, RelationRelationId, view);
 		ObjectAddressSet(parent, RelationRelationId, target);
 		recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
+		CommandCounterIncrement();	/* the view is the user's */
 		kda_store_insert(view, stmt->insert, stmt->query->select->targetList, stmt->text);
 	}
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "window_size, window_offset, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s); "
+							  "batch, final, open, closed, target, search_path) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition), regclass_literal(split->stream),
@@ -639,6 +641,7 @@ kda_create_query(KdaStmt *stmt)
 							  options.retention ? quote_literal_cstr(options.retention) : "NULL",
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
+							  quote_literal_cstr(search_path),
 							  id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	if (stmt->description)

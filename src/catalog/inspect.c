@@ -10,6 +10,7 @@
 
 #include "access/table.h"
 #include "catalog/ddl.h"
+#include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
@@ -48,10 +49,10 @@ readable(Oid relid, AclMode right, KdaStreamIds *stream, KdaQueryIds *query)
 	if (right != 0)
 	{
 		if (pg_class_aclcheck(relid, GetUserId(), right) != ACLCHECK_OK)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, name);
+			aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), name);
 	}
 	else if (!kda_is_relation_owner(relid))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)), name);
 	return query->id != 0 || kda_stream_ids(relid, stream);
 }
 

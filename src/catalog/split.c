@@ -749,6 +749,42 @@ make_batch_query(KdaSplit *split)
 	return batch;
 }
 
+/* By one of the columns before it, or by one of ours. */
+static bool
+is_name_taken(Query *query, TargetEntry *tle)
+{
+	ListCell   *lc;
+
+	if (strcmp(tle->resname, "kda_time") == 0 || strcmp(tle->resname, "kda_row") == 0)
+		return true;
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *other = lfirst_node(TargetEntry, lc);
+
+		if (other == tle)
+			return false;
+		if (!other->resjunk && strcmp(other->resname, tle->resname) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A pump's columns are inserted by their places: nobody has to name them. */
+static void
+make_names_unique(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		char	   *name = tle->resname;
+
+		for (int n = tle->resno; !tle->resjunk && is_name_taken(query, tle); n++)
+			tle->resname = psprintf("%.40s_%d", name, n);
+	}
+}
+
 KdaSplit *
 kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_columns)
 {
@@ -862,6 +898,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 		aggregated ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
 	split->window_size = cxt.size;
 	split->window_offset = cxt.offset;
+	if (!add_window_columns)
+		make_names_unique(query);
 	split->batch = make_batch_query(split);
 
 	split->names = palloc0(sizeof(char *) * list_length(query->targetList));
@@ -883,12 +921,13 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 			split->types[i] = TEXTOID;
 		if (pg_strcasecmp(tle->resname, "rowtime") == 0)
 			split->has_rowtime = true;
-		for (int j = 0; j < i; j++)
-			if (strcmp(split->names[j], tle->resname) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_DUPLICATE_COLUMN),
-						 errmsg("column \"%s\" specified more than once", tle->resname),
-						 errhint("Give the columns different names with AS.")));
+		if (is_name_taken(query, tle))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 strncmp(tle->resname, "kda_", 4) == 0 ?
+					 errmsg("column name \"%s\" is reserved", tle->resname) :
+					 errmsg("column \"%s\" specified more than once", tle->resname),
+					 errhint("Give the columns different names with AS.")));
 		i++;
 	}
 	split->ncolumns = i;

@@ -182,6 +182,7 @@ target_expressions(KdaQuery *query, Relation target, AttrNumber rowtime, bool *f
 	foreach(lc, insert->targetList)
 		if (lfirst_node(TargetEntry, lc)->resno == rowtime)
 			*fill_rowtime = false;
+	kda_check_query_permissions(insert);
 	insert = linitial_node(Query, insert_queries(query, insert));
 	for (int i = 0; i < desc->natts; i++)
 	{

@@ -55,6 +55,7 @@ typedef struct KdaQuery
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
 	KdaTime		complete_from;
+	char	   *search_path;	/* that it was declared under */
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
 
 	KdaStream  *stream;

@@ -21,6 +21,7 @@
 #include "query/run.h"
 #include "runtime/runtime.h"
 #include "tcop/dest.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -65,6 +66,9 @@ kda_become_owner(KdaQuery *query, KdaIdentity *save)
 	SetUserIdAndSecContext(query->owner,
 						   save->sec_context | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_LOCAL_USERID_CHANGE);
+	save->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", query->search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	kda_current_query = query;
 	kda_in_query = true;
 }
@@ -72,6 +76,7 @@ kda_become_owner(KdaQuery *query, KdaIdentity *save)
 void
 kda_become_self(const KdaIdentity *save)
 {
+	AtEOXact_GUC(true, save->guc_level);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 	kda_in_query = false;
 }

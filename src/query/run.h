@@ -15,9 +15,13 @@ typedef struct KdaIdentity
 {
 	Oid			userid;
 	int			sec_context;
+	int			guc_level;
 } KdaIdentity;
 
-/* Between the two, code of users may run: as owner, security restricted. */
+/*
+ * Between the two, code of users may run: as owner, security restricted, with
+ * the search_path that the query was declared under.
+ */
 extern void kda_become_owner(KdaQuery *query, KdaIdentity *save);
 extern void kda_become_self(const KdaIdentity *save);
 

@@ -448,6 +448,7 @@ load_queries(KdaWorker *worker)
 			query->saved_frontier = query->frontier;
 			query->saved_complete_from = query->complete_from;
 			query->start_snapshot = text_value(context, i, "start_snapshot");
+			query->search_path = text_value(context, i, "search_path");
 		}
 		query->name = qualified_name(query->context, query->relid);
 		query->retention_us = interval_value_us(i, "retention", -1);
