@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "executor/spi.h"
@@ -253,6 +254,30 @@ add_command(AlterTableStmt *alter, AlterTableType type, char *column, Node *def)
 	alter->cmds = lappend(alter->cmds, cmd);
 }
 
+/* serial is no type, but stands where one does. */
+static void
+column_type(TypeName *name, Oid *type, int32 *typmod)
+{
+	static const struct
+	{
+		const char *name;
+		Oid			type;
+	}			serials[] = {
+		{"smallserial", INT2OID}, {"serial2", INT2OID}, {"serial", INT4OID}, {"serial4", INT4OID},
+		{"bigserial", INT8OID}, {"serial8", INT8OID}
+	};
+
+	if (list_length(name->names) == 1 && name->arrayBounds == NIL)
+		for (int i = 0; i < lengthof(serials); i++)
+			if (strcmp(strVal(linitial(name->names)), serials[i].name) == 0)
+			{
+				*type = serials[i].type;
+				*typmod = -1;
+				return;
+			}
+	typenameTypeIdAndMod(NULL, name, type, typmod);
+}
+
 /*
  * What turns the relation into what the statement says: columns and options
  * are added, nothing is taken away.
@@ -290,7 +315,7 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 			continue;
 		}
 		named[att->attnum] = true;
-		typenameTypeIdAndMod(NULL, def->typeName, &type, &typmod);
+		column_type(def->typeName, &type, &typmod);
 		collation = def->collClause ? get_collation_oid(def->collClause->collname, false) : att->attcollation;
 		if (type != att->atttypid || typmod != att->atttypmod || collation != att->attcollation)
 			ereport(ERROR,

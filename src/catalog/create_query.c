@@ -277,7 +277,17 @@ leaves_rows_out(Oid stream, const char *start)
 
 /*---- the statement */
 
-/* A CREATE statement without what makes no difference: blanks, comments, OR REPLACE, case of words. */
+/* A quoted name that says no more than it would without quotes. */
+static bool
+needs_no_quotes(const char *name)
+{
+	return strcmp(quote_identifier(name), name) == 0;
+}
+
+/*
+ * A CREATE statement without what makes no difference: blanks, comments,
+ * OR REPLACE, case of words, quotes around plain names, DESCRIPTION.
+ */
 static char *
 essence(const char *statement)
 {
@@ -288,14 +298,17 @@ essence(const char *statement)
 	for (int i = 0; i < tokens->n; i++)
 	{
 		const KdaToken *t = &tokens->t[i];
+		char	   *value;
 
 		if (i == 1 && kda_token_is(tokens, 1, "or") && kda_token_is(tokens, 2, "replace"))
-		{
 			i = 2;
-			continue;
-		}
-		if (t->kind == KDA_TOKEN_WORD)
+		else if (t->depth == 0 && kda_token_is(tokens, i, "description") &&
+				 tokens->t[i + 1].kind == KDA_TOKEN_STRING)
+			i++;
+		else if (t->kind == KDA_TOKEN_WORD)
 			appendStringInfo(&s, "%s ", kda_token_value(tokens, i));
+		else if (t->kind == KDA_TOKEN_QUOTED && needs_no_quotes(value = kda_token_value(tokens, i)))
+			appendStringInfo(&s, "%s ", value);
 		else
 			appendStringInfo(&s, "%.*s ", t->end - t->start, statement + t->start);
 	}
@@ -326,7 +339,12 @@ exists_already(KdaStmt *stmt, const char *definition)
 	one_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id = %d", ids.id),
 			&had, NULL);
 	if (had && strcmp(essence(had), essence(definition)) == 0)
-		return true;			/* the same: nothing happens */
+	{
+		/* the same: nothing happens, but for the comment */
+		if (stmt->description)
+			CreateComments(existing, RelationRelationId, 0, stmt->description);
+		return true;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("\"%s\" is running with another definition", stmt->name->relname),
@@ -430,15 +448,6 @@ same_worker(Oid source, Oid target)
 						get_rel_name(target)),
 				 errdetail("Option worker is '%s' and '%s'.", a, b),
 				 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…').")));
-}
-
-static int32
-next_id(void)
-{
-	char	   *id;
-
-	one_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", &id, NULL);
-	return pg_strtoint32(id);
 }
 
 static const char *const shape_names[] = {"rows", "groups", "windows"};
@@ -572,7 +581,7 @@ kda_create_query(KdaStmt *stmt)
 	snapshot = begin_reading(split, start, stream_id,
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(split->stream)),
 														get_rel_name(split->stream)));
-	id = next_id();
+	id = kda_next_id();
 
 	/* Storage, the view of the per-batch part, and that of the final part. */
 	batch = kda_store_view(psprintf("batch_%d", id), split->batch, owner);

@@ -67,6 +67,8 @@ extern bool kda_stream_has_query(Oid relid);
 /* The view whose closed rows are in that table; InvalidOid: none. */
 extern Oid	kda_view_of_closed(Oid relid);
 extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
+/* A number for a new stream or query. */
+extern int32 kda_next_id(void);
 extern Oid	kda_extension_owner(void);
 extern bool kda_extension_exists(void);
 

@@ -148,6 +148,27 @@ kda_owner_row(const char *sql, int n, char **columns)
 	return found;
 }
 
+int32
+kda_next_id(void)
+{
+	static const char *const kinds[] = {"inbox_%da", "ring_%da", "batch_%d"};
+
+	for (;;)
+	{
+		char	   *text;
+		int32		id;
+		bool		taken = false;
+
+		kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &text);
+		id = pg_strtoint32(text);
+		/* a dump of the schema alone brings relations, but not how far the numbers have come */
+		for (int i = 0; i < lengthof(kinds); i++)
+			taken |= OidIsValid(kda_storage_relation(psprintf(kinds[i], id)));
+		if (!taken)
+			return id;
+	}
+}
+
 /*
  * Finds the row whose column attno (a regclass) is relid; copies its values.
  */

@@ -216,6 +216,27 @@ shows_storage(Oid relid, const KdaQueryIds *ids)
 	return found;
 }
 
+/* SELECT NULL::type AS column, …: what pg_dump --clean puts in a view's place before it drops it. */
+static bool
+is_dummy(Node *query)
+{
+	SelectStmt *select = (SelectStmt *) query;
+	ListCell   *lc;
+
+	if (!IsA(query, SelectStmt) || select->op != SETOP_NONE || select->fromClause || select->valuesLists)
+		return false;
+	foreach(lc, select->targetList)
+	{
+		Node	   *value = lfirst_node(ResTarget, lc)->val;
+
+		while (value && (IsA(value, TypeCast) || IsA(value, CollateClause)))
+			value = IsA(value, TypeCast) ? ((TypeCast *) value)->arg : ((CollateClause *) value)->arg;
+		if (value == NULL || !IsA(value, A_Const) || !((A_Const *) value)->isnull)
+			return false;
+	}
+	return true;
+}
+
 static void
 refuse_replacing_view(ViewStmt *stmt)
 {
@@ -223,7 +244,7 @@ refuse_replacing_view(ViewStmt *stmt)
 	KdaQueryIds ids;
 
 	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids) &&
-		shows_storage(relid, &ids))
+		shows_storage(relid, &ids) && !is_dummy(stmt->query))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is a %s", stmt->view->relname, ids.is_pump ? "pump" : "continuous view"),

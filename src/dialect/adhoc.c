@@ -232,7 +232,8 @@ put_window(Context *cxt, SelectStmt *select, FuncCall *window)
 		if (stream)
 			break;
 	}
-	if (stream == NULL && (cxt->catalog || first == NULL))
+	if (stream == NULL && (first == NULL ||
+						   (cxt->catalog && OidIsValid(RangeVarGetRelid(first, NoLock, true)))))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("WINDOWED BY stands in a SELECT that reads a stream"),

@@ -66,7 +66,6 @@ kda_stream_ensure_storage(Oid relid)
 	Oid			a = InvalidOid,
 				b = InvalidOid;
 	const char *kind;
-	char	   *text;
 
 	if (kda_stream_ids(relid, &ids))
 		return ids.id;
@@ -77,8 +76,7 @@ kda_stream_ensure_storage(Oid relid)
 		return ids.id;
 
 	options = kda_stream_options_get(relid);
-	kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &text);
-	ids.id = pg_strtoint32(text);
+	ids.id = kda_next_id();
 	if (options->server_type == NULL || options->retention_us > 0)
 	{
 		a = make_segment(relid, options, ids.id, "a");
