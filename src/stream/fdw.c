@@ -568,8 +568,6 @@ exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTab
 	if (rinfo->ri_RelationDesc->rd_att->constr)
 		ExecConstraints(rinfo, slot, estate);
 	kda_inbox_put(rinfo->ri_FdwState, slot, KDA_NO_TIME, KDA_NO_TIME, false);
-	if (rinfo->ri_projectReturning)
-		kda_inbox_show_rowtime(rinfo->ri_FdwState, slot);
 	return slot;
 }
 

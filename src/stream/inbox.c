@@ -323,16 +323,6 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 }
 
 void
-kda_inbox_show_rowtime(KdaInboxWriter *w, TupleTableSlot *slot)
-{
-	if (w->rowtime <= 0 || !slot->tts_isnull[w->rowtime - 1])
-		return;
-	slot->tts_values[w->rowtime - 1] = kda_rowtime_value(w->options, w->rowtime_type,
-														  GetCurrentTransactionStartTimestamp());
-	slot->tts_isnull[w->rowtime - 1] = false;
-}
-
-void
 kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
 {
 	TupleTableSlot *slot = next_slot(w);

@@ -62,8 +62,6 @@ extern KdaInboxWriter *kda_inbox_begin(Oid stream_relid);
  */
 extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime time,
 						  KdaTime shard_wm, bool derived);
-/* The time that stands for a missing one, for RETURNING: into the slot that was put. */
-extern void kda_inbox_show_rowtime(KdaInboxWriter *writer, TupleTableSlot *slot);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
 extern void kda_inbox_end(KdaInboxWriter *writer);
