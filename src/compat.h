@@ -31,9 +31,22 @@ CppConcat(pg_finfo_,funcname) (void) \
 extern int no_such_variable
 #endif
 
+/* Headers that came to be by cutting older ones, which everyone has anyway. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn	pg_attribute_noreturn()
+#endif
+
 /* Named wait events came with 17; before, all extensions share one. */
-#if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(name)	((uint32) PG_WAIT_EXTENSION)
 #endif
 

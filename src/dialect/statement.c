@@ -49,7 +49,7 @@ position(Parser *p, int offset)
 	return pg_mbstrlen_with_len(p->source, offset) + 1;
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 unexpected(Parser *p, const char *hint)
 {
 	KdaToken   *t = &p->tokens->t[p->at];
@@ -67,7 +67,7 @@ unexpected(Parser *p, const char *hint)
 			 errposition(position(p, t->start))));
 }
 
-static void pg_attribute_noreturn()
+pg_noreturn static void
 not_yet(Parser *p, const char *what, const char *hint)
 {
 	ereport(ERROR,
