@@ -1,7 +1,7 @@
 #!/bin/sh
-# setup.sh [test|demo|kafka]...
+# setup.sh [test|demo|kafka|clang|asan|matrix]...
 #
-# Installs what is missing to build (always), test or demo: Debian packages, and
+# Installs what is missing to build (always) and to do these: Debian packages, and
 # for Kafka its jars into a cache folder.  Says in one line what it cannot do.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,6 +14,8 @@ for what in "$@"; do
 	case $what in
 	test) packages="$packages python3 python3-pytest python3-psycopg2 python3-confluent-kafka" ;;
 	demo) packages="$packages perl" ;;
+	clang) packages="$packages clang" ;;
+	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
 	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done

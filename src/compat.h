@@ -45,8 +45,8 @@ extern int no_such_variable
 #endif
 
 /* Named wait events came with 17; before, all extensions share one. */
-#if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(name)	((uint32) PG_WAIT_EXTENSION)
 #endif
 

@@ -434,8 +434,10 @@ find_stream(Node *node, FromContext *from)
 
 /* A stream anywhere else than in the top-level FROM (subquery, CTE, SubLink). */
 static bool
-stream_below_walker(Node *node, Oid *found)
+stream_below_walker(Node *node, void *context)
 {
+	Oid		   *found = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
@@ -649,8 +651,10 @@ check_query(RawContext *cxt, Query *query, bool aggregated)
 }
 
 static bool
-unsupported_aggregate_walker(Node *node, RawContext *cxt)
+unsupported_aggregate_walker(Node *node, void *context)
 {
+	RawContext *cxt = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Aggref))
@@ -671,8 +675,10 @@ unsupported_aggregate_walker(Node *node, RawContext *cxt)
 }
 
 static bool
-collect_aggs_walker(Node *node, List **aggs)
+collect_aggs_walker(Node *node, void *context)
 {
+	List	  **aggs = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Aggref))
@@ -946,8 +952,9 @@ typedef struct FinalContext
 } FinalContext;
 
 static Node *
-final_mutator(Node *node, FinalContext *cxt)
+final_mutator(Node *node, void *context)
 {
+	FinalContext *cxt = context;
 	ListCell   *lc;
 	int			i = 0;
 

@@ -110,7 +110,11 @@ put_record(Sample *s, KdaRawRecord *rec)
 static void
 pause_for(long ms)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("KdaStreamSample");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

@@ -41,6 +41,7 @@ typedef struct Final
 	bool		internal;
 	FunctionCallInfo final;		/* NULL: the state is the result */
 	FunctionCallInfo deserial;
+	FunctionCallInfo combine;	/* makes a state of what deserial gives */
 	AggState   *aggstate;
 	ExprContext *aggcontext;
 } Final;
@@ -120,6 +121,9 @@ prepare(FunctionCallInfo fcinfo, const char *signature)
 	{
 		build_aggregate_deserialfn_expr(form->aggdeserialfn, &expr);
 		f->deserial = make_call(context, form->aggdeserialfn, 2, InvalidOid, f->aggstate, expr);
+		build_aggregate_transfn_expr(&f->transtype, 1, 0, false, f->transtype, fcinfo->fncollation,
+									 form->aggcombinefn, InvalidOid, &expr, NULL);
+		f->combine = make_call(context, form->aggcombinefn, 2, fcinfo->fncollation, f->aggstate, expr);
 	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
@@ -157,6 +161,16 @@ kda_final(PG_FUNCTION_ARGS)
 		f->deserial->isnull = false;
 		state = FunctionCallInvoke(f->deserial);
 		state_null = f->deserial->isnull;
+		if (!state_null)
+		{
+			f->combine->args[0].value = (Datum) 0;
+			f->combine->args[0].isnull = true;
+			f->combine->args[1].value = state;
+			f->combine->args[1].isnull = false;
+			f->combine->isnull = false;
+			state = FunctionCallInvoke(f->combine);
+			state_null = f->combine->isnull;
+		}
 	}
 	if (f->final == NULL)
 	{

@@ -319,6 +319,10 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 		build_aggregate_deserialfn_expr(form->aggdeserialfn, &expr);
 		spec->deserial = make_call(groups->context, form->aggdeserialfn, 2, InvalidOid,
 								   (Node *) groups->aggstate, (Node *) expr);
+		build_aggregate_transfn_expr(&transtype, 1, 0, false, transtype, aggref->inputcollid,
+									 form->aggcombinefn, InvalidOid, &expr, NULL);
+		spec->combine = make_call(groups->context, form->aggcombinefn, 2, aggref->inputcollid,
+								  (Node *) groups->aggstate, (Node *) expr);
 	}
 	init_text = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->init_null);
 	if (!spec->init_null)
@@ -476,16 +480,35 @@ kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull, 
 		MemoryContextSwitchTo(old);
 		return value;
 	}
-	groups->aggcontext->ecxt_per_tuple_memory = context;
-	old = MemoryContextSwitchTo(context);
+	groups->aggcontext->ecxt_per_tuple_memory = groups->restoring;
+	old = MemoryContextSwitchTo(groups->restoring);
 	fcinfo->args[0].value = PointerGetDatum(kda_state_open(stored, spec->crc, spec->signature));
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = (Datum) 0;
 	fcinfo->args[1].isnull = true;
 	fcinfo->isnull = false;
 	value = FunctionCallInvoke(fcinfo);
-	*value_null = fcinfo->isnull;
+	if (!fcinfo->isnull)
+	{
+		/*
+		 * What a deserialize function gives is good for the right side of the
+		 * combine function only: numeric_accum() adds no squares to it.
+		 */
+		FunctionCallInfo combine = spec->combine;
+
+		groups->aggcontext->ecxt_per_tuple_memory = context;
+		combine->args[0].value = (Datum) 0;
+		combine->args[0].isnull = true;
+		combine->args[1].value = value;
+		combine->args[1].isnull = false;
+		combine->isnull = false;
+		value = FunctionCallInvoke(combine);
+		*value_null = combine->isnull;
+	}
+	else
+		*value_null = true;
 	MemoryContextSwitchTo(old);
+	MemoryContextReset(groups->restoring);
 	return value;
 }
 
@@ -829,6 +852,7 @@ kda_groups_create(KdaQuery *query, Size budget)
 	groups->context = context;
 	groups->state = AllocSetContextCreate(context, "kda group states", ALLOCSET_DEFAULT_SIZES);
 	groups->temp = AllocSetContextCreate(context, "kda group temp", ALLOCSET_DEFAULT_SIZES);
+	groups->restoring = AllocSetContextCreate(context, "kda group restored", ALLOCSET_DEFAULT_SIZES);
 	groups->budget = budget;
 	groups->aggstate = kda_fake_aggstate(context, &groups->aggcontext);
 	groups->nkeys = query->nkeys;

@@ -53,6 +53,7 @@ typedef struct KdaAggSpec
 	FunctionCallInfo trans;		/* state, arguments */
 	FunctionCallInfo serial;
 	FunctionCallInfo deserial;
+	FunctionCallInfo combine;	/* makes a state of what deserial gives */
 } KdaAggSpec;
 
 typedef enum KdaKeyKind
@@ -109,6 +110,7 @@ struct KdaGroups
 	KdaQuery   *query;
 	MemoryContext context;		/* specs, for the life of the query */
 	MemoryContext state;		/* groups; emptied when everything is forgotten */
+	MemoryContext restoring;	/* a state on its way back, reset after each */
 	Size		budget;
 
 	int			nkeys;

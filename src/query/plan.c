@@ -168,8 +168,10 @@ typedef struct ColumnsContext
 } ColumnsContext;
 
 static bool
-columns_walker(Node *node, ColumnsContext *cxt)
+columns_walker(Node *node, void *context)
 {
+	ColumnsContext *cxt = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
@@ -233,8 +235,10 @@ kda_plan_columns_of(Oid view, Oid stream)
 }
 
 static bool
-relations_walker(Node *node, List **oids)
+relations_walker(Node *node, void *context)
 {
+	List	  **oids = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))

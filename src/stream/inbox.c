@@ -621,6 +621,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Snap	   *snap1 = position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
 	Snap	   *snap2;
 	char	   *text2 = position->snapshot2;
+	bool		old_snapshot = text2 != NULL;
 	Cursor		cursors[2];
 	int			n = 0;
 	bool		any = false;
@@ -704,6 +705,8 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		position->last_xid = 0;
 		position->last_seq = 0;
 	}
+	/* what was committed after the snapshot whose pieces these were has not been looked for */
+	*more |= old_snapshot;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	return n;
