@@ -322,7 +322,8 @@ FROM kda_storage.shard h
 JOIN kda_storage.stream s USING (stream_id)
 JOIN kda_storage.stream_progress p USING (stream_id)
 JOIN pg_class c ON c.oid = s.rel
-WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+WHERE (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
+	AND (h.position IS NOT NULL OR s.inbox IS NOT NULL);	-- where it begins is still to be found
 COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS

@@ -120,6 +120,7 @@ read_sample(Sample *s, int n, TimestampTz until)
 {
 	const KdaSourceOps *ops = s->source->ops;
 	int64	   *ends;
+	uint64		ticket;
 	int			got = 0;
 	bool		done = false;
 
@@ -138,8 +139,8 @@ read_sample(Sample *s, int n, TimestampTz until)
 						s->source->error[0] ? s->source->error : "no answer"),
 				 errhint("Check the server's options and its user mapping.")));
 	ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
-	ops->ends_begin(s->source);
-	while (!ops->ends_poll(s->source, ends, s->source->nshards) && GetCurrentTimestamp() < until)
+	ticket = ops->ends_begin(s->source);
+	while (!ops->ends_poll(s->source, ticket, ends, s->source->nshards) && GetCurrentTimestamp() < until)
 	{
 		ops->service(s->source);
 		pause_for(10);

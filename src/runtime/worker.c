@@ -34,6 +34,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #define BACKOFF_FIRST_MS	100
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
@@ -61,6 +62,14 @@ on_relcache(Datum arg, Oid relid)
 	foreach(lc, worker->queries)
 		if (((KdaQuery *) lfirst(lc))->relid == relid)
 			worker->reload = true;
+}
+
+/* A server or a user mapping: what is read with it is opened anew. */
+static void
+on_options(Datum arg, int cacheid, uint32 hash)
+{
+	if (kda_worker)
+		kda_worker->check_options = true;
 }
 
 static void
@@ -248,7 +257,12 @@ poll_sources(KdaWorker *worker, bool *any)
 		TimestampTz now;
 
 		if (source == NULL)
+		{
+			/* it could not be opened: that is to be seen */
+			if (strcmp(feed->last_error, feed->stored_error) != 0)
+				*any = true;
 			continue;
+		}
 		source->ops->service(source);
 		kda_sources_assign(feed);
 
@@ -406,7 +420,8 @@ loop(KdaWorker *worker)
 			more = try_transaction(worker);
 			last_commit = kda_clock_now();
 			kda_waits_after_commit(worker);
-			if (retry_backoff_ms == 0 && more)
+			/* a full batch may have left records behind, for which nobody wakes us */
+			if (retry_backoff_ms == 0 && (more || full))
 				continue;
 			now = last_commit;
 			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : kda_commit_interval_ms) * 1000;
@@ -462,6 +477,8 @@ kda_worker_main(Datum arg)
 	kda_worker = worker;
 	make_pipe(worker);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_options, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_options, (Datum) 0);
 	before_shmem_exit(close_sources, (Datum) 0);
 
 	loop(worker);

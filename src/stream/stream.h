@@ -24,6 +24,7 @@ typedef struct KdaShard
 	bool		stored;			/* has a row in kda_storage.shard */
 	bool		dirty;			/* changed since the last commit */
 	int64		position;		/* next offset; -1: nothing read yet */
+	int64		begun_at;		/* what position was when the source had found it */
 	int64		last_position;
 	KdaTime		last_arrival;
 	uint32		last_crc;
