@@ -25,6 +25,7 @@
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -242,8 +243,9 @@ check_value(const Option *option, const char *value)
 			}
 			break;
 		case V_ZONE:
-			(void) DirectFunctionCall2(timestamp_zone, PointerGetDatum(cstring_to_text(value)),
-									   TimestampGetDatum(0));
+			/* a name of pg_timezone_names: an abbreviation does not say what it means in other years */
+			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
+				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -486,6 +488,7 @@ kda_stream_options_get(Oid relid)
 	ListCell   *lc;
 
 	o->relid = relid;
+	o->owner = rel->rd_rel->relowner;
 	o->serverid = table->serverid;
 	o->server_type = server->servertype;
 	o->topic = pstrdup(RelationGetRelationName(rel));

@@ -697,7 +697,7 @@ kda_sources_update(KdaWorker *worker)
 			FlushErrorState();
 			AbortOutOfAnyTransaction();
 			MemoryContextSwitchTo(old);
-			strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+			kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
 			feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
 			FreeErrorData(edata);
 		}

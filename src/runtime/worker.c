@@ -226,7 +226,7 @@ try_transaction(KdaWorker *worker)
 				Min(retry_backoff_ms * 2, kda_retry_max_interval_ms);
 			if (feed)
 			{
-				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+				kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
 				feed->stored_error[0] = '\0';
 			}
 		}
@@ -276,7 +276,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			full = true;
 
 		now = kda_clock_now();
-		strlcpy(feed->last_error, source->error, sizeof(feed->last_error));
+		kda_copy_text(feed->last_error, source->error, sizeof(feed->last_error));
 		for (int s = 0; s < stream->nshards; s++)
 		{
 			KdaShard   *shard = &stream->shards[s];
@@ -288,7 +288,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			if (from->lost)
 			{
 				stop_culprit(NULL, feed,
-							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '…') and ALTER STREAM %s RESUME go on from there",
+							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '...') and ALTER STREAM %s RESUME go on from there",
 									  from->error, stream->name, stream->name));
 				break;
 			}
