@@ -89,6 +89,38 @@ allowed(int flag)
 	return s.data;
 }
 
+/*
+ * Kerberos, the library's default, would run kinit and need files of the
+ * server: how somebody authenticates must be said, and is by user and password.
+ */
+static void
+check_mechanism(List *options)
+{
+	static const char *const known[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
+	bool		sasl = false;
+	const char *mechanism = NULL;
+	bool		fits = false;
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "security.protocol") == 0)
+			sasl = pg_strncasecmp(defGetString(def), "sasl", 4) == 0;
+		else if (strcmp(def->defname, "sasl.mechanism") == 0 || strcmp(def->defname, "sasl.mechanisms") == 0)
+			mechanism = defGetString(def);
+	}
+	for (int i = 0; mechanism && i < lengthof(known); i++)
+		fits |= strcmp(mechanism, known[i]) == 0;
+	if (mechanism ? !fits : sasl)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 mechanism ? errmsg("invalid value for property \"sasl.mechanism\": \"%s\"", mechanism) :
+				 errmsg("security.protocol with SASL needs property \"sasl.mechanism\""),
+				 errhint("Mechanisms: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
+}
+
 void
 kda_kafka_check_options(List *options, bool user_mapping)
 {
@@ -145,6 +177,8 @@ kda_kafka_check_options(List *options, bool user_mapping)
 						 errhidestmt(user_mapping)));
 		}
 	}
+	if (!user_mapping)
+		check_mechanism(options);
 	if (!user_mapping && !bootstrap)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),

@@ -348,6 +348,8 @@ look_into_inboxes(KdaWorker *worker)
 
 		if (feed->stream->queries != NIL && !feed->stream->paused && !feed->stream->failure)
 			feed->more = true;
+		else if (feed->stream->queries == NIL && OidIsValid(feed->stream->inbox) && feed->tick_at == KDA_END_TIME)
+			feed->tick_at = feed->rotate_at;	/* rows that nobody reads are looked after, too */
 	}
 }
 
