@@ -25,7 +25,7 @@ CREATE TABLE kda_storage.stream (
 	origin		text NOT NULL,			-- system identifier/database OID: tells a restored or copied row from an original
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
-	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
+	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM ... RESET, until the worker did it
 	start_again	boolean NOT NULL DEFAULT false		-- RESUME after a failure: begin at option start
 );
 COMMENT ON TABLE kda_storage.stream IS 'one row a stream';
@@ -96,7 +96,7 @@ CREATE TABLE kda_storage.query (
 	closed		regclass,				-- final rows (views only)
 	target		regclass,				-- pumps: stream or table
 	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
-	target_columns text[]				-- pumps: INSERT INTO target (…); NULL: in the order of the target
+	target_columns text[]				-- pumps: INSERT INTO target (...); NULL: in the order of the target
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -171,7 +171,7 @@ LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'kda_fdw_validator';
 COMMENT ON FUNCTION kda_storage.fdw_validator(text[], oid) IS 'checks the options of streams, columns, servers and user mappings';
 
 CREATE FOREIGN DATA WRAPPER kda_stream HANDLER kda_storage.fdw_handler VALIDATOR kda_storage.fdw_validator;
-COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER … TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (…)';
+COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER ... TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (...)';
 GRANT USAGE ON FOREIGN DATA WRAPPER kda_stream TO PUBLIC;
 
 CREATE SERVER kda FOREIGN DATA WRAPPER kda_stream;

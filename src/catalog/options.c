@@ -24,6 +24,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "fmgr.h"
+#include "format/format.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/builtins.h"
@@ -613,6 +614,8 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));
 	}
+	if (o->row_path)
+		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);
@@ -660,6 +663,8 @@ kda_check_stream(Oid relid)
 						 errmsg("column \"%s\" has both a path and meta", NameStr(att->attname))));
 			continue;
 		}
+		if (c->path)
+			kda_json_check_path(c->path, false);
 		if (c->path && o->format != KDA_FORMAT_JSON)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),

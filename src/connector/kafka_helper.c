@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define LOOK_MS			3000	/* partitions and end offsets are looked at */
-#define RETRY_MS		500		/* … while the broker does not answer */
+#define RETRY_MS		500		/* ... while the broker does not answer */
 #define FIRST_CALL_MS	1000	/* longest wait of one call, doubled while there is no answer */
 #define MAX_CALL_MS		10000
 

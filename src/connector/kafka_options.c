@@ -148,8 +148,8 @@ kda_kafka_check_options(List *options, bool user_mapping)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("property \"%s\" belongs to a %s", p->name, user_mapping ? "server" : "user mapping"),
-					 errhint(user_mapping ? "ALTER SERVER … OPTIONS (ADD \"%s\" '…');" :
-							 "CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", p->name),
+					 errhint(user_mapping ? "ALTER SERVER ... OPTIONS (ADD \"%s\" '...');" :
+							 "CREATE USER MAPPING FOR ... SERVER ... OPTIONS (\"%s\" '...');", p->name),
 					 errhidestmt(true)));
 		if ((p->flags & FILE_) && !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 			ereport(ERROR,
@@ -159,7 +159,7 @@ kda_kafka_check_options(List *options, bool user_mapping)
 					 errhidestmt(user_mapping)));
 		bootstrap |= strcmp(p->name, "bootstrap.servers") == 0;
 		if (def->arg == NULL)
-			continue;			/* ALTER … DROP */
+			continue;			/* ALTER ... DROP */
 
 		/* librdkafka itself knows what a good value is; its message may hold the value */
 		conf = rd_kafka_conf_new();
@@ -183,5 +183,5 @@ kda_kafka_check_options(List *options, bool user_mapping)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("a Kafka server needs option \"bootstrap.servers\""),
-				 errhint("OPTIONS (\"bootstrap.servers\" 'host:9092,…')")));
+				 errhint("OPTIONS (\"bootstrap.servers\" 'host:9092,...')")));
 }

@@ -63,7 +63,7 @@ struct KdaConverter
 	FmgrInfo	input;
 	Oid			ioparam;
 	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
-	ReturnSetInfo expected;		/* … of one column */
+	ReturnSetInfo expected;		/* ... of one column */
 };
 
 bool

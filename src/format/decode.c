@@ -31,7 +31,7 @@ typedef struct Column
 	KdaMetaKind meta;
 	KdaConverter *converter;
 	bool		rowtime;		/* it gives the record's time */
-	bool		required;		/* … and has a path: must be there */
+	bool		required;		/* ... and has a path: must be there */
 } Column;
 
 struct KdaDecoder
@@ -60,6 +60,7 @@ typedef struct Job
 	char	   *const *shard_names;
 	KdaBatch   *batch;
 	KdaDecodeCounts *counts;
+	Column	   *column;			/* being converted: an input function's message does not name it */
 	/* refused records, reported when they are certain */
 	int		   *refused;
 	KdaDecodeError *errors;
@@ -369,6 +370,7 @@ one_record(Job *job, int index, bool may_raise)
 			bool		isnull = false;
 			KdaConverted converted = KDA_CONVERTED;
 
+			job->column = c;
 			if (c->slot < 0)
 				converted = meta_value(job, c, rec, may_raise, &result, &isnull, &error);
 			else if (d->options->format == KDA_FORMAT_BYTEA)
@@ -502,8 +504,9 @@ guarded_range(Job *job, int from, int to)
 	{
 		KdaDecodeError error;
 
-		kda_decode_error(&error, "conversion", "%s%s%s", edata->message, edata->detail ? ": " : "",
-						 edata->detail ? edata->detail : "");
+		kda_decode_error(&error, "conversion", "column \"%s\": %s%s%s",
+						 NameStr(TupleDescAttr(job->decoder->desc, job->column->attno - 1)->attname),
+						 edata->message, edata->detail ? ": " : "", edata->detail ? edata->detail : "");
 		refuse_later(job, from, &error);
 	}
 	else

@@ -15,6 +15,7 @@
 #include "format/value.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 
 /* A place in the tree of wanted paths. */
 typedef struct PathNode
@@ -157,6 +158,16 @@ follow(KdaJsonPlan *plan, PathNode *node, const char *path, bool star)
 			bad_path(path);
 	}
 	return node;
+}
+
+void
+kda_json_check_path(const char *path, bool star)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda path", ALLOCSET_SMALL_SIZES);
+	KdaJsonPlan plan = {.context = scratch};
+
+	(void) follow(&plan, new_node(scratch), path, star);
+	MemoryContextDelete(scratch);
 }
 
 static bool
