@@ -25,7 +25,7 @@ CREATE TABLE kda_storage.stream (
 	origin		text NOT NULL,			-- system identifier/database OID: tells a restored or copied row from an original
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
-	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
+	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM ... RESET, until the worker did it
 	start_again	boolean NOT NULL DEFAULT false		-- RESUME after a failure: begin at option start
 );
 COMMENT ON TABLE kda_storage.stream IS 'one row a stream';
@@ -172,7 +172,7 @@ LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'kda_fdw_validator';
 COMMENT ON FUNCTION kda_storage.fdw_validator(text[], oid) IS 'checks the options of streams, columns, servers and user mappings';
 
 CREATE FOREIGN DATA WRAPPER kda_stream HANDLER kda_storage.fdw_handler VALIDATOR kda_storage.fdw_validator;
-COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER … TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (…)';
+COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER ... TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (...)';
 GRANT USAGE ON FOREIGN DATA WRAPPER kda_stream TO PUBLIC;
 
 CREATE SERVER kda FOREIGN DATA WRAPPER kda_stream;
@@ -323,7 +323,8 @@ FROM kda_storage.shard h
 JOIN kda_storage.stream s USING (stream_id)
 JOIN kda_storage.stream_progress p USING (stream_id)
 JOIN pg_class c ON c.oid = s.rel
-WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+WHERE (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
+	AND (h.position IS NOT NULL OR s.inbox IS NOT NULL);	-- where it begins is still to be found
 COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS

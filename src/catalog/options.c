@@ -25,7 +25,9 @@
 #include "commands/extension.h"
 #include "common/int.h"
 #include "fmgr.h"
+#include "format/format.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -243,8 +245,9 @@ check_value(const Option *option, const char *value)
 			}
 			break;
 		case V_ZONE:
-			(void) DirectFunctionCall2(timestamp_zone, PointerGetDatum(cstring_to_text(value)),
-									   TimestampGetDatum(0));
+			/* a name of pg_timezone_names: an abbreviation does not say what it means in other years */
+			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
+				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -487,6 +490,7 @@ kda_stream_options_get(Oid relid)
 	ListCell   *lc;
 
 	o->relid = relid;
+	o->owner = rel->rd_rel->relowner;
 	o->serverid = table->serverid;
 	o->server_type = server->servertype;
 	o->topic = pstrdup(RelationGetRelationName(rel));
@@ -617,6 +621,8 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));
 	}
+	if (o->row_path)
+		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);
@@ -664,6 +670,8 @@ kda_check_stream(Oid relid)
 						 errmsg("column \"%s\" has both a path and meta", NameStr(att->attname))));
 			continue;
 		}
+		if (c->path)
+			kda_json_check_path(c->path, false);
 		if (c->path && o->format != KDA_FORMAT_JSON)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),

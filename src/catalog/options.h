@@ -50,6 +50,7 @@ typedef struct KdaColumnOptions
 typedef struct KdaStreamOptions
 {
 	Oid			relid;
+	Oid			owner;
 	Oid			serverid;
 	char	   *server_type;	/* NULL: in the database */
 	char	   *topic;

@@ -500,6 +500,23 @@ follow_up(Node *stmt)
 	}
 }
 
+/*
+ * Options of one column that are part of a CREATE: core carries them out one
+ * column after the other, and only all of them together make sense.
+ */
+static bool
+is_part_of_create(Node *stmt, ProcessUtilityContext context)
+{
+	ListCell   *lc;
+
+	if (context != PROCESS_UTILITY_SUBCOMMAND || !IsA(stmt, AlterTableStmt))
+		return false;
+	foreach(lc, ((AlterTableStmt *) stmt)->cmds)
+		if (lfirst_node(AlterTableCmd, lc)->subtype != AT_AlterColumnGenericOptions)
+			return false;
+	return true;
+}
+
 static bool
 is_of_interest(Node *stmt)
 {
@@ -577,7 +594,7 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 		call_parked(pstmt, source, read_only_tree, context, params, env, dest, qc);
 		return;
 	}
-	if (!is_of_interest(stmt) || (!IsA(stmt, TransactionStmt) && !kda_extension_exists()))
+	if (!is_of_interest(stmt) || is_part_of_create(stmt, context) || (!IsA(stmt, TransactionStmt) && !kda_extension_exists()))
 	{
 		call_next(pstmt, source, read_only_tree, context, params, env, dest, qc);
 		return;

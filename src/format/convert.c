@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 typedef enum Kind
 {
@@ -51,14 +52,18 @@ struct KdaConverter
 	int32		typmod;
 	int16		typlen;
 	bool		byval;
-	bool		numbers;		/* C_INPUT: JSON numbers are welcome (a domain over a number, say) */
+	bool		numbers;		/* C_INPUT: JSON numbers are welcome */
+	bool		texts;			/* C_INPUT: so is everything, as its source text */
+	Oid			domain;			/* whose constraints a value must satisfy; InvalidOid: none */
+	void	   *domain_info;
+	MemoryContext context;
 	KdaTimeFormat time_format;
 	pg_tz	   *zone;
 	bool		zone_is_utc;
 	FmgrInfo	input;
 	Oid			ioparam;
 	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
-	ReturnSetInfo expected;		/* … of one column */
+	ReturnSetInfo expected;		/* ... of one column */
 };
 
 bool
@@ -70,6 +75,8 @@ kda_decode_error(KdaDecodeError *error, const char *name, const char *fmt,...)
 	va_start(args, fmt);
 	vsnprintf(error->message, sizeof(error->message), fmt, args);
 	va_end(args);
+	/* no half character where it was cut off */
+	error->message[pg_mbcliplen(error->message, strlen(error->message), sizeof(error->message) - 1)] = '\0';
 	return false;
 }
 
@@ -81,6 +88,14 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 	Oid			input;
 
 	c->column = MemoryContextStrdup(context, column);
+	c->context = context;
+	if (get_typtype(type) == TYPTYPE_DOMAIN)
+	{
+		/* a value of what it is made of, which is then checked */
+		if (DomainHasConstraints(type))
+			c->domain = type;
+		type = getBaseTypeAndTypmod(type, &typmod);
+	}
 	c->type = type;
 	c->typmod = typmod;
 	get_typlenbyval(type, &c->typlen, &c->byval);
@@ -129,14 +144,14 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 			break;
 		default:
 			{
-				Oid			base = getBaseType(type);
 				char		category;
 				bool		preferred;
 
-				get_type_category_preferred(base, &category, &preferred);
-				c->numbers = category == TYPCATEGORY_NUMERIC || base == TEXTOID || base == VARCHAROID;
-				c->kind = base == type && (get_element_type(type) != InvalidOid ||
-										   get_typtype(type) == TYPTYPE_COMPOSITE) ? C_COMPOSED : C_INPUT;
+				get_type_category_preferred(type, &category, &preferred);
+				c->numbers = category == TYPCATEGORY_NUMERIC;
+				c->texts = category == TYPCATEGORY_STRING;
+				c->kind = OidIsValid(get_element_type(type)) || get_typtype(type) == TYPTYPE_COMPOSITE ?
+					C_COMPOSED : C_INPUT;
 				if (c->kind == C_COMPOSED)
 				{
 					MemoryContext old = MemoryContextSwitchTo(context);
@@ -159,11 +174,20 @@ static KdaConverted
 failed(KdaConverter *c, const KdaValue *v, KdaDecodeError *error, const char *why)
 {
 	static const char *const kinds[] = {"", "null", "string", "number", "boolean", "boolean", "object", "array"};
-	int			shown = pg_mbcliplen(v->p, v->len, 40);
+	int			len = pg_encoding_mbcliplen(PG_UTF8, v->p, v->len, 40);
+	char		shown[41];
 
-	kda_decode_error(error, "conversion", "column \"%s\": JSON %s %.*s%s cannot be %s%s%s", c->column,
-					 kinds[v->kind], shown, v->p, shown < v->len ? "…" : "", format_type_be(c->type),
-					 why ? ": " : "", why ? why : "");
+	memcpy(shown, v->p, len);
+	shown[len] = '\0';
+	/* the record is in UTF-8, the message in the database's encoding */
+	if (GetDatabaseEncoding() != PG_UTF8)
+		for (int i = 0; i < len; i++)
+			if (IS_HIGHBIT_SET(shown[i]))
+				shown[i] = '?';
+	/* quality 0: not from JSON */
+	kda_decode_error(error, "conversion", "column \"%s\": %s%s %s%s cannot be %s%s%s", c->column,
+					 v->quality == 0 ? "value" : "JSON ", v->quality == 0 ? "" : kinds[v->kind],
+					 shown, len < v->len ? "..." : "", format_type_be(c->type), why ? ": " : "", why ? why : "");
 	return KDA_CONVERT_FAILED;
 }
 
@@ -253,6 +277,13 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 	struct varlena *out;
 	int			len = v->len;
 
+	if (v->kind >= KDA_VALUE_OBJECT)
+	{
+		const char *why = kda_json_bad_escape(v->p, v->len);
+
+		if (why)
+			return failed(c, v, error, why);
+	}
 	if (foreign_encoding())
 		return by_input(c, v, batch, temp, may_raise, result, error);
 	out = kda_batch_alloc(batch, (Size) len + VARHDRSZ);
@@ -418,7 +449,34 @@ to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, 
 	return KDA_CONVERTED;
 }
 
-/* Decimal text as a double; false if it is out of range or no number. */
+/* The text of a number with a zero byte after it, in buffer if it fits. */
+static char *
+number_text(const char *p, int len, char *buffer, int size)
+{
+	char	   *copy = len < size ? buffer : palloc(len + 1);
+
+	memcpy(copy, p, len);
+	copy[len] = '\0';
+	return copy;
+}
+
+/* A JSON number as a float; false if it is out of range.  A double made shorter would be rounded twice. */
+static bool
+single_of(const char *p, int len, float *out)
+{
+	char		buffer[128];
+	char	   *copy = number_text(p, len, buffer, sizeof(buffer));
+	bool		fine;
+
+	errno = 0;
+	*out = strtof(copy, NULL);
+	fine = !(errno == ERANGE && (*out == 0.0f || isinf(*out)));
+	if (copy != buffer)
+		pfree(copy);
+	return fine;
+}
+
+/* A JSON number as a double; false if it is out of range. */
 static bool
 double_of(const char *p, int len, double *out)
 {
@@ -431,8 +489,7 @@ double_of(const char *p, int len, double *out)
 	int			digits = 0;
 	int			scale = 0;
 	char		buffer[128];
-	char	   *copy = buffer;
-	char	   *stop;
+	char	   *copy;
 	bool		fine;
 
 	if (q < end && *q == '-')
@@ -463,13 +520,10 @@ double_of(const char *p, int len, double *out)
 		*out = negative ? -d : d;
 		return true;
 	}
-	if (len >= sizeof(buffer))
-		copy = palloc(len + 1);
-	memcpy(copy, p, len);
-	copy[len] = '\0';
+	copy = number_text(p, len, buffer, sizeof(buffer));
 	errno = 0;
-	*out = strtod(copy, &stop);
-	fine = *stop == '\0' && len > 0 && !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
+	*out = strtod(copy, NULL);
+	fine = !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
 	if (copy != buffer)
 		pfree(copy);
 	return fine;
@@ -480,21 +534,21 @@ to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 		 Datum *result, KdaDecodeError *error)
 {
 	double		d;
-	float		f;
 
 	if (v->kind == KDA_VALUE_STRING)
 		return by_input(c, v, batch, temp, may_raise, result, error);
-	if (!double_of(v->p, v->len, &d))
-		return failed(c, v, error, "out of range");
-	if (c->kind == C_FLOAT8)
+	if (c->kind == C_FLOAT4)
 	{
-		*result = Float8GetDatum(d);
+		float		f;
+
+		if (!single_of(v->p, v->len, &f))
+			return failed(c, v, error, "out of range");
+		*result = Float4GetDatum(f);
 		return KDA_CONVERTED;
 	}
-	f = (float) d;
-	if (isinf(f) || (f == 0.0f && d != 0.0))
+	if (!double_of(v->p, v->len, &d))
 		return failed(c, v, error, "out of range");
-	*result = Float4GetDatum(f);
+	*result = Float8GetDatum(d);
 	return KDA_CONVERTED;
 }
 
@@ -514,7 +568,7 @@ two_digits(const char *p)
  * is left to the input function.
  */
 static bool
-iso_time(const char *p, int len, int64 *wall, bool *has_zone, int *zone_seconds)
+iso_time(const char *p, int len, int64 *wall, int64 *date, bool *has_zone, int *zone_seconds)
 {
 	static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	const char *end = p + len;
@@ -603,8 +657,8 @@ iso_time(const char *p, int len, int64 *wall, bool *has_zone, int *zone_seconds)
 	}
 	if (p != end)
 		return false;
-	*wall = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
-		((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
+	*date = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
+	*wall = *date + ((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
 	return true;
 }
 
@@ -633,6 +687,14 @@ to_wall(KdaConverter *c, int64 time)
 	return time - (int64) tz * USECS_PER_SEC;
 }
 
+/* timestamp(n): rounded as core does it. */
+static void
+put_time(KdaConverter *c, int64 time, Datum *result)
+{
+	*result = c->typmod < 0 || c->typmod >= MAX_TIMESTAMP_PRECISION ? Int64GetDatum(time) :
+		DirectFunctionCall2(timestamp_scale, Int64GetDatum(time), Int32GetDatum(c->typmod));
+}
+
 static void
 put_date(int64 wall, Datum *result)
 {
@@ -643,11 +705,29 @@ put_date(int64 wall, Datum *result)
 	*result = DateADTGetDatum((DateADT) days);
 }
 
+/* A string as JSON would write the number: no hexadecimal digits, no "nan". */
+static bool
+looks_like_number(const char *p, int len)
+{
+	bool		digit = false;
+
+	for (int i = 0; i < len; i++)
+	{
+		if (p[i] >= '0' && p[i] <= '9')
+			digit = true;
+		else if (!(p[i] == '.' && digit) && !((p[i] == 'e' || p[i] == 'E') && digit) &&
+				 !((p[i] == '-' || p[i] == '+') && (i == 0 || (p[i - 1] | 0x20) == 'e')))
+			return false;
+	}
+	return digit;
+}
+
 static KdaConverted
 to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
 {
-	int64		wall;
+	int64		wall,
+				date;
 	bool		has_zone;
 	int			zone;
 
@@ -660,7 +740,7 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		int			len = v->len;
 		const char *p = v->kind == KDA_VALUE_STRING ? trim(v->p, &len) : v->p;
 
-		if (v->escaped)
+		if (v->kind == KDA_VALUE_STRING && (v->escaped || !looks_like_number(p, len)))
 			return failed(c, v, error, "it is no number");
 		if (integer_of(p, len, &whole) == NULL)
 		{
@@ -672,35 +752,36 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 			double		d;
 
 			if (!double_of(p, len, &d) || fabs(d) > 1e18 / unit)
-				return failed(c, v, error, "it is no number, or out of range");
+				return failed(c, v, error, "out of range");
 			time = (int64) rint(d * unit);
 		}
 		if (pg_sub_s64_overflow(time, (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY, &time) ||
 			!IS_VALID_TIMESTAMP(time))
 			return failed(c, v, error, "out of range");
 		if (c->type == TIMESTAMPTZOID)
-			*result = TimestampTzGetDatum(time);
+			put_time(c, time, result);
 		else if (c->type == TIMESTAMPOID)
-			*result = TimestampGetDatum(to_wall(c, time));
+			put_time(c, to_wall(c, time), result);
 		else
 			put_date(to_wall(c, time), result);
 		return KDA_CONVERTED;
 	}
 	if (v->kind == KDA_VALUE_NUMBER)
 		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
-	if (v->escaped || !iso_time(v->p, v->len, &wall, &has_zone, &zone))
+	if (v->escaped || !iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
 		return by_input(c, v, batch, temp, may_raise, result, error);
 	switch (c->type)
 	{
 		case TIMESTAMPTZOID:
-			*result = TimestampTzGetDatum(has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall));
+			put_time(c, has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall), result);
 			break;
 		case TIMESTAMPOID:
 			/* a zone that is given counts: the wall clock of the stream's zone */
-			*result = TimestampGetDatum(has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall);
+			put_time(c, has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall, result);
 			break;
 		default:
-			put_date(wall, result);
+			/* as core reads a date: what follows the day does not count */
+			put_date(date, result);
 			break;
 	}
 	return KDA_CONVERTED;
@@ -782,7 +863,10 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	old = MemoryContextSwitchTo(temp);
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"v\":");
-	appendBinaryStringInfo(&json, v->p, v->len);
+	if (foreign_encoding())
+		appendStringInfoString(&json, pg_any_to_server(pnstrdup(v->p, v->len), v->len, PG_UTF8));
+	else
+		appendBinaryStringInfo(&json, v->p, v->len);
 	appendStringInfoChar(&json, '}');
 	InitFunctionCallInfoData(*fcinfo, &c->to_record, 1, InvalidOid, NULL, (Node *) &c->expected);
 	fcinfo->args[0].value = PointerGetDatum(cstring_to_text_with_len(json.data, json.len));
@@ -804,9 +888,9 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	return isnull ? failed(c, v, error, NULL) : KDA_CONVERTED;
 }
 
-KdaConverted
-kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
-			Datum *result, KdaDecodeError *error)
+static KdaConverted
+to_base(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		Datum *result, KdaDecodeError *error)
 {
 	bool		scalar = v->kind == KDA_VALUE_STRING || v->kind == KDA_VALUE_NUMBER;
 
@@ -829,19 +913,52 @@ kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 		case C_JSON:
 			{
 				KdaValue	source;
+				const char *why;
 
 				if (v->quality == 0)	/* not from JSON: its text is the document */
 					source = *v;
 				else
 					with_quotes(v, &source);
+				/* jsonb finds them itself, json keeps the text as it is */
+				if (c->type == JSONOID && (why = kda_json_bad_escape(source.p, source.len)) != NULL)
+					return failed(c, v, error, why);
 				return by_input(c, &source, batch, temp, may_raise, result, error);
 			}
 		case C_COMPOSED:
 			return to_composed(c, v, batch, temp, may_raise, result, error);
 		case C_INPUT:
-			if (v->kind == KDA_VALUE_STRING || (v->kind == KDA_VALUE_NUMBER && c->numbers))
+			if (c->texts && v->kind >= KDA_VALUE_OBJECT && kda_json_bad_escape(v->p, v->len))
+				return failed(c, v, error, kda_json_bad_escape(v->p, v->len));
+			if (v->kind == KDA_VALUE_STRING || c->texts || (v->kind == KDA_VALUE_NUMBER && c->numbers))
 				return by_input(c, v, batch, temp, may_raise, result, error);
 			return failed(c, v, error, NULL);
 	}
 	return KDA_CONVERT_FAILED;	/* not reached */
+}
+
+KdaConverted
+kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+			Datum *result, KdaDecodeError *error)
+{
+	KdaConverted converted;
+
+	if (likely(!OidIsValid(c->domain)))
+		return to_base(c, v, batch, temp, may_raise, result, error);
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	converted = to_base(c, v, batch, temp, may_raise, result, error);
+	if (converted == KDA_CONVERTED)
+		domain_check(*result, false, c->domain, &c->domain_info, c->context);
+	return converted;
+}
+
+KdaConverted
+kda_convert_null(KdaConverter *c, bool may_raise)
+{
+	if (!OidIsValid(c->domain))
+		return KDA_CONVERTED;
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	domain_check((Datum) 0, true, c->domain, &c->domain_info, c->context);
+	return KDA_CONVERTED;
 }

@@ -10,6 +10,7 @@
  */
 #include "kda_stream.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
@@ -20,6 +21,38 @@
 
 #define MAX_DATA_BYTES	(64 * 1024)
 #define TRIM_EVERY_MS	60000
+
+/*
+ * The bytes as text of this database, if they are text: records of outside are
+ * in UTF-8, rows of a database stream in the database's encoding.
+ */
+static text *
+as_text(const char *data, Size len)
+{
+	int			encoding = GetDatabaseEncoding();
+	Oid			conversion;
+	char	   *converted;
+	Size		room;
+
+	/* where it was cut off, no half character */
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		len = len == MAX_DATA_BYTES ? pg_encoding_mbcliplen(encoding, data, len, len) : len;
+	else if (pg_encoding_verifymbstr(PG_UTF8, data, len) == (int) len)
+	{
+		conversion = FindDefaultConversionProc(PG_UTF8, encoding);
+		if (!OidIsValid(conversion))
+			return NULL;
+		room = len * MAX_CONVERSION_GROWTH + 1;
+		converted = palloc(room);
+		if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, encoding, (unsigned char *) unconstify(char *, data), len,
+										  (unsigned char *) converted, room, true) != (int) len)
+			return NULL;
+		return cstring_to_text(converted);
+	}
+	if (!pg_verify_mbstr(encoding, data, len, true))
+		return NULL;
+	return cstring_to_text_with_len(data, len);
+}
 
 void
 kda_error_add(const char *error_name, const char *message, Oid stream, const char *shard,
@@ -66,11 +99,8 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 		SET_VARSIZE(bytes, VARHDRSZ + len);
 		memcpy(VARDATA(bytes), data, len);
 		values[6] = PointerGetDatum(bytes);
-		/* the same as text, where it is text */
-		if (pg_verify_mbstr(GetDatabaseEncoding(), data, len, true))
-			values[7] = PointerGetDatum(cstring_to_text_with_len(data, len));
-		else
-			nulls[7] = 'n';
+		values[7] = PointerGetDatum(as_text(data, len));
+		nulls[7] = DatumGetPointer(values[7]) ? ' ' : 'n';
 	}
 	else
 		nulls[6] = nulls[7] = 'n';

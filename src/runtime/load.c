@@ -224,6 +224,7 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	return feed;
 }
 
+/* Never waits: a source that hangs in a call cleans up behind us. */
 void
 kda_source_close(KdaStream *stream)
 {
@@ -235,7 +236,7 @@ kda_source_close(KdaStream *stream)
 	if (stream->raw && stream->raw->n > 0)
 		source->ops->release(source, stream->raw);
 	stream->source = NULL;
-	source->ops->close(source, 1000);
+	source->ops->close(source, 0);
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		stream->shards[s].source_index = -1;
@@ -578,10 +579,26 @@ kda_load(KdaWorker *worker)
 
 /*---- sources */
 
-static List *
-copy_options(List *options)
+/*
+ * The options of a stream's server and of the user mapping that it is read
+ * with, as they are now; in memory of the context.  No transaction.
+ */
+static void
+look_up_options(KdaStream *stream, MemoryContext context, List **server_options, List **user_options)
 {
-	return copyObject(options);
+	MemoryContext old = CurrentMemoryContext;
+	ForeignServer *server;
+	UserMapping *mapping;
+
+	StartTransactionCommand();
+	server = GetForeignServer(stream->options->serverid);
+	mapping = kda_user_mapping(stream->owner, stream->options->serverid);
+	MemoryContextSwitchTo(context);
+	*server_options = copyObject(server->options);
+	*user_options = mapping ? copyObject(mapping->options) : NIL;
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 }
 
 static bool
@@ -602,68 +619,95 @@ wants_source(KdaFeed *feed)
 	return false;
 }
 
+static void
+open_source(KdaWorker *worker, KdaFeed *feed, Size fetch_memory)
+{
+	static uint64 serial = 0;
+	KdaStream  *stream = feed->stream;
+	KdaSourceConfig config = {0};
+
+	if (feed->options_context)
+		MemoryContextReset(feed->options_context);
+	else
+		feed->options_context = AllocSetContextCreate(stream->context, "kda source options",
+													  ALLOCSET_SMALL_SIZES);
+	look_up_options(stream, feed->options_context, &feed->server_options, &feed->user_options);
+	config.server_options = feed->server_options;
+	config.user_options = feed->user_options;
+	config.stream_name = stream->name;
+	config.topic = stream->options->topic;
+	config.fetch_memory = fetch_memory;
+	config.max_record_bytes = kda_max_record_bytes;
+	config.wake_fd = worker->wake_write;
+	config.ring_wanted = stream->options->retention_us > 0;
+	stream->source = kda_source_ops(stream->options->server_type)->open(&config);
+	stream->source->serial = ++serial;
+	feed->fetch_memory = fetch_memory;
+}
+
+/* Have server or user mapping changed since it was opened? */
+static bool
+options_changed(KdaFeed *feed)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
+												  ALLOCSET_SMALL_SIZES);
+	List	   *server_options,
+			   *user_options;
+	bool		changed;
+
+	look_up_options(feed->stream, scratch, &server_options, &user_options);
+	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options);
+	MemoryContextDelete(scratch);
+	return changed;
+}
+
 void
 kda_sources_update(KdaWorker *worker)
 {
 	ListCell   *lc;
-	volatile int wanted = 0;
+	Size		share;
+	int			wanted = 0;
+	bool		check_options = worker->check_options;
+	MemoryContext old = CurrentMemoryContext;
 
+	worker->check_options = false;
 	foreach(lc, worker->feeds)
 		if (wants_source(lfirst(lc)))
 			wanted++;
+	share = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
 
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 		KdaStream  *stream = feed->stream;
 
-		if (stream->source && !wants_source(feed))
-			kda_source_close(stream);
-		if (stream->source == NULL && wants_source(feed) &&
-			(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at))
+		if (stream->source == NULL && !(wants_source(feed) &&
+										(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at || check_options)))
+			continue;
+		PG_TRY();
 		{
-			KdaSourceConfig config = {0};
-			const KdaSourceOps *ops = kda_source_ops(stream->options->server_type);
-			ForeignServer *server;
-			UserMapping *mapping;
-			MemoryContext old = CurrentMemoryContext;
-			MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
-														  ALLOCSET_SMALL_SIZES);
-
-			PG_TRY();
-			{
-				StartTransactionCommand();
-				server = GetForeignServer(stream->options->serverid);
-				mapping = kda_user_mapping(stream->owner, stream->options->serverid);
-				MemoryContextSwitchTo(scratch);
-				config.server_options = copy_options(server->options);
-				config.user_options = mapping ? copy_options(mapping->options) : NIL;
-				MemoryContextSwitchTo(old);
-				CommitTransactionCommand();
-				MemoryContextSwitchTo(old);
-				config.stream_name = stream->name;
-				config.topic = stream->options->topic;
-				config.fetch_memory = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
-				config.wake_fd = worker->wake_write;
-				config.ring_wanted = stream->options->retention_us > 0;
-				stream->source = ops->open(&config);
-			}
-			PG_CATCH();
-			{
-				ErrorData  *edata;
-
-				MemoryContextSwitchTo(scratch);
-				edata = CopyErrorData();
-				FlushErrorState();
-				AbortOutOfAnyTransaction();
-				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
-				feed->touched = true;
-				feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
-			}
-			PG_END_TRY();
-			MemoryContextSwitchTo(old);
-			MemoryContextDelete(scratch);
+			/* also when it holds more than its share, now that there are more of them */
+			if (stream->source && (!wants_source(feed) || stream->source->reopen ||
+								   feed->fetch_memory / 2 > share ||
+								   (check_options && options_changed(feed))))
+				kda_source_close(stream);
+			if (stream->source == NULL && wants_source(feed))
+				open_source(worker, feed, share);
 		}
+		PG_CATCH();
+		{
+			ErrorData  *edata;
+
+			MemoryContextSwitchTo(old);
+			edata = CopyErrorData();
+			FlushErrorState();
+			AbortOutOfAnyTransaction();
+			MemoryContextSwitchTo(old);
+			kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
+			feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
+			FreeErrorData(edata);
+		}
+		PG_END_TRY();
 	}
 }
 
@@ -698,15 +742,27 @@ kda_sources_assign(KdaFeed *feed)
 			shard->last_arrival = KDA_NO_TIME;
 			shard->max_arrival = KDA_NO_TIME;
 			shard->watermark = KDA_NO_TIME;
-			/* A partition that appears while we run is read from its beginning: nothing in it has been seen. */
+			/*
+			 * A partition that appears while we run is read from its beginning:
+			 * nothing in it has been seen.  The first ones are stored even
+			 * before their place is known, so that it can be told.
+			 */
 			if (later)
 				shard->position = -2;
+			else
+				shard->dirty = true;
 			shard->source_index = -1;
 		}
 		if (from->assigned && shard->source_index == i)
 		{
 			/* A position that the source has found (latest, timestamp) is ours from now on. */
 			if (shard->position < 0 && from->next_position >= 0)
+			{
+				shard->position = shard->begun_at = from->next_position;
+				shard->dirty = true;
+			}
+			/* What is at the end and no record (a transaction's marker) lies behind us, too. */
+			else if (from->at_end && stream->raw->n == 0 && from->next_position > shard->position)
 			{
 				shard->position = from->next_position;
 				shard->dirty = true;

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -87,12 +88,21 @@ kda_worker_should_stop(void)
 }
 
 void
+kda_copy_text(char *to, const char *from, Size size)
+{
+	int			len = pg_mbcliplen(from, strlen(from), size - 1);
+
+	memmove(to, from, len);
+	to[len] = '\0';
+}
+
+void
 kda_worker_report_error(const char *message)
 {
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, message, sizeof(slot->last_error));
+	kda_copy_text(slot->last_error, message, sizeof(slot->last_error));
 	LWLockRelease(kda_shared->lock);
 }
 

@@ -140,6 +140,8 @@ extern void kda_wait_mark_done(uint64 id);
 /*---- process.c: what a worker's process is made of */
 extern void kda_worker_attach(int slot);
 extern bool kda_worker_should_stop(void);
+/* strlcpy() that does not cut a character in two. */
+extern void kda_copy_text(char *to, const char *from, Size size);
 extern void kda_worker_report_error(const char *message);
 extern uint32 kda_wait_event_main(void);
 /* Is the database one that this server was told to run? */

@@ -164,7 +164,7 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 		KdaSourceShard *from = stream->source && shard->source_index >= 0 ?
 			stream->source->shards[shard->source_index] : NULL;
 
-		if (!shard->dirty || (shard->position < 0 && from))
+		if (!shard->dirty)
 			continue;
 		memset(nulls, ' ', sizeof(nulls));
 		values[0] = Int32GetDatum(stream->id);
@@ -293,12 +293,18 @@ kda_feed_go_back(KdaFeed *feed)
 
 	for (int i = 0; i < feed->saved_nshards; i++)
 	{
-		int			source_index = stream->shards[i].source_index;
-		TimestampTz quiet = stream->shards[i].quiet_since;
+		KdaShard   *shard = &stream->shards[i];
+		KdaShard	had = *shard;
 
-		stream->shards[i] = feed->saved_shards[i];
-		stream->shards[i].source_index = source_index;
-		stream->shards[i].quiet_since = quiet;
+		*shard = feed->saved_shards[i];
+		shard->source_index = had.source_index;
+		shard->quiet_since = had.quiet_since;
+		/* where it begins was found since: that is not asked again */
+		if (shard->position < 0 && had.position >= 0)
+		{
+			shard->position = shard->begun_at = had.begun_at;
+			shard->dirty = true;
+		}
 	}
 	/* Shards that the last commit did not know yet start over. */
 	for (int i = feed->saved_nshards; i < stream->nshards; i++)
@@ -309,7 +315,10 @@ kda_feed_go_back(KdaFeed *feed)
 		shard->last_position = -1;
 		shard->idle = false;
 		if (shard->position >= 0)
+		{
+			shard->position = shard->begun_at;
 			shard->dirty = true;
+		}
 	}
 	stream->watermark = feed->saved_watermark;
 	stream->advanced = feed->saved_advanced;

@@ -44,6 +44,7 @@
 KdaFeed    *kda_current_feed = NULL;
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
+#define ROTATE_SOON		(USECS_PER_SEC / 10)
 
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext
@@ -533,11 +534,25 @@ has_queries(KdaFeed *feed)
 static void
 rotate(KdaFeed *feed, TimestampTz now)
 {
+	bool		again = kda_stream_rotate(feed->stream, now, feed->stream->queries == NIL ? NULL : &feed->next_position);
+
+	feed->rotate_at = now + (again ? ROTATE_SOON : ROTATE_EVERY);
+	if (again)
+		feed->tick_at = Min(feed->tick_at, feed->rotate_at);
+}
+
+/* A database stream without queries: rows that nobody waits for go by age and size. */
+static void
+keep_unread(KdaFeed *feed, TimestampTz now)
+{
 	KdaStream  *stream = feed->stream;
 
-	kda_stream_rotate(stream, now,
-					  OidIsValid(stream->inbox2) &&
-					  kda_inbox_consumed(stream, stream->inbox2, &feed->next_position));
+	if (stream->options->server_type != NULL)
+		return;
+	if (now >= feed->rotate_at)
+		rotate(feed, now);
+	if (kda_segment_bytes(stream->inbox) > 0 || kda_segment_bytes(stream->inbox2) > 0)
+		feed->tick_at = feed->rotate_at;
 }
 
 static void
@@ -554,6 +569,8 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	if (stream->paused)
 		return;
+	if (stream->queries == NIL)
+		keep_unread(feed, now);
 	if (!has_queries(feed))
 		return;
 	kda_current_feed = feed;
@@ -592,10 +609,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;
 	if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
-	{
 		rotate(feed, now);
-		feed->rotate_at = now + ROTATE_EVERY;
-	}
 	kda_current_feed = NULL;
 }
 

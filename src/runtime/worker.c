@@ -34,6 +34,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #define BACKOFF_FIRST_MS	100
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
@@ -61,6 +62,14 @@ on_relcache(Datum arg, Oid relid)
 	foreach(lc, worker->queries)
 		if (((KdaQuery *) lfirst(lc))->relid == relid)
 			worker->reload = true;
+}
+
+/* A server or a user mapping: what is read with it is opened anew. */
+static void
+on_options(Datum arg, int cacheid, uint32 hash)
+{
+	if (kda_worker)
+		kda_worker->check_options = true;
 }
 
 static void
@@ -217,7 +226,7 @@ try_transaction(KdaWorker *worker)
 				Min(retry_backoff_ms * 2, kda_retry_max_interval_ms);
 			if (feed)
 			{
-				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+				kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
 				feed->stored_error[0] = '\0';
 			}
 		}
@@ -248,7 +257,12 @@ poll_sources(KdaWorker *worker, bool *any)
 		TimestampTz now;
 
 		if (source == NULL)
+		{
+			/* it could not be opened: that is to be seen */
+			if (strcmp(feed->last_error, feed->stored_error) != 0)
+				*any = true;
 			continue;
+		}
 		source->ops->service(source);
 		kda_sources_assign(feed);
 
@@ -262,7 +276,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			full = true;
 
 		now = kda_clock_now();
-		strlcpy(feed->last_error, source->error, sizeof(feed->last_error));
+		kda_copy_text(feed->last_error, source->error, sizeof(feed->last_error));
 		for (int s = 0; s < stream->nshards; s++)
 		{
 			KdaShard   *shard = &stream->shards[s];
@@ -274,7 +288,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			if (from->lost)
 			{
 				stop_culprit(NULL, feed,
-							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '…') and ALTER STREAM %s RESUME go on from there",
+							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '...') and ALTER STREAM %s RESUME go on from there",
 									  from->error, stream->name, stream->name));
 				break;
 			}
@@ -334,6 +348,8 @@ look_into_inboxes(KdaWorker *worker)
 
 		if (feed->stream->queries != NIL && !feed->stream->paused && !feed->stream->failure)
 			feed->more = true;
+		else if (feed->stream->queries == NIL && OidIsValid(feed->stream->inbox) && feed->tick_at == KDA_END_TIME)
+			feed->tick_at = feed->rotate_at;	/* rows that nobody reads are looked after, too */
 	}
 }
 
@@ -406,7 +422,8 @@ loop(KdaWorker *worker)
 			more = try_transaction(worker);
 			last_commit = kda_clock_now();
 			kda_waits_after_commit(worker);
-			if (retry_backoff_ms == 0 && more)
+			/* a full batch may have left records behind, for which nobody wakes us */
+			if (retry_backoff_ms == 0 && (more || full))
 				continue;
 			now = last_commit;
 			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : kda_commit_interval_ms) * 1000;
@@ -462,6 +479,8 @@ kda_worker_main(Datum arg)
 	kda_worker = worker;
 	make_pipe(worker);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_options, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_options, (Datum) 0);
 	before_shmem_exit(close_sources, (Datum) 0);
 
 	loop(worker);

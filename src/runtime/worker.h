@@ -43,9 +43,12 @@ typedef struct KdaFeed
 	KdaTime		saved_derived;
 	char		last_error[512];
 	char		stored_error[512];	/* what kda_storage says */
-	TimestampTz retry_at;
-	/* kda.wait */
-	int64	   *wait_ends;
+	TimestampTz retry_at;		/* its source could not be opened: not before this */
+	/* what the source was opened with */
+	MemoryContext options_context;
+	List	   *server_options;
+	List	   *user_options;
+	Size		fetch_memory;
 } KdaFeed;
 
 typedef struct KdaWorker
@@ -59,6 +62,7 @@ typedef struct KdaWorker
 	int			wake_write;
 	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
+	bool		check_options;	/* a server or user mapping has changed */
 } KdaWorker;
 
 extern KdaWorker *kda_worker;

@@ -14,6 +14,7 @@
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/ddl.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
@@ -272,7 +273,7 @@ ignore_refusal(void *arg, int index, const KdaDecodeError *error)
 }
 
 static bool
-next_segment(StreamScan *s, EState *estate)
+next_segment(StreamScan *s, TupleDesc desc, EState *estate)
 {
 	MemoryContext old;
 
@@ -295,11 +296,7 @@ next_segment(StreamScan *s, EState *estate)
 		s->slot = table_slot_create(s->segment, NULL);
 		s->scan = table_beginscan(s->segment, estate->es_snapshot, 0, NULL);
 		if (!s->ring)
-		{
-			s->map = palloc0(sizeof(AttrNumber) * Max(s->natts, 1));
-			for (int i = 0; i < s->natts; i++)
-				s->map[i] = get_attnum(segment, psprintf("c%d", i + 1));
-		}
+			s->map = kda_inbox_map(desc, s->segment);
 		MemoryContextSwitchTo(old);
 		return true;
 	}
@@ -330,11 +327,11 @@ next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, node->ss.ps.state))
+		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 			return NULL;
 		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
 		{
-			if (!next_segment(s, node->ss.ps.state))
+			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 				return NULL;
 			continue;
 		}
@@ -382,11 +379,11 @@ next_block(ForeignScanState *node, StreamScan *s)
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, node->ss.ps.state))
+		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 			return false;
 		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
 		{
-			if (!next_segment(s, node->ss.ps.state))
+			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 				return false;
 			continue;
 		}
@@ -459,7 +456,7 @@ rescan(ForeignScanState *node)
 		return;
 	}
 	s->nth = 2;
-	next_segment(s, node->ss.ps.state);
+	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
 	s->nth = 0;
 	s->nrows = 0;
 	s->block_next = 0;
@@ -475,7 +472,7 @@ end_scan(ForeignScanState *node)
 	if (s == NULL || kda_in_worker)
 		return;
 	s->nth = 2;
-	next_segment(s, node->ss.ps.state);
+	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
 	forget_scan(s);
 }
 
@@ -562,12 +559,28 @@ begin_insert(ModifyTableState *mtstate, ResultRelInfo *rinfo)
 	rinfo->ri_FdwState = kda_inbox_begin(RelationGetRelid(rinfo->ri_RelationDesc));
 }
 
+/* RETURNING shows for a time that was left out what everybody else will see. */
+static void
+show_arrival(ResultRelInfo *rinfo, TupleTableSlot *slot)
+{
+	KdaStreamOptions *options = kda_stream_options_get(RelationGetRelid(rinfo->ri_RelationDesc));
+	AttrNumber	rowtime = options->rowtime_attno;
+
+	if (rowtime <= 0 || !slot->tts_isnull[rowtime - 1])
+		return;
+	slot->tts_values[rowtime - 1] = kda_rowtime_value(options, TupleDescAttr(slot->tts_tupleDescriptor, rowtime - 1)->atttypid,
+													  GetCurrentTransactionStartTimestamp());
+	slot->tts_isnull[rowtime - 1] = false;
+}
+
 static TupleTableSlot *
 exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
 	if (rinfo->ri_RelationDesc->rd_att->constr)
 		ExecConstraints(rinfo, slot, estate);
 	kda_inbox_put(rinfo->ri_FdwState, slot, KDA_NO_TIME, KDA_NO_TIME, false);
+	if (rinfo->ri_projectReturning)
+		show_arrival(rinfo, slot);
 	return slot;
 }
 

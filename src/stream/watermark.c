@@ -166,6 +166,13 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 		}
 		next = Min(next, now + USECS_PER_SEC);
 	}
+	else if (stream->watermark == KDA_NO_TIME)
+	{
+		/* kda_watermark_update() gives it its first one now that nothing holds it: then it goes on */
+		for (int s = 0; s < stream->nshards; s++)
+			if (shard_mark(stream, &stream->shards[s]) != KDA_NO_TIME)
+				next = Min(next, now + USECS_PER_SEC);
+	}
 	stream->idle_since = now;
 	return next;
 }
