@@ -12,6 +12,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
@@ -20,11 +21,14 @@
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "mb/pg_wchar.h"
 #include "catalog/split.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "commands/trigger.h"
 #include "dialect/scan.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -335,6 +339,40 @@ definition_text(KdaStmt *stmt, const char *source)
 	return text;
 }
 
+/*
+ * A pump's rows arrive in a security-restricted context, in which core does
+ * not let a trigger wait for the end of the transaction.
+ */
+static void
+refuse_deferred_triggers(Oid target, bool updates)
+{
+	List	   *members = find_all_inheritors(target, AccessShareLock, NULL);
+	ListCell   *lc;
+
+	foreach(lc, members)
+	{
+		Relation	rel = relation_open(lfirst_oid(lc), NoLock);
+
+		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		{
+			Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+			if (!trigger->tginitdeferred || trigger->tgenabled == TRIGGER_DISABLED ||
+				trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ||
+				!(TRIGGER_FOR_INSERT(trigger->tgtype) || (updates && TRIGGER_FOR_UPDATE(trigger->tgtype))))
+				continue;
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a pump cannot write into table \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("Its trigger \"%s\"%s is deferred to the end of the transaction.", trigger->tgname,
+							   OidIsValid(trigger->tgconstraint) ?
+							   psprintf(" of constraint \"%s\"", get_constraint_name(trigger->tgconstraint)) : ""),
+					 errhint("Make the constraint INITIALLY IMMEDIATE: ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+		}
+		relation_close(rel, NoLock);
+	}
+}
+
 /* Target of a pump: a stream of this database or a table; the INSERT for the latter. */
 static char *
 check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
@@ -393,6 +431,8 @@ check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
 	if (pg_class_aclcheck(*target, GetUserId(), ACL_INSERT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(*target, GetUserId(), ACL_INSERT, ACLMASK_ANY) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(*target)), stmt->target->relname);
+	if (get_rel_relkind(*target) == RELKIND_RELATION || get_rel_relkind(*target) == RELKIND_PARTITIONED_TABLE)
+		refuse_deferred_triggers(*target, stmt->on_conflict != NULL);
 	return sql.data;
 }
 

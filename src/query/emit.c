@@ -33,9 +33,11 @@
 #include "query/run.h"
 #include "rewrite/rewriteHandler.h"
 #include "runtime/error_stream.h"
+#include "runtime/fault.h"
 #include "runtime/runtime.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/lsyscache.h"
@@ -79,10 +81,21 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 	return KDA_NO_TIME;			/* not reached */
 }
 
+KdaQuery   *kda_emitting_query = NULL;
+
+/* Sinks take the rows [from, to) of an emission; this one is where they begin. */
+static void
+start_at(Emission *em, int from)
+{
+	tuplestore_rescan(em->rows);
+	if (from > 0 && !tuplestore_skiptuples(em->rows, from, true))
+		elog(ERROR, "row %d of an emission is missing", from);
+}
+
 /*---- sink: the closed table of a view */
 
 static void
-emit_to_closed(Emission *em)
+emit_to_closed(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	rel = table_open(query->closed_rel, RowExclusiveLock);
@@ -96,7 +109,8 @@ emit_to_closed(Emission *em)
 
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
@@ -114,7 +128,7 @@ emit_to_closed(Emission *em)
 		table_tuple_insert(rel, out, cid, 0, bistate);
 		if (info->ri_NumIndices > 0)
 			list_free(kda_insert_index_tuples(info, out, estate));
-		query->d_out++;
+		KDA_FAULT("emit_closed");
 	}
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
@@ -176,7 +190,7 @@ target_expressions(Emission *em, Relation target, AttrNumber rowtime_attno, bool
 }
 
 static void
-emit_to_stream(Emission *em)
+emit_to_stream(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	target = table_open(query->target_rel, RowExclusiveLock);
@@ -196,10 +210,14 @@ emit_to_stream(Emission *em)
 	MemoryContext old;
 
 	kda_become_owner(query, &save);
+	if (pg_class_aclcheck(query->target_rel, query->owner, ACL_INSERT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(query->target_rel, query->owner, ACL_INSERT, ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(query->target_rel));
 	old = MemoryContextSwitchTo(estate->es_query_cxt);
 	project = ExecBuildProjectionInfo(exprs, econtext, out, NULL, em->desc);
 	MemoryContextSwitchTo(old);
-	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
@@ -214,7 +232,7 @@ emit_to_stream(Emission *em)
 			row->tts_isnull[rowtime - 1] = false;
 		}
 		kda_inbox_put(writer, row, time, wm, true);
-		query->d_out++;
+		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);
 	kda_inbox_end(writer);
@@ -287,13 +305,24 @@ insert_range(Emission *em, int from, int to)
 			elog(ERROR, "could not prepare: %s", em->query->insert_text);
 		em->query->insert_plan = plan;
 	}
+	KDA_FAULT("emit_table");
 	rc = SPI_execute_plan(em->query->insert_plan, NULL, NULL, false, 0);
 	if (rc < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(rc), em->query->insert_text);
 	kda_become_self(&save);
 	SPI_finish();
 	emitting = NULL;
-	em->query->d_out += to - from;
+}
+
+static void
+emit_range(Emission *em, int from, int to)
+{
+	if (!em->query->is_pump)
+		emit_to_closed(em, from, to);
+	else if (em->query->target_is_stream)
+		emit_to_stream(em, from, to);
+	else
+		insert_range(em, from, to);
 }
 
 /* A row as JSON, but for its first columns. */
@@ -312,9 +341,9 @@ slot_json(TupleTableSlot *slot, int skip)
 	return TextDatumGetCString(DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc)));
 }
 
-/* A row that the table refuses goes to the error stream; the others are inserted. */
+/* A row that the target refuses goes to the error stream; the others get there. */
 static void
-insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
+emit_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
 {
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
@@ -324,7 +353,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		insert_range(em, from, to);
+		kda_query_timer_start();
+		emit_range(em, from, to);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -332,6 +363,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(em->query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		emitting = NULL;
 		kda_in_query = false;
@@ -341,9 +373,14 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (edata == NULL)
+	{
+		em->query->d_out += to - from;
 		return;
+	}
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (em->query->failure)
+		return;
 	/* a missing right, table or column is nobody's record's fault */
 	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 	{
@@ -372,9 +409,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		return;
 	}
 	FreeErrorData(edata);
-	insert_or_halve(em, from, from + (to - from) / 2, context, owner);
+	emit_or_halve(em, from, from + (to - from) / 2, context, owner);
 	if (em->query->failure == NULL)
-		insert_or_halve(em, from + (to - from) / 2, to, context, owner);
+		emit_or_halve(em, from + (to - from) / 2, to, context, owner);
 }
 
 /*---- all sinks */
@@ -387,12 +424,16 @@ emit(Emission *em)
 
 	if (n == 0)
 		return;
-	if (!query->is_pump)
-		emit_to_closed(em);
-	else if (query->target_is_stream)
-		emit_to_stream(em);
+	/* inserts run code of users in any case; the other sinks rarely refuse a row */
+	if ((query->is_pump && !query->target_is_stream) || query->careful > 0)
+		emit_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
 	else
-		insert_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
+	{
+		kda_emitting_query = query;
+		emit_range(em, 0, (int) n);
+		kda_emitting_query = NULL;
+		query->d_out += n;
+	}
 }
 
 void
@@ -493,7 +534,9 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		kda_query_timer_start();
 		run_final(query, bounds, rows);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -501,6 +544,7 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		kda_in_query = false;
 		SetUserIdAndSecContext(save.userid, save.sec_context);
@@ -514,6 +558,8 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 	tuplestore_end(rows);
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (query->failure)
+		return NULL;
 	if (bounds->tids == NULL)
 		find_tuples(query, bounds);
 	if (bounds->ntids == 0 ||
@@ -565,6 +611,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	/* windows that end at or before the frontier: window_start < frontier - size + 1 µs */
 	bounds.before = frontier == KDA_END_TIME ? KDA_END_TIME : frontier - query->window_size_us + 1;
 	CommandCounterIncrement();
+	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
 	em.rows = final_rows(query, &bounds);
 	PopActiveSnapshot();
@@ -576,6 +623,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	}
 	if (query->failure == NULL)
 		kda_groups_close(query->groups, frontier);
+	KDA_FAULT("closed");
 	kda_current_query = NULL;
 }
 

@@ -29,6 +29,8 @@
 
 KdaWorker  *kda_worker = NULL;
 
+#define CLOSE_MS	1000			/* for a source whose broker may not answer */
+
 static int
 column(const char *name)
 {
@@ -98,6 +100,17 @@ qualified_name(MemoryContext context, Oid relid)
 		return MemoryContextStrdup(context, "?");
 	return MemoryContextStrdup(context,
 							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), rel));
+}
+
+bool
+kda_feed_has_queries(const KdaFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feed->stream->queries)
+		if (kda_query_runs(lfirst(lc)))
+			return true;
+	return false;
 }
 
 KdaFeed *
@@ -225,7 +238,7 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 }
 
 void
-kda_source_close(KdaStream *stream)
+kda_source_close(KdaStream *stream, int deadline_ms)
 {
 	KdaSource  *source = stream->source;
 
@@ -235,7 +248,7 @@ kda_source_close(KdaStream *stream)
 	if (stream->raw && stream->raw->n > 0)
 		source->ops->release(source, stream->raw);
 	stream->source = NULL;
-	source->ops->close(source, 1000);
+	source->ops->close(source, deadline_ms);
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		stream->shards[s].source_index = -1;
@@ -246,7 +259,7 @@ kda_source_close(KdaStream *stream)
 static void
 drop_feed(KdaFeed *feed)
 {
-	kda_source_close(feed->stream);
+	kda_source_close(feed->stream, CLOSE_MS);
 	MemoryContextDelete(feed->stream->context);
 }
 
@@ -326,10 +339,11 @@ load_streams(KdaWorker *worker)
 		feed->stream->ring2 = segments[3];
 		feed->stream->segment_since = since;
 		if (paused != feed->stream->paused)
-			kda_source_close(feed->stream);
+			kda_source_close(feed->stream, CLOSE_MS);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
 		feed->reset_wanted = reset;
+		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
 			/* the first query may have been created since */
@@ -376,6 +390,8 @@ drop_query(KdaQuery *query)
 		kda_plan_free(query->batch_plan);
 	if (query->final_plan)
 		kda_plan_free(query->final_plan);
+	if (query->insert_plan)
+		SPI_freeplan(query->insert_plan);
 	MemoryContextDelete(query->context);
 }
 
@@ -552,10 +568,13 @@ kda_load(KdaWorker *worker)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	worker->reload = false;
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
+		/* before anything in memory changes; messages that came with the locks are obeyed now */
+		kda_locks_take_catalog();
+		worker->reload = false;
+		kda_locks_forget();
 		kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
@@ -566,6 +585,8 @@ kda_load(KdaWorker *worker)
 		derive(worker);
 		SPI_finish();
 	}
+	else
+		worker->reload = false;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -582,18 +603,8 @@ static bool
 wants_source(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
 
-	if (stream->options->server_type == NULL || stream->paused || stream->failure)
-		return false;
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
-
-		if (!query->stopped && query->failure == NULL)
-			return true;
-	}
-	return false;
+	return stream->options->server_type != NULL && kda_feed_runs(feed);
 }
 
 void
@@ -612,7 +623,7 @@ kda_sources_update(KdaWorker *worker)
 		KdaStream  *stream = feed->stream;
 
 		if (stream->source && !wants_source(feed))
-			kda_source_close(stream);
+			kda_source_close(stream, CLOSE_MS);
 		if (stream->source == NULL && wants_source(feed) &&
 			(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at))
 		{

@@ -66,12 +66,40 @@ kda_shmem_init(void)
 	shmem_startup_hook = startup;
 }
 
+void
+kda_slot_assign(KdaSlot *slot, Oid database, const char *worker)
+{
+	uint64		generation = slot->generation;
+
+	memset(slot, 0, sizeof(*slot));
+	slot->generation = generation + 1;	/* one that was about to start for somebody else ends */
+	slot->wanted = true;
+	slot->database = database;
+	namestrcpy(&slot->worker, worker);
+}
+
+/* With the lock held. */
+static void
+queue(Oid database, const char *worker)
+{
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+		if (!OidIsValid(kda_shared->queued[i].database))
+		{
+			kda_shared->queued[i].database = database;
+			namestrcpy(&kda_shared->queued[i].worker, worker);
+			return;
+		}
+}
+
 int
 kda_slots_want(Oid database, int n, char **names)
 {
 	int			missing = 0;
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+		if (kda_shared->queued[i].database == database)
+			kda_shared->queued[i].database = InvalidOid;
 	for (int s = 0; s < kda_shared->nslots; s++)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
@@ -102,12 +130,10 @@ kda_slots_want(Oid database, int n, char **names)
 		if (unused == NULL)
 		{
 			missing++;
+			queue(database, names[i]);
 			continue;
 		}
-		memset(unused, 0, sizeof(*unused));
-		unused->wanted = true;
-		unused->database = database;
-		namestrcpy(&unused->worker, names[i]);
+		kda_slot_assign(unused, database, names[i]);
 	}
 	LWLockRelease(kda_shared->lock);
 	return missing;

@@ -155,7 +155,7 @@ run(const char *sql)
 }
 
 void
-kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
+kda_stream_rotate(KdaStream *stream, TimestampTz now, const KdaInboxPosition *position)
 {
 	bool		database = stream->options->server_type == NULL;
 	Oid			current = database ? stream->inbox : stream->ring;
@@ -169,6 +169,7 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
 	if (bytes_of(other) > 0)
 	{
 		Relation	rel;
+		bool		consumed = !database || kda_inbox_consumed(stream, other, position);
 
 		/* Its rows are younger than when they changed places. */
 		if (!consumed || now < stream->segment_since + retention)
@@ -198,6 +199,15 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
 		}
 		if (!ConditionalLockRelationOid(other, AccessExclusiveLock))
 			return;
+		if (database)
+		{
+			/* somebody who knew of it before they changed places may have written into it last */
+			PushActiveSnapshot(GetLatestSnapshot());
+			consumed = kda_inbox_consumed(stream, other, position);
+			PopActiveSnapshot();
+			if (!consumed)
+				return;
+		}
 		run(psprintf("TRUNCATE " KDA_STORAGE_SCHEMA ".%s", quote_identifier(get_rel_name(other))));
 		stream->retired_by = InvalidTransactionId;
 		return;

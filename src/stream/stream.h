@@ -109,10 +109,11 @@ extern int32 kda_stream_ensure_storage(Oid relid);
 extern void kda_stream_sync_storage(Oid relid);
 /*
  * Lets the segments change places and empties the old one when nobody needs
- * its rows any more; never waits for a lock.  consumed: all rows of the other
- * segment have been read (database streams).
+ * its rows any more; never waits for a lock.  position: how far a database
+ * stream has been read in this transaction.
  */
-extern void kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed);
+struct KdaInboxPosition;
+extern void kda_stream_rotate(KdaStream *stream, TimestampTz now, const struct KdaInboxPosition *position);
 
 /*---- fdw.c: see fdw.h */
 
