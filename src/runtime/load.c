@@ -292,8 +292,8 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+	SPI_execute("SELECT s.*, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
+				"LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
 				"ORDER BY stream_id", true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
@@ -323,7 +323,7 @@ load_streams(KdaWorker *worker)
 		reset = int_value(i, "reset_wanted", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
 
-		worker_name = kda_stream_options_get(relid)->worker;
+		worker_name = kda_stream_worker_name(relid);
 		if (strcmp(worker_name, worker->name) != 0)
 			continue;
 
@@ -572,7 +572,7 @@ kda_load(KdaWorker *worker)
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
 		/* before anything in memory changes; messages that came with the locks are obeyed now */
-		kda_locks_take_catalog();
+		kda_locks_take_catalog(worker);
 		worker->reload = false;
 		kda_locks_forget();
 		kda_adopt_strangers();

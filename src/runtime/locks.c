@@ -386,7 +386,7 @@ kda_locks_take(KdaWorker *worker)
 /*---- loading */
 
 void
-kda_locks_take_catalog(void)
+kda_locks_take_catalog(KdaWorker *worker)
 {
 	static const char *const tables[] = {"stream", "stream_progress", "shard", "query", "query_progress"};
 
@@ -394,14 +394,19 @@ kda_locks_take_catalog(void)
 	for (int i = 0; i < lengthof(tables); i++)
 		kda_lock_or_leave(kda_storage_relation(tables[i]), AccessShareLock);
 	SPI_connect();
-	SPI_execute("SELECT rel::oid FROM kda_storage.stream UNION ALL SELECT rel::oid FROM kda_storage.query "
-				"UNION ALL SELECT batch::oid FROM kda_storage.query", true, 0);
+	SPI_execute("SELECT s.rel::oid, q.rel::oid, q.batch::oid FROM kda_storage.stream s "
+				"JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
+				"LEFT JOIN kda_storage.query q ON q.stream = s.rel", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		bool		isnull;
+		for (int c = 1; c <= 3; c++)
+		{
+			bool		isnull;
+			Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c, &isnull));
 
-		kda_lock_or_leave(DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)),
-						  AccessShareLock);
-	}
+			if (c == 1 && strcmp(kda_stream_worker_name(relid), worker->name) != 0)
+				break;			/* another worker's */
+			if (!isnull)
+				kda_lock_or_leave(relid, AccessShareLock);
+		}
 	SPI_finish();
 }

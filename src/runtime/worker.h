@@ -125,7 +125,7 @@ extern void kda_feed_go_back(KdaFeed *feed);	/* after an abort */
  */
 extern bool kda_locks_take(KdaWorker *worker);
 /* The same for what kda_load() looks at. */
-extern void kda_locks_take_catalog(void);
+extern void kda_locks_take_catalog(KdaWorker *worker);
 extern bool kda_locks_blocked(void);
 extern void kda_locks_wait(void);
 extern void kda_locks_forget(void); /* queries have changed */

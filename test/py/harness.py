@@ -136,7 +136,8 @@ class Postgres:
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     def connect(self, dbname="postgres", user="postgres", autocommit=True):
-        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10)
+        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10,
+                                options="-c statement_timeout=180s")     # no test hangs for ever
         conn.autocommit = autocommit
         return conn
 
