@@ -169,3 +169,147 @@ def test_ddl_waits_for_no_longer_than_a_batch_and_loading_holds_nothing(joined, 
     session.commit()
     server.sql("INSERT INTO free VALUES (1)")
     assert server.value("SELECT kda.wait('free')") and server.value("SELECT n FROM free_v") == 1
+
+
+# ------------------------------------------------------------ what a query's errors do
+
+def state(server, query):
+    return server.sql("SELECT state, last_error FROM kda.queries WHERE name = %s", query)[0]
+
+
+def test_query_timeout_bounds_code_of_users(server):
+    """A record whose evaluation takes too long is refused; a query that is always too slow fails; the others go on."""
+    server.sql("CREATE STREAM slow (rowtime timestamptz, v int)")
+    server.sql("CREATE FUNCTION nap(v int) RETURNS int LANGUAGE plpgsql STABLE AS $$ BEGIN IF v = 1 THEN PERFORM pg_sleep(10); END IF; RETURN v; END $$")
+    server.sql("CREATE CONTINUOUS VIEW slow_v AS SELECT count(nap(v)) n FROM slow")
+    server.sql("CREATE CONTINUOUS VIEW slow_final AS SELECT nap(sum(v)::int) s FROM slow WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) EMIT ON WINDOW CLOSE")
+    server.sql("CREATE CONTINUOUS VIEW slow_all AS SELECT count(*) n FROM slow")
+    server.sql("ALTER SYSTEM SET kda_stream.query_timeout = '100ms'")
+    server.sql("SELECT pg_reload_conf()")
+    try:
+        server.sql("INSERT INTO slow VALUES ('2026-01-01 10:00:00+00', 2), ('2026-01-01 10:01:00+00', 1), ('2026-01-01 10:02:00+00', 3), ('2026-01-01 10:03:00+00', 3)")
+        assert server.value("SELECT kda.wait('slow')")
+        assert server.sql("SELECT query::text, error_name, message FROM kda.error_stream WHERE stream = 'slow'::regclass ORDER BY 1") == [
+            (q, "expression", "the query took longer than kda_stream.query_timeout (100 ms)") for q in ("slow_final", "slow_v")]
+        assert server.value("SELECT n FROM slow_v") == 3 and server.value("SELECT n FROM slow_all") == 4
+        assert server.sql("SELECT s FROM slow_final ORDER BY window_start") == [(2,), (3,)]
+        server.sql("INSERT INTO slow SELECT '2026-01-01 10:04:00+00', 1 FROM generate_series(1, 100)")
+        assert server.value("SELECT kda.wait('slow')")
+        assert state(server, "slow_v")[0] == "failed" and "kda_stream.query_timeout" in state(server, "slow_v")[1]
+        assert server.value("SELECT n FROM slow_all") == 104
+    finally:
+        server.sql("ALTER SYSTEM RESET kda_stream.query_timeout")
+        server.sql("SELECT pg_reload_conf()")
+    server.sql("DROP STREAM slow CASCADE")
+
+
+def test_deferred_constraints_of_a_target(server):
+    server.sql("CREATE STREAM def (k int); CREATE TABLE parent (k int PRIMARY KEY); INSERT INTO parent VALUES (1)")
+    refused = {
+        "k int REFERENCES parent DEFERRABLE INITIALLY DEFERRED": "def_1_k_fkey",
+        "k int, UNIQUE (k) DEFERRABLE INITIALLY DEFERRED": "def_1_k_key",
+    }
+    for columns, constraint in refused.items():
+        server.sql("CREATE TABLE def_1 (%s)" % columns)
+        with pytest.raises(psycopg2.errors.FeatureNotSupported) as e:
+            server.sql("CREATE PUMP def_p AS INSERT INTO def_1 SELECT k FROM def")
+        assert constraint in str(e.value) and "HINT" in str(e.value)
+        server.sql("DROP TABLE def_1")
+    # a partition's counts as well
+    server.sql("CREATE TABLE def_1 (k int) PARTITION BY LIST (k); CREATE TABLE def_1_a PARTITION OF def_1 DEFAULT; "
+               "ALTER TABLE def_1_a ADD FOREIGN KEY (k) REFERENCES parent DEFERRABLE INITIALLY DEFERRED")
+    with pytest.raises(psycopg2.errors.FeatureNotSupported):
+        server.sql("CREATE PUMP def_p AS INSERT INTO def_1 SELECT k FROM def")
+    # deferrable, but not deferred: fires at once
+    server.sql("DROP TABLE def_1; CREATE TABLE def_1 (k int REFERENCES parent DEFERRABLE)")
+    server.sql("CREATE PUMP def_p AS INSERT INTO def_1 SELECT k FROM def")
+    server.sql("INSERT INTO def VALUES (1), (2)")
+    assert server.value("SELECT kda.wait('def')")
+    assert server.sql("SELECT k FROM def_1") == [(1,)]
+    assert server.value("SELECT count(*) FROM kda.error_stream WHERE query = 'def_p'::regclass AND error_name = 'rejected'") == 1
+    # one that comes later stops the pump, and says what it is
+    server.sql("ALTER TABLE def_1 ALTER CONSTRAINT def_1_k_fkey DEFERRABLE INITIALLY DEFERRED")
+    server.sql("INSERT INTO def VALUES (1)")
+    assert server.value("SELECT kda.wait('def')")
+    assert state(server, "def_p")[0] == "failed" and "deferred trigger" in state(server, "def_p")[1]
+
+
+REVOKED = {
+    # what the owner loses, the query that needs it, what its error names
+    "stream": ("REVOKE SELECT ON r FROM alice", "alice.plain", "permission denied for foreign table r"),
+    "joined": ("REVOKE SELECT ON r_names FROM alice", "alice.with_names", "permission denied for table r_names"),
+    "function": ("REVOKE EXECUTE ON FUNCTION r_twice(int) FROM alice", "alice.with_function", "permission denied for function r_twice"),
+    "table": ("REVOKE INSERT ON r_sink FROM alice", "alice.into_table", "permission denied for table r_sink"),
+    "target": ("REVOKE INSERT ON r_out FROM alice", "alice.into_stream", "permission denied for foreign table r_out"),
+    "owner": ("ALTER VIEW alice.with_names OWNER TO bob", "alice.with_names", "permission denied for table r_names"),
+}
+
+
+@pytest.mark.parametrize("what", REVOKED)
+def test_a_right_that_is_taken_away_stops_that_query_only(server, what):
+    server.sql("DROP SCHEMA IF EXISTS alice CASCADE; DROP STREAM IF EXISTS r, r_out CASCADE; DROP TABLE IF EXISTS r_names, r_sink; DROP FUNCTION IF EXISTS r_twice")
+    for role in ("alice", "bob"):
+        if not server.value("SELECT count(*) FROM pg_roles WHERE rolname = %s", role):
+            server.sql("CREATE ROLE %s LOGIN" % role)
+    server.sql("CREATE SCHEMA alice AUTHORIZATION alice; GRANT CREATE, USAGE ON SCHEMA alice TO bob")
+    server.sql("CREATE STREAM r (k int); CREATE STREAM r_out (k int); CREATE TABLE r_names (k int, name text); CREATE TABLE r_sink (k int)")
+    server.sql("CREATE FUNCTION r_twice(int) RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 2 * $1; END'; REVOKE ALL ON FUNCTION r_twice FROM PUBLIC; GRANT EXECUTE ON FUNCTION r_twice TO alice, bob")
+    server.sql("GRANT SELECT ON r, r_names TO alice; GRANT INSERT ON r_out, r_sink TO alice; GRANT SELECT ON r TO bob; INSERT INTO r_names VALUES (1, 'one'), (2, 'two')")
+    server.sql("CREATE CONTINUOUS VIEW alice.plain AS SELECT k, count(*) n FROM r GROUP BY k", user="alice")
+    server.sql("CREATE CONTINUOUS VIEW alice.with_names AS SELECT name, count(*) n FROM r JOIN r_names USING (k) GROUP BY name", user="alice")
+    server.sql("CREATE CONTINUOUS VIEW alice.with_function AS SELECT sum(r_twice(k)) s FROM r", user="alice")
+    server.sql("CREATE PUMP alice.into_table AS INSERT INTO r_sink SELECT k FROM r", user="alice")
+    server.sql("CREATE PUMP alice.into_stream AS INSERT INTO r_out SELECT k FROM r", user="alice")
+    server.sql("CREATE CONTINUOUS VIEW r_v AS SELECT count(*) n FROM r")
+    server.sql("INSERT INTO r VALUES (1), (2)")
+    assert server.value("SELECT kda.wait('r')")
+    assert server.sql("SELECT name, last_error FROM kda.queries WHERE name LIKE 'alice.%%' AND state <> 'running'") == []
+    statement, query, message = REVOKED[what]
+    server.sql(statement)
+    server.sql("INSERT INTO r VALUES (1), (2)")
+    assert server.value("SELECT kda.wait('r')")
+    failed = server.sql("SELECT name, last_error FROM kda.queries WHERE state = 'failed' AND (name LIKE 'alice.%%' OR name = 'r_v') ORDER BY name")
+    if what == "stream":
+        assert [f[0] for f in failed] == ["alice.into_stream", "alice.into_table", "alice.plain", "alice.with_function", "alice.with_names"]
+    else:
+        assert [f[0] for f in failed] == [query], failed
+    assert all(message in f[1] for f in failed), failed
+    assert server.value("SELECT n FROM r_v") == 4
+    assert server.sql("SELECT n FROM alice.plain WHERE k = 1") == [(1 if what == "stream" else 2,)]
+    assert server.value("SELECT count(*) FROM r_sink") == (2 if what in ("stream", "table") else 4)
+    assert server.value("SELECT state FROM kda.streams WHERE stream = 'r'::regclass") == "running"
+
+
+def test_owner_changes_take_effect_at_the_next_batch(server):
+    """Row level security of a joined table is the new owner's."""
+    server.sql("DROP ROLE IF EXISTS carl, dora")
+    server.sql("CREATE ROLE carl; CREATE ROLE dora; CREATE STREAM own (k int); CREATE TABLE seen (k int, who text); "
+               "ALTER TABLE seen ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON seen USING (who = current_user); "
+               "GRANT SELECT ON own, seen TO carl, dora; INSERT INTO seen VALUES (1, 'carl'), (2, 'dora'), (3, 'dora')")
+    server.sql("GRANT CREATE ON SCHEMA public TO carl, dora")
+    server.sql("CREATE CONTINUOUS VIEW own_v AS SELECT who, count(*) n FROM own JOIN seen USING (k) GROUP BY who")
+    server.sql("ALTER VIEW own_v OWNER TO carl")
+    server.sql("INSERT INTO own VALUES (1), (2), (3)")
+    assert server.value("SELECT kda.wait('own')")
+    assert server.sql("SELECT who, n FROM own_v") == [("carl", 1)]
+    server.sql("ALTER VIEW own_v OWNER TO dora")
+    server.sql("INSERT INTO own VALUES (1), (2), (3)")
+    assert server.value("SELECT kda.wait('own')")
+    assert server.sql("SELECT who, n FROM own_v ORDER BY who") == [("carl", 1), ("dora", 2)]
+    server.sql("DROP STREAM own CASCADE; DROP TABLE seen")
+
+
+def test_a_row_that_a_view_or_stream_cannot_take_is_refused_alone(server):
+    server.sql("CREATE STREAM fit (v int); CREATE STREAM fit_out (c varchar(2))")
+    server.sql("CREATE CONTINUOUS VIEW fit_v AS SELECT v FROM fit")
+    server.sql("CREATE PUMP fit_p AS INSERT INTO fit_out SELECT v::text FROM fit")
+    server.sql("CREATE CONTINUOUS VIEW fit_out_v AS SELECT c FROM fit_out")
+    server.sql("CREATE INDEX ON fit_v ((100 / v))")
+    for _ in range(2):
+        server.sql("INSERT INTO fit VALUES (1), (0), (2), (1000), (3)")
+        assert server.value("SELECT kda.wait('fit')")
+    assert server.sql("SELECT v, count(*) FROM fit_v GROUP BY v ORDER BY v") == [(1, 2), (2, 2), (3, 2), (1000, 2)]
+    assert server.sql("SELECT c, count(*) FROM fit_out_v GROUP BY c ORDER BY c") == [("0", 2), ("1", 2), ("2", 2), ("3", 2)]
+    assert server.sql("SELECT query::text, error_name, message, count(*) FROM kda.error_stream WHERE stream = 'fit'::regclass GROUP BY 1, 2, 3 ORDER BY 1") == [
+        ("fit_p", "rejected", "value too long for type character varying(2)", 2), ("fit_v", "rejected", "division by zero", 2)]
+    assert server.sql("SELECT name FROM kda.queries WHERE name LIKE 'fit%%' AND state <> 'running'") == []
