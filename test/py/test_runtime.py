@@ -313,3 +313,185 @@ def test_a_row_that_a_view_or_stream_cannot_take_is_refused_alone(server):
     assert server.sql("SELECT query::text, error_name, message, count(*) FROM kda.error_stream WHERE stream = 'fit'::regclass GROUP BY 1, 2, 3 ORDER BY 1") == [
         ("fit_p", "rejected", "value too long for type character varying(2)", 2), ("fit_v", "rejected", "division by zero", 2)]
     assert server.sql("SELECT name FROM kda.queries WHERE name LIKE 'fit%%' AND state <> 'running'") == []
+
+
+# ------------------------------------------------------------ processes
+
+def launcher(server):
+    return server.value("SELECT pid FROM kda.workers WHERE kind = 'launcher'")
+
+
+def test_workers_outlive_their_launcher(joined):
+    """A launcher that was ended finds running workers at its start: it neither doubles nor forgets them."""
+    server = joined
+    pid, old = worker(server, "pid"), launcher(server)
+    server.sql("SELECT pg_terminate_backend(%s)", old)
+    wait_until(lambda: launcher(server) not in (None, old), "the launcher to be back", 20)
+    server.sql(ROWS % ("j", 10))
+    assert server.value("SELECT kda.wait('j')")
+    assert worker(server, "pid") == pid and server.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'kda_stream worker'") == 1
+    # and it cares for them
+    server.sql("SELECT pg_terminate_backend(%s)", pid)
+    wait_until(lambda: worker(server, "pid") not in (None, pid), "the worker to be started again", 20)
+    assert worker(server, "restarts") >= 1
+    assert server.value("SELECT kda.wait('j')") and server.value("SELECT n FROM j_all") == 20
+
+
+def test_a_worker_that_waits_for_a_lock_ends_when_it_has_to(joined, session):
+    server = joined
+    session.cursor().execute("LOCK TABLE names IN ACCESS EXCLUSIVE MODE")
+    server.sql(ROWS % ("j", 10))
+    wait_until(lambda: worker(server, "waiting_for"), "the worker to wait", 10)
+    server.sql("ALTER SYSTEM SET kda_stream.enabled = off")
+    server.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: not server.workers(), "the worker to end", 10)
+    server.sql("ALTER SYSTEM RESET kda_stream.enabled")
+    server.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: worker(server, "waiting_for"), "the next one to wait", 10)
+    session.commit()
+    assert server.value("SELECT kda.wait('j')") and server.value("SELECT n FROM j_all") == 20
+
+
+def test_database_statements_while_its_worker_waits_or_works(server):
+    """DROP, RENAME, SET TABLESPACE and TEMPLATE find no worker in the way, whatever it does."""
+    server.sql("CREATE DATABASE busy_db")
+    server.sql("CREATE EXTENSION kda_stream", dbname="busy_db")
+    server.sql("CREATE STREAM s (v int); CREATE FUNCTION nap(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep($1 / 10.0); RETURN $1; END' STABLE; "
+               "CREATE CONTINUOUS VIEW v AS SELECT sum(nap(v)) s FROM s", dbname="busy_db")
+    directory = os.path.join(server.dir, "elsewhere")
+    os.makedirs(directory, exist_ok=True)
+    server.sql("CREATE TABLESPACE elsewhere LOCATION '%s'" % directory)
+    total = 0
+    name = "busy_db"
+    for statement, new in (("ALTER DATABASE busy_db RENAME TO busier", "busier"), ("ALTER DATABASE busier SET TABLESPACE elsewhere", "busier"),
+                           ("CREATE DATABASE twin TEMPLATE busier", "busier")):
+        server.sql("INSERT INTO s VALUES (20), (1)", dbname=name)
+        total += 21
+        time.sleep(0.1)         # the function sleeps
+        begun = time.monotonic()
+        server.sql(statement)
+        assert time.monotonic() - begun < 5
+        name = new
+        wait_until(lambda: server.value("SELECT kda.wait('s')", dbname=name), "its rows", 30)
+        assert server.value("SELECT s FROM v", dbname=name) == total
+    # a statement that fails lets the worker back in
+    with pytest.raises(psycopg2.Error):
+        server.sql("ALTER DATABASE busier RENAME TO postgres")
+    server.sql("INSERT INTO s VALUES (1)", dbname=name)
+    assert server.value("SELECT kda.wait('s')", dbname=name)
+    for db in ("twin", "busier"):
+        server.sql("INSERT INTO s VALUES (20)", dbname=db)
+        server.sql("DROP DATABASE " + db)
+    server.sql("DROP TABLESPACE elsewhere")
+
+
+def test_fast_shutdown_in_every_state(kafka):
+    """Waiting for a lock, in a function of a user, backing off, without a broker: five seconds are enough."""
+    pg = Postgres("shutdown", ["kda_stream.commit_interval = '20ms'"]).start()
+    pg.sql("CREATE EXTENSION kda_stream; CREATE STREAM s (v int)")
+    pg.sql("CREATE FUNCTION nap(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep($1); RETURN $1; END' STABLE")
+    pg.sql("CREATE FUNCTION fail(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF $1 = 2 THEN RAISE SQLSTATE '40001'; END IF; RETURN $1; END $$ STABLE")
+    pg.sql("CREATE CONTINUOUS VIEW v AS SELECT sum(v) s FROM s")
+
+    def locked():
+        conn = pg.connect(autocommit=False)
+        conn.cursor().execute("LOCK TABLE kda_storage.shard IN ACCESS EXCLUSIVE MODE")
+        pg.sql("INSERT INTO s VALUES (1)")
+        wait_until(lambda: worker(pg, "waiting_for"), "the wait", 10)
+        return conn
+
+    def backing_off():
+        pg.sql("CREATE CONTINUOUS VIEW f AS SELECT sum(fail(v)) s FROM s")
+        pg.sql("INSERT INTO s VALUES (2)")
+        wait_until(lambda: worker(pg, "state") == "backing off", "the failure", 10)
+
+    def asleep():
+        pg.sql("DROP VIEW f; CREATE CONTINUOUS VIEW n AS SELECT sum(nap(1000 * v)) s FROM s")
+        pg.sql("INSERT INTO s VALUES (1)")
+        wait_until(lambda: pg.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'kda_stream worker' AND wait_event = 'PgSleep'"), "the sleep", 10)
+
+    def no_broker():
+        pg.sql("DROP VIEW n")
+        for i in range(5):
+            pg.sql("""CREATE SERVER gone%d TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '127.0.0.1:%d');
+                      CREATE STREAM gone%d (v int) SERVER gone%d; CREATE CONTINUOUS VIEW gone%d_v AS SELECT count(*) n FROM gone%d"""
+                   % (i, 1 + i, i, i, i, i))
+        wait_until(lambda: pg.value("SELECT count(*) FROM kda.streams WHERE stream::text LIKE 'gone%%' AND last_error IS NOT NULL") == 5, "all to say so", 60)
+    for situation in (locked, backing_off, asleep, no_broker):
+        keep = situation()
+        assert pg.stop("fast") < 5, situation.__name__
+        if keep:
+            keep.close()
+        pg.start()
+    pg.check_sane()
+    pg.destroy()
+
+
+def test_more_workers_than_slots():
+    """What waits for a slot is said at CREATE and in kda.workers, and gets one that becomes free."""
+    pg = Postgres("slots", ["kda_stream.commit_interval = '20ms'", "kda_stream.max_workers = 2"]).start()
+    pg.sql("CREATE EXTENSION kda_stream")
+    conn = pg.connect()
+    cur = conn.cursor()
+    for name in ("a", "b", "c"):
+        cur.execute("CREATE STREAM %s (v int) OPTIONS (worker '%s'); CREATE CONTINUOUS VIEW %s_v AS SELECT count(*) n FROM %s" % (name, name, name, name))
+    notices = [n for n in conn.notices if "WARNING" in n]
+    assert notices and "kda_stream.max_workers" in notices[-1], conn.notices
+    conn.close()
+    pg.sql("INSERT INTO a VALUES (1); INSERT INTO c VALUES (1), (2)")
+    assert pg.value("SELECT kda.wait('a')")
+    assert not pg.value("SELECT kda.wait('c', '100 ms')")
+    assert pg.sql("SELECT slot, pid, state FROM kda.workers WHERE kind = 'pipeline' AND last_error LIKE '%%\"c\"%%kda_stream.max_workers%%'") == [(None, None, "starting")]
+    pg.sql("DROP STREAM b CASCADE")
+    assert pg.value("SELECT kda.wait('c')") and pg.value("SELECT n FROM c_v") == 2
+    assert pg.value("SELECT count(*) FROM kda.workers WHERE kind = 'pipeline'") == 2
+    pg.destroy()
+    # none at all from core
+    pg = Postgres("noslots", ["kda_stream.commit_interval = '20ms'", "max_worker_processes = 2"]).start()
+    pg.sql("CREATE EXTENSION kda_stream; CREATE STREAM a (v int); CREATE CONTINUOUS VIEW a_v AS SELECT count(*) n FROM a")
+    wait_until(lambda: "max_worker_processes" in (worker(pg, "last_error") or ""), "the reason to be shown", 20)
+    pg.destroy()
+
+
+def test_promoted_standby_goes_on_where_the_primary_stopped(kafka):
+    """The primary is killed in the middle of a topic; the standby reads on from its own copy of the positions."""
+    kafka.create_topic("t_promote", 2)
+    primary = Postgres("promote_primary", ["kda_stream.commit_interval = '20ms'", "max_wal_senders = 4", "fsync = off"])
+    with open(primary.data + "/pg_hba.conf", "a") as f:
+        f.write("local replication all trust\n")
+    primary.start()
+    primary.sql("CREATE EXTENSION kda_stream")
+    primary.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    primary.sql("CREATE STREAM s (rowtime timestamptz OPTIONS (path '$.ts'), k int) SERVER msk OPTIONS (topic 't_promote', start 'earliest', max_ahead 'never', watermark '1 min')")
+    primary.sql("CREATE CONTINUOUS VIEW v AS SELECT k, count(*) n FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k")
+    primary.sql("CREATE TABLE t (k int); CREATE PUMP p AS INSERT INTO t SELECT k FROM s")
+    standby = Postgres("promote_standby", initdb=False)
+    import subprocess
+    subprocess.run([primary.bindir + "/pg_basebackup", "-h", primary.sockets, "-p", str(primary.port), "-U", "postgres", "-D", standby.data, "-R", "-c", "fast"], check=True)
+    standby.configure(["hot_standby = on"])
+    with open(standby.data + "/postgresql.auto.conf", "a") as f:
+        f.write("port = %d\nunix_socket_directories = '%s'\n" % (standby.port, standby.sockets))
+    standby.start()
+
+    def record(i):
+        return {"ts": "2026-01-01T%02d:%02d:%02dZ" % (i // 3600, i // 60 % 60, i % 60), "k": i % 5}
+    produced = 0
+    for _ in range(10):
+        kafka.produce("t_promote", [record(produced + i) for i in range(200)])
+        produced += 200
+    wait_until(lambda: standby.value("SELECT count(*) FROM t") > 0, "the standby to follow")
+    kafka.produce("t_promote", [record(produced + i) for i in range(200)])
+    produced += 200
+    primary.crash()
+    at = standby.value("SELECT count(*) FROM t")
+    assert 0 < at <= produced and standby.workers() == []
+    standby.sql("SELECT pg_promote()")
+    kafka.produce("t_promote", [record(produced + i) for i in range(200)])
+    produced += 200
+    wait_until(lambda: standby.value("SELECT kda.wait('s', '2 s')"), "the new primary to read on", 60)
+    assert standby.sql("SELECT k, count(*) FROM t GROUP BY k ORDER BY k") == [(k, produced // 5) for k in range(5)]
+    assert standby.sql("SELECT k, sum(n) FROM v GROUP BY k ORDER BY k") == [(k, produced // 5) for k in range(5)]
+    assert standby.value("SELECT count(*) FROM (SELECT window_start, k FROM v GROUP BY 1, 2 HAVING count(*) > 1) d") == 0
+    standby.check_sane()
+    standby.destroy()
