@@ -22,7 +22,7 @@
 #include "storage/bufmgr.h"
 #include "utils/rel.h"
 
-#define LOOK_EVERY		(5 * USECS_PER_SEC)
+#define LOOK_EVERY		(2 * USECS_PER_SEC)
 #define SMALL_BLOCKS	128		/* tables of a megabyte are nobody's trouble */
 #define TIMES_LARGER	3
 
@@ -43,7 +43,7 @@ grows(KdaQuery *query)
 	each = (double) blocks / Max(ngroups, 1);
 	if (ngroups > 0 && (query->blocks_per_group == 0 || each < query->blocks_per_group))
 		query->blocks_per_group = each;
-	return had > 0 && blocks > had && blocks > SMALL_BLOCKS &&
+	return ngroups > 0 && had > 0 && blocks > had && blocks > SMALL_BLOCKS &&
 		blocks > TIMES_LARGER * query->blocks_per_group * Max(ngroups, 1);
 }
 

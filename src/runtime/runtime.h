@@ -9,6 +9,7 @@
 #define KDA_RUNTIME_H
 
 #include "kda_stream.h"
+#include "port/atomics.h"
 #include "runtime/fault.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -66,6 +67,11 @@ typedef struct KdaSlot
 	char		held_back_by[192];	/* whose old snapshot makes tables grow; empty: nobody's */
 	bool		backing_off;	/* the worker itself pauses after an error */
 	bool		stop_asked;		/* its end is no failure */
+	/*
+	 * Counts calls of kda_slots_wake().  The latch is not enough: whatever
+	 * waits inside a transaction (for a lock, in code of users) resets it.
+	 */
+	pg_atomic_uint32 wakes;
 	/* written by the worker alone, read without lock for kda.workers */
 	uint64		commits;
 	double		commit_ms;

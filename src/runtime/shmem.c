@@ -52,6 +52,8 @@ startup(void)
 		memset(kda_shared, 0, shared_size());
 		kda_shared->lock = &GetNamedLWLockTranche("kda_stream")->lock;
 		kda_shared->nslots = kda_max_workers;
+		for (int i = 0; i < kda_max_workers; i++)
+			pg_atomic_init_u32(&kda_shared->slots[i].wakes, 0);
 		ConditionVariableInit(&kda_shared->wait_cv);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -72,6 +74,7 @@ kda_slot_assign(KdaSlot *slot, Oid database, const char *worker)
 	uint64		generation = slot->generation;
 
 	memset(slot, 0, sizeof(*slot));
+	pg_atomic_init_u32(&slot->wakes, 0);
 	slot->generation = generation + 1;	/* one that was about to start for somebody else ends */
 	slot->wanted = true;
 	slot->database = database;
@@ -147,7 +150,10 @@ kda_slots_wake(Oid database)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
 
-		if (slot->database == database && slot->latch)
+		if (slot->database != database)
+			continue;
+		pg_atomic_fetch_add_u32(&slot->wakes, 1);
+		if (slot->latch)
 			SetLatch(slot->latch);
 	}
 	LWLockRelease(kda_shared->lock);

@@ -452,10 +452,12 @@ loop(KdaWorker *worker)
 {
 	TimestampTz last_commit = 0;
 	bool		more = true;	/* look at once */
+	uint32		wakes;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 	MemoryContext scratch = AllocSetContextCreate(worker->context, "kda worker loop",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	wakes = pg_atomic_read_u32(&slot->wakes);
 	look_into_inboxes(worker);
 	for (;;)
 	{
@@ -486,6 +488,11 @@ loop(KdaWorker *worker)
 			load(worker);
 			look_into_inboxes(worker);
 			more = true;
+		}
+		if (pg_atomic_read_u32(&slot->wakes) != wakes)
+		{
+			wakes = pg_atomic_read_u32(&slot->wakes);
+			look_into_inboxes(worker);
 		}
 		kda_sources_update(worker);
 		kda_waits_look(worker);
@@ -532,10 +539,7 @@ loop(KdaWorker *worker)
 		if (WaitEventSetWait(set, Max(timeout, 0), &event, 1, kda_wait_event_main()) > 0)
 		{
 			if (event.events & WL_LATCH_SET)
-			{
 				ResetLatch(MyLatch);
-				look_into_inboxes(worker);
-			}
 			if (event.events & WL_SOCKET_READABLE)
 				drain_pipe(worker);
 		}

@@ -495,3 +495,203 @@ def test_promoted_standby_goes_on_where_the_primary_stopped(kafka):
     assert standby.value("SELECT count(*) FROM (SELECT window_start, k FROM v GROUP BY 1, 2 HAVING count(*) > 1) d") == 0
     standby.check_sane()
     standby.destroy()
+
+
+# ------------------------------------------------------------ bounds
+
+def resident_kb(pid):
+    """Without shared memory, which fills as pages of shared_buffers are touched."""
+    with open("/proc/%d/status" % pid) as f:
+        return [int(line.split()[1]) for line in f if line.startswith("RssAnon")][0]
+
+
+def test_memory_and_state_stay_where_they_are(server):
+    """Thousands of small batches through every kind of query: neither the process nor its tables grow, updates stay in their pages."""
+    server.sql("CREATE STREAM st (rowtime timestamptz, k int, v int) OPTIONS (retention '0'); CREATE STREAM st_out (k int, n bigint); CREATE TABLE st_sink (k int PRIMARY KEY, v int) WITH (fillfactor = 50)")
+    server.sql("CREATE CONTINUOUS VIEW st_w WITH (retention = '1 min') AS SELECT k, count(*) n, avg(v) a FROM st WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k")
+    server.sql("CREATE CONTINUOUS VIEW st_g AS SELECT k, count(*) n, sum(100 / v) s, max(v::text) m FROM st GROUP BY k")
+    server.sql("CREATE PUMP st_p AS INSERT INTO st_out SELECT k, count(*) FROM st WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k")
+    server.sql("CREATE CONTINUOUS VIEW st_out_v AS SELECT count(*) n, sum(n) s FROM st_out")
+    server.sql("CREATE PUMP st_t AS INSERT INTO st_sink SELECT k, v FROM st ON CONFLICT (k) DO UPDATE SET v = excluded.v")
+    conn = server.connect()
+    cur = conn.cursor()
+    batches = 20000 if LONG else 2500
+    sizes = []
+    commits = worker(server, "commits")
+    for i in range(batches):
+        # one in a hundred is refused by st_g
+        cur.execute("INSERT INTO st VALUES (timestamptz '2026-01-01' + %s * interval '0.1 s', %s, %s), (timestamptz '2026-01-01' + %s * interval '0.1 s', %s, 1)",
+                    (i, i % 20, i % 100, i, (i + 1) % 20))
+        if i % 20 == 0:
+            cur.execute("SELECT kda.wait('st')")
+        if i in (batches // 3, batches - 1):
+            assert server.value("SELECT kda.wait('st')")
+            sizes.append(resident_kb(worker(server, "pid")))
+    conn.close()
+    assert server.value("SELECT sum(n) FROM st_w") <= 2 * batches
+    assert server.value("SELECT sum(n) FROM st_g") == 2 * batches - batches // 100
+    assert worker(server, "commits") - commits > batches // 20
+    assert sizes[1] < sizes[0] * 1.05 + 2048, "the worker grew from %d to %d kB" % tuple(sizes)
+    for view in ("st_g", "st_w"):
+        table = storage(server, "open", view)
+        assert server.value("SELECT pg_relation_size(%s::regclass)", table) < 200 * 1024, table
+    server.sql("SELECT pg_stat_force_next_flush()")
+    wait_until(lambda: server.sql("SELECT relname, n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE n_tup_upd > 100 AND n_tup_hot_upd < 0.9 * n_tup_upd "
+                                  "AND (schemaname = 'kda_storage' OR relname = 'st_sink')") == [], "updates to be HOT", 10)
+    assert server.value("SELECT pg_total_relation_size('kda_storage.stream_progress') + pg_total_relation_size('kda_storage.query_progress')") < 1024 * 1024
+    server.sql("DROP STREAM st, st_out CASCADE")
+
+
+def test_error_stream_is_bounded(server):
+    """By size and age; what leaves is counted, what stays is the newest."""
+    server.sql("CREATE STREAM eb (v int); CREATE CONTINUOUS VIEW eb_v AS SELECT sum(100 / v) s, count(*) n FROM eb")
+    server.sql("TRUNCATE kda_storage.error; UPDATE kda_storage.forgotten SET errors = 0, bytes = 0")
+    server.sql("ALTER SYSTEM SET kda_stream.error_stream_size = '64kB'")
+    server.sql("SELECT pg_reload_conf()")
+    try:
+        for i in range(5):
+            server.sql("INSERT INTO eb SELECT 0 FROM generate_series(1, 400)")
+            assert server.value("SELECT kda.wait('eb', '60 s')")
+            assert server.value("SELECT bytes <= 64 * 1024 FROM kda_storage.forgotten")
+        n, forgotten, bytes, first, last = server.sql(
+            "SELECT count(*), (SELECT errors FROM kda_storage.forgotten), sum(bytes), min(error_id), max(error_id) FROM kda_storage.error")[0]
+        assert n + forgotten == 2000 and 100 < n < 1000 and last - first + 1 == n
+        assert bytes == server.value("SELECT bytes FROM kda_storage.forgotten")
+        # what is too old goes, too
+        server.sql("UPDATE kda_storage.error SET error_time = error_time - interval '15 days' WHERE error_id < %s", first + 50)
+
+        def gone():
+            server.sql("INSERT INTO eb VALUES (1)")
+            return server.sql("SELECT min(error_id), count(*) FROM kda_storage.error") == [(first + 50, n - 50)]
+        wait_until(gone, "the old rows to leave", 20, 0.2)
+        assert server.value("SELECT errors FROM kda_storage.forgotten") == 2000 - n + 50
+    finally:
+        server.sql("ALTER SYSTEM RESET kda_stream.error_stream_size")
+        server.sql("SELECT pg_reload_conf()")
+
+
+def test_commit_interval_stretches_while_commits_are_dear():
+    pg = Postgres("stretch", ["kda_stream.commit_interval = '2ms'", "kda_stream.commit_interval_max = '300ms'"]).start()
+    pg.sql("CREATE EXTENSION kda_stream; CREATE STREAM s (k int); CREATE CONTINUOUS VIEW v AS SELECT k, count(*) n FROM s GROUP BY k")
+    pg.sql("INSERT INTO s SELECT generate_series(1, 5000)")
+    assert pg.value("SELECT kda.wait('s')")
+
+    def dear():
+        pg.sql("INSERT INTO s SELECT generate_series(1, 5000)")
+        return worker(pg, "commit_interval_ms") >= 16
+
+    def cheap():
+        pg.sql("INSERT INTO s VALUES (1)")
+        return worker(pg, "commit_interval_ms") < 16
+    wait_until(dear, "the interval to stretch", 30, 0.01)
+    assert worker(pg, "commit_interval_ms") <= 300
+    wait_until(cheap, "it to shrink again", 30, 0.01)
+    pg.destroy()
+
+
+def test_who_keeps_old_rows_alive_is_named():
+    """An old snapshot makes state tables grow: the commit interval stretches, kda.workers says whose it is."""
+    pg = Postgres("snapshot", ["kda_stream.commit_interval = '5ms'", "kda_stream.commit_interval_max = '400ms'", "autovacuum = off"]).start()
+    pg.sql("CREATE EXTENSION kda_stream; CREATE STREAM s (k int) OPTIONS (retention '0'); CREATE CONTINUOUS VIEW v AS SELECT k, count(*) n FROM s GROUP BY k")
+    pg.sql("INSERT INTO s SELECT generate_series(1, 2000)")
+    assert pg.value("SELECT kda.wait('s')")
+    old = pg.connect(autocommit=False)
+    old.cursor().execute("SET application_name = 'a BI tool'; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")
+
+    def named():
+        pg.sql("INSERT INTO s SELECT generate_series(1, 2000)")
+        return worker(pg, "held_back_by")
+    who = wait_until(named, "the session to be named", 60, 0.01)
+    assert "session %d " % old.info.backend_pid in who and "a BI tool" in who
+    assert worker(pg, "commit_interval_ms") >= 10
+    old.close()
+
+    def calm():
+        pg.sql("INSERT INTO s VALUES (1)")
+        return worker(pg, "held_back_by") is None
+    wait_until(calm, "it to be forgotten", 30, 0.05)
+    pg.destroy()
+
+
+# ------------------------------------------------------------ kda.wait, kda.advance
+
+def test_wait_says_no_when_it_must(server):
+    server.sql("CREATE STREAM wa (v int); CREATE TABLE no_stream (v int)")
+    server.sql("DROP ROLE IF EXISTS nobody_special; CREATE ROLE nobody_special LOGIN")
+    assert server.value("SELECT kda.wait('wa', '0')"), "nothing depends on it"
+    server.sql("CREATE CONTINUOUS VIEW wa_v AS SELECT sum(v) s FROM wa")
+    server.sql("CREATE STREAM wb (v int); CREATE PUMP wa_p AS INSERT INTO wb SELECT v FROM wa; CREATE CONTINUOUS VIEW wb_v AS SELECT sum(v) s FROM wb")
+    for statement, user, error in (
+            ("SELECT kda.wait('no_stream')", "postgres", psycopg2.errors.WrongObjectType),
+            ("SELECT kda.wait('wa_v')", "postgres", psycopg2.errors.WrongObjectType),
+            ("SELECT kda.wait('wa')", "nobody_special", psycopg2.errors.InsufficientPrivilege),
+            ("SELECT kda.advance('wa', now())", "nobody_special", psycopg2.errors.InsufficientPrivilege),
+            ("SELECT kda.advance('no_stream', now())", "postgres", psycopg2.errors.WrongObjectType),
+            ("SELECT kda.advance('wa', 'infinity')", "postgres", psycopg2.errors.DatetimeFieldOverflow),
+            ("BEGIN; INSERT INTO wa VALUES (1); SELECT kda.wait('wa')", "postgres", psycopg2.errors.ObjectNotInPrerequisiteState)):
+        with pytest.raises(error):
+            server.sql(statement, user=user)
+    assert server.value("SELECT kda.wait(NULL::regclass)") is None
+    server.sql("GRANT SELECT ON wa TO nobody_special; GRANT INSERT ON wb TO nobody_special")
+    for stream in ("wa", "wb"):
+        assert server.value("SELECT kda.wait('%s', '100000 years')" % stream, user="nobody_special")
+    server.sql("INSERT INTO wa VALUES (1)")
+    assert server.value("SELECT kda.wait('wa')") and server.sql("SELECT * FROM wa_v, wb_v") == [(1, 1)]
+    # a paused stream: nothing of it is processed, nor of what it feeds
+    server.sql("ALTER STREAM wb PAUSE; INSERT INTO wa VALUES (1)")
+    begun = time.monotonic()
+    assert not server.value("SELECT kda.wait('wa', '300 ms')") and time.monotonic() - begun < 5
+    assert server.sql("SELECT * FROM wa_v, wb_v") == [(2, 1)]
+    server.sql("ALTER STREAM wb RESUME")
+    assert server.value("SELECT kda.wait('wa')") and server.sql("SELECT * FROM wa_v, wb_v") == [(2, 2)]
+    # a failed query is left out
+    server.sql("CREATE TABLE wt (v int); CREATE PUMP wt_p AS INSERT INTO wt SELECT v FROM wa; ALTER TABLE wt RENAME COLUMN v TO x; ALTER TABLE wt ALTER x TYPE json USING NULL")
+    server.sql("INSERT INTO wa VALUES (1)")
+    assert server.value("SELECT kda.wait('wa')")
+    assert state(server, "wt_p")[0] == "failed" and server.sql("SELECT * FROM wa_v, wb_v") == [(3, 3)]
+
+
+def test_waits_are_given_up_with_their_session(server):
+    """Sessions that are ended while they wait leave nothing behind."""
+    server.sql("CREATE STREAM wc (v int); CREATE CONTINUOUS VIEW wc_v AS SELECT sum(v) s FROM wc; ALTER STREAM wc PAUSE")
+    for _ in range(3):
+        conns = [server.connect() for _ in range(25)]
+        threads = []
+        for c in conns:
+            def wait(c=c):
+                with pytest.raises(psycopg2.Error):
+                    c.cursor().execute("SELECT kda.wait('wc', '60 s')")
+            threads.append(threading.Thread(target=wait))
+            threads[-1].start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT kda.wait(''wc''%%' AND state = 'active'"
+        wait_until(lambda: server.value(waiting) == len(conns), "all to wait")
+        server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT kda.wait(''wc''%' AND pid <> pg_backend_pid()")
+        for t in threads:
+            t.join()
+    server.sql("ALTER STREAM wc RESUME")
+    assert server.value("SELECT kda.wait('wc')")
+
+
+def test_advance_of_a_source_stream(server, msk, kafka):
+    """Transactional and durable; a smaller one is ignored; goes on to derived streams, also through a crash of the worker."""
+    kafka.create_topic("t_advance", 2)
+    server.sql("CREATE STREAM ad (rowtime timestamptz OPTIONS (path '$.ts'), k int) SERVER msk OPTIONS (topic 't_advance', start 'earliest', idle_timeout 'never')")
+    server.sql("CREATE CONTINUOUS VIEW ad_v AS SELECT count(*) n FROM ad WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) EMIT ON WINDOW CLOSE")
+    server.sql("CREATE STREAM ad_out (rowtime timestamptz, n bigint); CREATE PUMP ad_p AS INSERT INTO ad_out (n) SELECT count(*) FROM ad WINDOWED BY TUMBLING (INTERVAL '1' MINUTE)")
+    server.sql("CREATE CONTINUOUS VIEW ad_h AS SELECT sum(n) s FROM ad_out WINDOWED BY TUMBLING (INTERVAL '1' HOUR) EMIT ON WINDOW CLOSE")
+    kafka.produce("t_advance", [{"ts": "2026-01-01T10:00:%02dZ" % i, "k": i} for i in range(10)], partition=0)
+    assert server.value("SELECT kda.wait('ad')")
+    assert server.sql("SELECT n FROM ad_v") == []
+    server.sql("BEGIN; SELECT kda.advance('ad', '2026-01-01 11:30:00+00'); ROLLBACK")
+    assert server.value("SELECT kda.wait('ad')") and server.sql("SELECT n FROM ad_v") == []
+    server.sql("SELECT kda.advance('ad', '2026-01-01 10:30:00+00')")
+    wait_until(lambda: server.sql("SELECT n FROM ad_v") == [(10,)], "the window to close", 20)
+    server.sql("SELECT kda.advance('ad', '2026-01-01 10:10:00+00')")
+    assert server.value("SELECT kda.wait('ad')")
+    assert server.value("SELECT kda.watermark('ad') = '2026-01-01 10:30:00+00'")
+    server.sql("SELECT pg_terminate_backend(pid) FROM kda.workers WHERE kind = 'pipeline'; SELECT kda.advance('ad', '2026-01-01 11:30:00+00')")
+    wait_until(lambda: server.sql("SELECT s FROM ad_h") == [(10,)], "the derived window to close", 20)
+    # what comes before it is late
+    kafka.produce("t_advance", [{"ts": "2026-01-01T10:00:00Z", "k": 1}], partition=1)
+    assert server.value("SELECT kda.wait('ad')")
+    assert server.sql("SELECT error_name, shard FROM kda.error_stream WHERE stream = 'ad'::regclass") == [("late", "1")]
