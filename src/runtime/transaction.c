@@ -45,6 +45,9 @@
 
 KdaFeed    *kda_current_feed = NULL;
 
+/* Memory of what is found in a transaction and needed behind its commit; emptied when the next one begins. */
+static MemoryContext after_commit = NULL;
+
 /* Microseconds of this transaction that do not depend on the number of records. */
 static int64 settle_time = 0;
 
@@ -195,7 +198,7 @@ stage_read(KdaFeed *feed)
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
-						   TopTransactionContext);
+						   after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (n > 0 || feed->more)
@@ -596,8 +599,12 @@ kda_transaction(KdaWorker *worker)
 				end;
 
 	if (!registered)
+	{
 		RegisterXactCallback(at_xact_event, NULL);
+		after_commit = AllocSetContextCreate(worker->context, "kda positions", ALLOCSET_SMALL_SIZES);
+	}
 	registered = true;
+	MemoryContextReset(after_commit);
 	worker->began = worker->committed = false;
 	worker->settle_us = -1;
 	SetCurrentStatementStartTimestamp();
