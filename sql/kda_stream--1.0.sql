@@ -133,7 +133,8 @@ CREATE TABLE kda_storage.error (
 	data_rowtime timestamptz,
 	data_row	bytea,
 	data_text	text,
-	query		regclass
+	query		regclass,
+	bytes		int NOT NULL			-- as it counts for kda_stream.error_stream_size
 );
 COMMENT ON TABLE kda_storage.error IS 'records that were refused; users read kda.error_stream';
 
@@ -144,10 +145,11 @@ CREATE TABLE kda_storage.advance (
 COMMENT ON TABLE kda_storage.advance IS 'kda.advance of source streams that a worker has still to apply';
 
 CREATE TABLE kda_storage.forgotten (
-	errors	bigint NOT NULL DEFAULT 0
-);
+	errors	bigint NOT NULL DEFAULT 0,	-- rows that have left by age or size
+	bytes	bigint NOT NULL DEFAULT 0	-- of the rows that are there
+) WITH (fillfactor = 50);
 INSERT INTO kda_storage.forgotten DEFAULT VALUES;
-COMMENT ON TABLE kda_storage.forgotten IS 'how many rows have left kda.error_stream by age or size';
+COMMENT ON TABLE kda_storage.forgotten IS 'one row: how many rows have left kda.error_stream by age or size, and the size of those that are there';
 COMMENT ON SEQUENCE kda_storage.error_id_seq IS 'numbers of refused records';
 COMMENT ON TABLE kda_storage.advance IS 'calls of kda.advance on source streams, until the worker has applied them';
 
@@ -275,7 +277,8 @@ COMMENT ON FUNCTION kda.reset_statistics(regclass) IS 'sets counters of a stream
 CREATE FUNCTION kda_storage.workers(
 	OUT pid int, OUT kind text, OUT slot int, OUT database text, OUT state text, OUT restarts bigint,
 	OUT last_error text, OUT commits bigint, OUT commit_ms double precision, OUT busy_ms double precision,
-	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz)
+	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz,
+	OUT commit_interval_ms int, OUT waiting_for text, OUT held_back_by text)
 RETURNS SETOF record LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_workers';
 COMMENT ON FUNCTION kda_storage.workers() IS 'rows of kda.workers';
 
@@ -362,7 +365,11 @@ COMMENT ON VIEW kda.outputs IS 'a row per output to an outside system; this rele
 
 CREATE VIEW kda.workers AS
 SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.commits, w.commit_ms, w.busy_ms,
-	w.backpressured_ms, w.idle_ms, w.last_commit
+	w.backpressured_ms, w.idle_ms, w.last_commit,
+	w.commit_interval_ms,		-- as stretched now
+	w.waiting_for,				-- what holds the worker up: a lock
+	CASE WHEN w.waiting_for IS NOT NULL THEN pg_blocking_pids(w.pid) END AS blocked_by,
+	w.held_back_by				-- whose old snapshot makes its tables grow
 FROM kda_storage.workers() w
 WHERE pg_has_role('pg_monitor', 'USAGE')
 	OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database());

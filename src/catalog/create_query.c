@@ -21,6 +21,7 @@
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/split.h"
 #include "catalog/store_query.h"
 #include "commands/comment.h"
@@ -364,27 +365,37 @@ definition_text(KdaStmt *stmt)
 }
 
 /*
- * Deferred triggers fire at COMMIT, when the worker is itself again: core does
- * not let a restricted user defer anything.
+ * A pump's rows arrive in a security-restricted context, in which core does
+ * not let a trigger wait for the end of the transaction.
  */
 static void
-refuse_deferred_triggers(Oid target)
+refuse_deferred_triggers(Oid target, bool updates)
 {
-	Relation	rel = table_open(target, AccessShareLock);
-	TriggerDesc *triggers = rel->trigdesc;
+	List	   *members = find_all_inheritors(target, AccessShareLock, NULL);
+	ListCell   *lc;
 
-	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	foreach(lc, members)
 	{
-		Trigger    *t = &triggers->triggers[i];
+		Relation	rel = table_open(lfirst_oid(lc), NoLock);
 
-		if (t->tginitdeferred && TRIGGER_FOR_INSERT(t->tgtype) && t->tgenabled != TRIGGER_DISABLED)
+		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		{
+			Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+			if (!trigger->tginitdeferred || trigger->tgenabled == TRIGGER_DISABLED ||
+				trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ||
+				!(TRIGGER_FOR_INSERT(trigger->tgtype) || (updates && TRIGGER_FOR_UPDATE(trigger->tgtype))))
+				continue;
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a pump cannot insert into \"%s\": trigger \"%s\" is deferred", get_rel_name(target),
-							t->tgname),
-					 errhint("ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+					 errmsg("a pump cannot write into table \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("Its trigger \"%s\"%s is deferred to the end of the transaction.", trigger->tgname,
+							   OidIsValid(trigger->tgconstraint) ?
+							   psprintf(" of constraint \"%s\"", get_constraint_name(trigger->tgconstraint)) : ""),
+					 errhint("Make the constraint INITIALLY IMMEDIATE: ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+		}
+		table_close(rel, NoLock);
 	}
-	table_close(rel, NoLock);
 }
 
 /* Target of a pump: a stream of this database or a table. */
@@ -414,7 +425,7 @@ check_target(InsertStmt *insert, Oid *target, bool *is_stream)
 				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", name),
 				 errhint("It is for pumps into tables.")));
 	if (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE)
-		refuse_deferred_triggers(*target);
+		refuse_deferred_triggers(*target, insert->onConflictClause != NULL);
 }
 
 /* Pumps that write the stream which their source is made of, directly or not. */

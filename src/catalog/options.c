@@ -478,6 +478,19 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 		o->durable = bool_value(name, value);
 }
 
+#define DEFAULT_WORKER	"main"
+
+char *
+kda_stream_worker_name(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignTable(relid)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "worker") == 0)
+			return defGetString(lfirst_node(DefElem, lc));
+	return DEFAULT_WORKER;
+}
+
 KdaStreamOptions *
 kda_stream_options_get(Oid relid)
 {
@@ -503,7 +516,7 @@ kda_stream_options_get(Oid relid)
 	o->retention_us = 10 * USECS_PER_MINUTE;
 	o->writable = true;
 	o->durable = true;
-	o->worker = "main";
+	o->worker = DEFAULT_WORKER;
 	o->parallelism = 1;
 	foreach(lc, table->options)
 	{

@@ -110,6 +110,7 @@ kda_adopt_strangers(void)
 		/* one process does it, the others see it done */
 		SPI_execute("LOCK TABLE kda_storage.stream IN SHARE ROW EXCLUSIVE MODE", false, 0);
 		record_dependencies();
+		SPI_execute("UPDATE kda_storage.forgotten SET bytes = (SELECT coalesce(pg_catalog.sum(bytes), 0) FROM kda_storage.error)", false, 0);
 	}
 	for (uint64 i = 0; i < n; i++)
 	{

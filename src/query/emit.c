@@ -39,10 +39,12 @@
 #include "query/run.h"
 #include "rewrite/rewriteHandler.h"
 #include "runtime/error_stream.h"
+#include "runtime/fault.h"
 #include "runtime/runtime.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/json.h"
@@ -87,10 +89,21 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 	return KDA_NO_TIME;			/* not reached */
 }
 
+KdaQuery   *kda_emitting_query = NULL;
+
+/* Sinks take the rows [from, to) of an emission; this one is where they begin. */
+static void
+start_at(Emission *em, int from)
+{
+	tuplestore_rescan(em->rows);
+	if (from > 0 && !tuplestore_skiptuples(em->rows, from, true))
+		elog(ERROR, "row %d of an emission is missing", from);
+}
+
 /*---- sink: the closed table of a view */
 
 static void
-emit_to_closed(Emission *em)
+emit_to_closed(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	rel = table_open(query->closed_rel, RowExclusiveLock);
@@ -107,7 +120,8 @@ emit_to_closed(Emission *em)
 	kda_become_owner(query, &save);
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
@@ -125,7 +139,7 @@ emit_to_closed(Emission *em)
 		table_tuple_insert(rel, out, cid, 0, bistate);
 		if (info->ri_NumIndices > 0)
 			list_free(kda_insert_index_tuples(info, out, estate));
-		query->d_out++;
+		KDA_FAULT("emit_closed");
 	}
 	kda_become_self(&save);
 	FreeBulkInsertState(bistate);
@@ -205,7 +219,7 @@ target_expressions(KdaQuery *query, Relation target, AttrNumber rowtime, bool *f
 
 /* Rows [from, to). */
 static void
-insert_into_stream(Emission *em, int from, int to)
+emit_to_stream(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	target = table_open(query->target_rel, RowExclusiveLock);
@@ -226,7 +240,6 @@ insert_into_stream(Emission *em, int from, int to)
 	KdaIdentity save;
 	MemoryContext old;
 	List	   *exprs;
-	int			n = 0;
 
 	kda_become_owner(query, &save);
 	exprs = target_expressions(query, target, rowtime, &fill_rowtime);
@@ -235,16 +248,13 @@ insert_into_stream(Emission *em, int from, int to)
 	old = MemoryContextSwitchTo(estate->es_query_cxt);
 	project = ExecBuildProjectionInfo(exprs, econtext, out, NULL, em->desc);
 	MemoryContextSwitchTo(old);
-	tuplestore_rescan(em->rows);
-	while (n < to && tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
-		KdaTime		time;
+		KdaTime		time = emitted_time(em, in, &wm);
 		TupleTableSlot *row;
 
-		if (n++ < from)
-			continue;
-		time = emitted_time(em, in, &wm);
 		ResetExprContext(econtext);
 		econtext->ecxt_outertuple = in;
 		row = ExecProject(project);
@@ -258,6 +268,7 @@ insert_into_stream(Emission *em, int from, int to)
 		if (checked)
 			ExecConstraints(info, row, estate);
 		kda_inbox_put(writer, row, time, wm, true);
+		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);
 	kda_inbox_end(writer);
@@ -378,19 +389,21 @@ insert_into_table(Emission *em, int from, int to)
 		FreeQueryDesc(desc);
 		PopActiveSnapshot();
 	}
+	KDA_FAULT("emit_table");
 	CommandCounterIncrement();
 	kda_become_self(&save);
 	emitting = NULL;
 }
 
 static void
-insert_range(Emission *em, int from, int to)
+emit_range(Emission *em, int from, int to)
 {
-	if (em->query->target_is_stream)
-		insert_into_stream(em, from, to);
+	if (!em->query->is_pump)
+		emit_to_closed(em, from, to);
+	else if (em->query->target_is_stream)
+		emit_to_stream(em, from, to);
 	else
 		insert_into_table(em, from, to);
-	em->query->d_out += to - from;
 }
 
 /* A row as JSON, but for its first columns; casts to json may be the owner's code. */
@@ -414,9 +427,9 @@ slot_json(KdaQuery *query, TupleTableSlot *slot, int skip)
 	return json;
 }
 
-/* A row that the target refuses goes to the error stream; the others are inserted. */
+/* A row that the target refuses goes to the error stream; the others get there. */
 static void
-insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
+emit_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
 {
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
@@ -426,7 +439,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		insert_range(em, from, to);
+		kda_query_timer_start();
+		emit_range(em, from, to);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -434,6 +449,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(em->query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		emitting = NULL;
 		kda_in_query = false;
@@ -443,9 +459,14 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (edata == NULL)
+	{
+		em->query->d_out += to - from;
 		return;
+	}
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (em->query->failure)
+		return;
 	/* a missing right, table or column is nobody's record's fault */
 	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 	{
@@ -474,9 +495,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		return;
 	}
 	FreeErrorData(edata);
-	insert_or_halve(em, from, from + (to - from) / 2, context, owner);
+	emit_or_halve(em, from, from + (to - from) / 2, context, owner);
 	if (em->query->failure == NULL)
-		insert_or_halve(em, from + (to - from) / 2, to, context, owner);
+		emit_or_halve(em, from + (to - from) / 2, to, context, owner);
 }
 
 /*---- all sinks */
@@ -489,10 +510,16 @@ emit(Emission *em)
 
 	if (n == 0)
 		return;
-	if (!query->is_pump)
-		emit_to_closed(em);
+	/* inserts run code of users in any case; the other sinks rarely refuse a row */
+	if ((query->is_pump && !query->target_is_stream) || query->careful > 0)
+		emit_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
 	else
-		insert_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
+	{
+		kda_emitting_query = query;
+		emit_range(em, 0, (int) n);
+		kda_emitting_query = NULL;
+		query->d_out += n;
+	}
 }
 
 void
@@ -593,7 +620,9 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		kda_query_timer_start();
 		run_final(query, bounds, rows);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -601,6 +630,7 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		kda_in_query = false;
 		SetUserIdAndSecContext(save.userid, save.sec_context);
@@ -614,6 +644,8 @@ final_rows(KdaQuery *query, KdaPlanBounds *bounds)
 	tuplestore_end(rows);
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (query->failure)
+		return NULL;
 	if (bounds->tids == NULL)
 		find_tuples(query, bounds);
 	if (bounds->ntids == 0 ||
@@ -665,6 +697,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	/* windows that end at or before the frontier: window_start < frontier - size + 1 µs */
 	bounds.before = frontier == KDA_END_TIME ? KDA_END_TIME : frontier - query->window_size_us + 1;
 	CommandCounterIncrement();
+	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
 	em.rows = final_rows(query, &bounds);
 	PopActiveSnapshot();
@@ -676,6 +709,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	}
 	if (query->failure == NULL)
 		kda_groups_close(query->groups, frontier);
+	KDA_FAULT("closed");
 	kda_current_query = NULL;
 }
 

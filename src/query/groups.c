@@ -1012,6 +1012,9 @@ kda_groups_min_window_end(KdaGroups *groups)
 {
 	KdaTime		least = KDA_END_TIME;
 
+	/* after a start or an abort time may go on before the query's next row comes */
+	if (!groups->bound)
+		kda_groups_prepare(groups);
 	FOREACH_BUCKET(groups, b)
 		if (b->nresident + b->nevicted > 0)
 			least = Min(least, TIMESTAMP_NOT_FINITE(b->key) ? b->key : b->key + groups->query->window_size_us);

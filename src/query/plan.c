@@ -28,6 +28,7 @@
 #include "parser/parsetree.h"
 #include "query/query.h"
 #include "rewrite/rewriteHandler.h"
+#include "runtime/locks.h"
 #include "storage/lmgr.h"
 #include "stream/fdw.h"
 #include "tcop/dest.h"
@@ -397,7 +398,10 @@ make_plan(KdaPlan *plan, int which, double row_count)
 	return plan->plans[which];
 }
 
-/* Locks what the plan names; taking a lock is also when invalidations arrive. */
+/*
+ * Locks what the plan names; taking a lock is also when invalidations arrive.
+ * In a worker nearly all of it is locked already.
+ */
 static void
 lock_relations(PlannedStmt *stmt)
 {
@@ -408,7 +412,7 @@ lock_relations(PlannedStmt *stmt)
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
 		if (rte->rtekind == RTE_RELATION)
-			LockRelationOid(rte->relid, rte->rellockmode);
+			kda_lock_or_leave(rte->relid, rte->rellockmode);
 	}
 }
 

@@ -63,6 +63,13 @@ typedef struct KdaQuery
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
 
+	int			timeouts;		/* kda_stream.query_timeout was reached in this batch */
+	int			careful;		/* so many commits more, rows are emitted so that one which is refused can be told */
+
+	/* growth.c: size of the open table */
+	int64		had_blocks;
+	double		blocks_per_group;	/* the least that it needed; 0: not known */
+
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
 	KdaTime		saved_complete_from;
@@ -152,6 +159,12 @@ extern void kda_query_run(KdaQuery *query, Tuplestorestate *rows,
 extern void kda_query_write_back(KdaQuery *query);
 
 /*---- emit.c: final rows to closed table, stream, or table */
+
+/*
+ * The query whose rows are on their way to a closed table or stream without a
+ * subtransaction: on an error the worker tries again with query->careful set.
+ */
+extern KdaQuery *kda_emitting_query;
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);

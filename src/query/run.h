@@ -30,4 +30,14 @@ extern bool kda_error_is_transient(int sqlstate);
 /* Marks the query as failed in memory; the worker stores it at the end of the transaction. */
 extern void kda_query_fail(KdaQuery *query, const ErrorData *edata);
 
+/*
+ * kda_stream.query_timeout around a piece of work that may run code of users.
+ * judge() belongs into the handler of its errors: when the time was up it
+ * says so in edata's message, and a query that needs too long again and again
+ * within one batch fails, since it would hold up all others for ever.
+ */
+extern void kda_query_timer_start(void);
+extern void kda_query_timer_stop(void);
+extern void kda_query_timer_judge(KdaQuery *query, ErrorData *edata);
+
 #endif							/* KDA_RUN_H */

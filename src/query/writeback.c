@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
+#include "runtime/fault.h"
 #include "storage/bufmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -91,7 +92,10 @@ insert_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n, CommandId
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < m; i++)
+		{
+			KDA_FAULT("write_back_new");
 			fill_slot(groups, list[from + i], slots[i]);
+		}
 		table_multi_insert(rel, slots, m, cid, 0, bistate);
 		MemoryContextSwitchTo(old);
 		for (int i = 0; i < m; i++)
@@ -133,6 +137,7 @@ update_groups(KdaGroups *groups, Relation rel, KdaGroup **list, int n)
 			ReleaseBuffer(buffer);
 			pruned = block;
 		}
+		KDA_FAULT("write_back");
 		old = MemoryContextSwitchTo(groups->temp);
 		fill_slot(groups, g, slot);
 		kda_table_tuple_update(rel, &tid, slot, snapshot);

@@ -29,6 +29,7 @@
 
 KdaWorker  *kda_worker = NULL;
 
+
 static int
 column(const char *name)
 {
@@ -98,6 +99,17 @@ qualified_name(MemoryContext context, Oid relid)
 		return MemoryContextStrdup(context, "?");
 	return MemoryContextStrdup(context,
 							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), rel));
+}
+
+bool
+kda_feed_has_queries(const KdaFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feed->stream->queries)
+		if (kda_query_runs(lfirst(lc)))
+			return true;
+	return false;
 }
 
 KdaFeed *
@@ -224,9 +236,9 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	return feed;
 }
 
-/* Never waits: a source that hangs in a call cleans up behind us. */
+/* Waits at most that long: a source that hangs in a call cleans up behind us. */
 void
-kda_source_close(KdaStream *stream)
+kda_source_close(KdaStream *stream, int deadline_ms)
 {
 	KdaSource  *source = stream->source;
 
@@ -236,7 +248,7 @@ kda_source_close(KdaStream *stream)
 	if (stream->raw && stream->raw->n > 0)
 		source->ops->release(source, stream->raw);
 	stream->source = NULL;
-	source->ops->close(source, 0);
+	source->ops->close(source, deadline_ms);
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		stream->shards[s].source_index = -1;
@@ -247,7 +259,7 @@ kda_source_close(KdaStream *stream)
 static void
 drop_feed(KdaFeed *feed)
 {
-	kda_source_close(feed->stream);
+	kda_source_close(feed->stream, 0);
 	MemoryContextDelete(feed->stream->context);
 }
 
@@ -280,8 +292,9 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, p.declared, p.begun, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"JOIN kda_storage.stream_progress p USING (stream_id) LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+	SPI_execute("SELECT s.*, p.declared, p.begun, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
+				"JOIN kda_storage.stream_progress p USING (stream_id) "
+				"LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
 				"ORDER BY stream_id", true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
@@ -315,7 +328,7 @@ load_streams(KdaWorker *worker)
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
 
-		worker_name = kda_stream_options_get(relid)->worker;
+		worker_name = kda_stream_worker_name(relid);
 		if (strcmp(worker_name, worker->name) != 0)
 			continue;
 
@@ -333,10 +346,11 @@ load_streams(KdaWorker *worker)
 		feed->stream->ring2 = segments[3];
 		feed->stream->segment_since = since;
 		if (paused != feed->stream->paused)
-			kda_source_close(feed->stream);
+			kda_source_close(feed->stream, 0);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
 		feed->reset_wanted = reset;
+		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
 			/* the first query may have been created since */
@@ -559,10 +573,13 @@ kda_load(KdaWorker *worker)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	worker->reload = false;
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
+		/* before anything in memory changes; messages that came with the locks are obeyed now */
+		kda_locks_take_catalog(worker);
+		worker->reload = false;
+		kda_locks_forget();
 		kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
@@ -573,6 +590,8 @@ kda_load(KdaWorker *worker)
 		derive(worker);
 		SPI_finish();
 	}
+	else
+		worker->reload = false;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
@@ -605,18 +624,8 @@ static bool
 wants_source(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
 
-	if (stream->options->server_type == NULL || stream->paused || stream->failure)
-		return false;
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
-
-		if (!query->stopped && query->failure == NULL)
-			return true;
-	}
-	return false;
+	return stream->options->server_type != NULL && kda_feed_runs(feed);
 }
 
 static void
@@ -690,7 +699,7 @@ kda_sources_update(KdaWorker *worker)
 			if (stream->source && (!wants_source(feed) || stream->source->reopen ||
 								   feed->fetch_memory / 2 > share ||
 								   (check_options && options_changed(feed))))
-				kda_source_close(stream);
+				kda_source_close(stream, 0);
 			if (stream->source == NULL && wants_source(feed))
 				open_source(worker, feed, share);
 		}

@@ -249,7 +249,7 @@ copy_shards(KdaFeed *feed)
 	feed->saved_nshards = stream->nshards;
 }
 
-/* The new text lives in memory of the transaction. */
+/* The new text lives only until the next transaction begins. */
 static void
 keep_text(MemoryContext context, char **had, const char *now)
 {
@@ -261,6 +261,20 @@ keep_text(MemoryContext context, char **had, const char *now)
 	if (*had)
 		pfree(*had);
 	*had = copy;
+}
+
+void
+kda_feed_remember_catalog(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	feed->saved_reset_wanted = feed->reset_wanted;
+	feed->saved_segments[0] = stream->inbox;
+	feed->saved_segments[1] = stream->inbox2;
+	feed->saved_segments[2] = stream->ring;
+	feed->saved_segments[3] = stream->ring2;
+	feed->saved_segment_since = stream->segment_since;
+	feed->saved_retired_by = stream->retired_by;
 }
 
 void
@@ -277,6 +291,9 @@ kda_feed_remember(KdaFeed *feed)
 	feed->saved_watermark = stream->watermark;
 	feed->saved_advanced = stream->advanced;
 	feed->saved_derived = stream->derived;
+	feed->saved_derived_sent = feed->derived_sent;
+	kda_feed_remember_catalog(feed);
+	feed->saved_idle_since = stream->idle_since;
 	keep_text(stream->context, &feed->position.snapshot1, feed->next_position.snapshot1);
 	keep_text(stream->context, &feed->position.snapshot2, feed->next_position.snapshot2);
 	feed->position.last_xid = feed->next_position.last_xid;
@@ -323,6 +340,16 @@ kda_feed_go_back(KdaFeed *feed)
 	stream->watermark = feed->saved_watermark;
 	stream->advanced = feed->saved_advanced;
 	stream->derived = feed->saved_derived;
+	feed->derived_sent = feed->saved_derived_sent;
+	feed->reset_wanted = feed->saved_reset_wanted;
+	feed->advanced = true;		/* what was taken is there again */
+	stream->inbox = feed->saved_segments[0];
+	stream->inbox2 = feed->saved_segments[1];
+	stream->ring = feed->saved_segments[2];
+	stream->ring2 = feed->saved_segments[3];
+	stream->segment_since = feed->saved_segment_since;
+	stream->retired_by = feed->saved_retired_by;
+	stream->idle_since = feed->saved_idle_since;
 	feed->next_position = feed->position;
 	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
 }

@@ -4,6 +4,7 @@
  *	  One micro-batch: all stages of all streams of this worker, in order, in
  *	  one transaction.
  *
+ *		lock			every relation of it, or nothing (locks.c)
  *		advance, read	what was declared and what has come
  *		decode			bytes to columns (source streams)
  *		watermark		rowtime, lateness, shard and stream watermark
@@ -30,6 +31,7 @@
 #include "port/pg_crc32c.h"
 #include "portability/instr_time.h"
 #include "runtime/error_stream.h"
+#include "runtime/fault.h"
 #include "query/groups.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
@@ -42,6 +44,12 @@
 #include "utils/snapmgr.h"
 
 KdaFeed    *kda_current_feed = NULL;
+
+/* Memory of what is found in a transaction and needed behind its commit; emptied when the next one begins. */
+static MemoryContext after_commit = NULL;
+
+/* Microseconds of this transaction that do not depend on the number of records. */
+static int64 settle_time = 0;
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
 #define ROTATE_SOON		(USECS_PER_SEC / 10)
@@ -209,7 +217,7 @@ stage_read(KdaFeed *feed)
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
-						   TopTransactionContext);
+						   after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (n > 0 || feed->more)
@@ -329,12 +337,6 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 
 /*---- stage: queries */
 
-static bool
-query_runs(KdaQuery *query)
-{
-	return query->failure == NULL && !query->stopped;
-}
-
 /* A query that this worker has not run yet: where does it begin? */
 static void
 join_query(KdaFeed *feed, KdaQuery *query)
@@ -382,7 +384,7 @@ run_queries(KdaFeed *feed)
 		instr_time	start,
 					end;
 
-		if (!query_runs(query))
+		if (!kda_query_runs(query))
 			continue;
 		INSTR_TIME_SET_CURRENT(start);
 		batch->scan_from = 0;
@@ -423,7 +425,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (!query_runs(query))
+		if (!kda_query_runs(query))
 			continue;
 		if (query->groups)
 		{
@@ -458,7 +460,7 @@ pass_watermark_on(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (query_runs(query))
+		if (kda_query_runs(query))
 			least = Min(least, query->stream->watermark);
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
@@ -494,7 +496,7 @@ reset_stream(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (!query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
+		if (!kda_query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
 			continue;
 		if (query->groups)
 			kda_query_write_back(query);
@@ -518,17 +520,6 @@ reset_stream(KdaFeed *feed)
 }
 
 /*---- all of it */
-
-static bool
-has_queries(KdaFeed *feed)
-{
-	ListCell   *lc;
-
-	foreach(lc, feed->stream->queries)
-		if (query_runs(lfirst(lc)))
-			return true;
-	return false;
-}
 
 /* Storage that nobody needs any more makes room. */
 static void
@@ -561,17 +552,17 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	KdaStream  *stream = feed->stream;
 	KdaTime		advance;
 	bool		moved = false;
+	instr_time	start,
+				end;
 	ListCell   *lc;
 
 	feed->more = false;
 	feed->tick_at = KDA_END_TIME;
-	if (stream->failure)
-		return;
-	if (stream->paused)
+	if (stream->failure || stream->paused)
 		return;
 	if (stream->queries == NIL)
 		keep_unread(feed, now);
-	if (!has_queries(feed))
+	if (!kda_feed_runs(feed))
 		return;
 	kda_current_feed = feed;
 	if (feed->reset_wanted)
@@ -588,18 +579,28 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	}
 	feed->advanced = false;
 
+	KDA_FAULT("read");
 	stage_read(feed);
+	KDA_FAULT("decoded");
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
+	KDA_FAULT("watermark");
 	if (OidIsValid(stream->ring) && stream->raw->n > 0)
 		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
+	KDA_FAULT("ring");
 	run_queries(feed);
+	KDA_FAULT("queries");
 
 	/* idle shards and the wall clock come after the rows that were there */
 	feed->tick_at = kda_watermark_tick(stream, now, &moved);
 	moved |= kda_watermark_update(stream);
 
+	INSTR_TIME_SET_CURRENT(start);
 	settle_queries(feed, now);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	settle_time += INSTR_TIME_GET_MICROSEC(end);
+	KDA_FAULT("settled");
 
 	feed->touched |= moved || stream->batch->nrows > 0 || stream->d_records > 0 ||
 		stream->watermark != feed->saved_watermark || stream->advanced != feed->saved_advanced ||
@@ -613,6 +614,17 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	kda_current_feed = NULL;
 }
 
+/*
+ * From the commit on until memory has followed, going back to the last commit
+ * would apply the batch twice.
+ */
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && kda_worker->began)
+		kda_worker->committed = true;
+}
+
 bool
 kda_transaction(KdaWorker *worker)
 {
@@ -620,10 +632,30 @@ kda_transaction(KdaWorker *worker)
 	ListCell   *lc,
 			   *lq;
 	bool		more = false;
+	static bool registered = false;
+	instr_time	start,
+				end;
 
+	if (!registered)
+	{
+		RegisterXactCallback(at_xact_event, NULL);
+		after_commit = AllocSetContextCreate(worker->context, "kda positions", ALLOCSET_SMALL_SIZES);
+	}
+	registered = true;
+	MemoryContextReset(after_commit);
+	worker->began = worker->committed = false;
+	worker->settle_us = -1;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "processing a batch");
+	if (!kda_locks_take(worker))
+	{
+		CommitTransactionCommand();
+		return true;
+	}
+	worker->began = true;
+	settle_time = 0;
+	kda_error_stream_begin();
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
@@ -638,14 +670,17 @@ kda_transaction(KdaWorker *worker)
 		PopActiveSnapshot();
 		CommandCounterIncrement();
 	}
+	INSTR_TIME_SET_CURRENT(start);
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, worker->feeds)
 		pass_watermark_on(lfirst(lc));
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
+		KDA_FAULT("save");
 		if (feed->touched)
 			kda_save_feed(feed, now);
+		KDA_FAULT("saved");
 		foreach(lq, feed->stream->queries)
 		{
 			KdaQuery   *query = lfirst(lq);
@@ -655,7 +690,7 @@ kda_transaction(KdaWorker *worker)
 				kda_fail_query(query, query->failure);
 				query->failed_now = false;
 			}
-			if (feed->touched && query_runs(query))
+			if (feed->touched && kda_query_runs(query))
 				kda_save_query(query, now);
 			if (query->target_is_stream && query->d_out > 0)
 			{
@@ -666,9 +701,15 @@ kda_transaction(KdaWorker *worker)
 			}
 		}
 	}
-	kda_error_stream_trim();
+	kda_error_stream_settle(now);
+	kda_growth_look(worker, now);
 	PopActiveSnapshot();
+	KDA_FAULT("commit");
 	CommitTransactionCommand();
+	KDA_FAULT("committed");
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	worker->settle_us = settle_time + INSTR_TIME_GET_MICROSEC(end);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(false);
 
@@ -680,8 +721,9 @@ kda_transaction(KdaWorker *worker)
 		if (feed->stream->source && feed->stream->raw->n > 0)
 			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
 		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
+		KDA_FAULT("remember");
 		kda_feed_remember(feed);
-		more |= feed->more && has_queries(feed) && !feed->stream->paused && !feed->stream->failure;
+		more |= feed->more && kda_feed_runs(feed);
 		foreach(lq, feed->stream->queries)
 		{
 			KdaQuery   *query = lfirst(lq);
@@ -691,9 +733,12 @@ kda_transaction(KdaWorker *worker)
 			query->saved_frontier = query->frontier;
 			query->saved_complete_from = query->complete_from;
 			query->saved_joined = query->joined;
+			if (query->careful > 0)
+				query->careful--;
 			query->d_in = query->d_late = query->d_out = 0;
 			query->d_busy_ms = 0;
 		}
 	}
+	worker->began = worker->committed = false;
 	return more;
 }

@@ -157,15 +157,15 @@ reached(Wait *wait, KdaFeed *feed)
 	ListCell   *lc;
 	bool		live = false;
 
-	if (stream->paused)
-		return false;
+	if (stream->paused || stream->failure)
+		return false;			/* what it holds has not been processed */
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
 
 		live |= !query->stopped && query->failure == NULL;
 	}
-	if (stream->failure || !live)
+	if (!live)
 		return true;			/* nothing depends on it that could still come */
 	if (stream->options->server_type == NULL)
 		return wait->armed && !feed->more;

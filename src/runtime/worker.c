@@ -39,6 +39,10 @@
 #define BACKOFF_FIRST_MS	100
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
 
+#define CAREFUL_COMMITS	1000
+#define LOCK_BACKOFF_MS	1000	/* who holds a row or lock is gone at any moment */
+#define CLOSE_MS		2000	/* for all sources together, when the process ends */
+
 static int	retry_backoff_ms = 0;
 
 static void
@@ -106,7 +110,7 @@ own_settings(void)
 	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", psprintf("%d", kda_locks_timeout_ms()), PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
@@ -167,6 +171,29 @@ stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
 	kda_worker->reload = true;
 }
 
+/*---- the commit interval */
+
+/*
+ * When write-back, saving and commit took more than a quarter of the time
+ * between two commits, that time doubles; when it
+ * took less than a sixteenth, the interval shrinks again.  Growing tables
+ * (growth.c) stretch it, too.
+ */
+static void
+adapt_interval(KdaWorker *worker)
+{
+	int			least = kda_commit_interval_ms;
+	int			most = Max(kda_commit_interval_max_ms, least);
+
+	if (worker->settle_us > (int64) worker->interval_ms * 250)
+		worker->interval_ms *= 2;
+	else if (worker->settle_us < (int64) worker->interval_ms * 60)
+		worker->interval_ms -= Max(worker->interval_ms / 4, 1);
+	least = Max(least, worker->interval_floor_ms);
+	worker->interval_ms = Max(least, Min(worker->interval_ms, most));
+	kda_shared->slots[kda_my_slot].interval_ms = worker->interval_ms;
+}
+
 /* One transaction; true if more input waits.  Errors do not leave. */
 static bool
 try_transaction(KdaWorker *worker)
@@ -175,6 +202,7 @@ try_transaction(KdaWorker *worker)
 	MemoryContext context = CurrentMemoryContext;
 	volatile int64 started = GetCurrentTimestamp();
 	volatile bool failed = false;
+	volatile bool blocked = false;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 
 	kda_current_query = NULL;
@@ -182,11 +210,17 @@ try_transaction(KdaWorker *worker)
 	PG_TRY();
 	{
 		more = kda_transaction(worker);
+		if (retry_backoff_ms > 0)
+			kda_worker_report_backoff(false);
 		retry_backoff_ms = 0;
-		slot->commits++;
-		slot->last_commit = GetCurrentTimestamp();
-		slot->commit_ms += (slot->last_commit - started) / 1000.0;
-		slot->busy_ms += (slot->last_commit - started) / 1000.0;
+		if (worker->settle_us >= 0)
+		{
+			slot->commits++;
+			slot->last_commit = GetCurrentTimestamp();
+			slot->commit_ms += (slot->last_commit - started) / 1000.0;
+			slot->busy_ms += (slot->last_commit - started) / 1000.0;
+			adapt_interval(worker);
+		}
 	}
 	PG_CATCH();
 	{
@@ -197,22 +231,42 @@ try_transaction(KdaWorker *worker)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
+		blocked = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && kda_locks_blocked();
+		if (!blocked)
+			EmitErrorReport();
 		FlushErrorState();
 		kda_in_query = false;
+		if (worker->committed)
+		{
+			/* what is in the tables counts: read it again */
+			ereport(LOG,
+					(errmsg("worker \"%s\" of kda_stream starts again: an error came after its commit", worker->name)));
+			proc_exit(1);
+		}
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
-		go_back(worker);
+		if (worker->began)
+			go_back(worker);
+		worker->began = false;
 		kda_current_query = NULL;
 		kda_current_feed = NULL;
 		RESUME_INTERRUPTS();
-		kda_worker_report_error(edata->message);
 		failed = true;
 
 		if (ProcDiePending || (edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
 			proc_exit(1);
+		if (!blocked)
+			kda_worker_report_error(edata->message);
 
-		if (!retriable(edata->sqlerrcode) && (query || feed))
+		if (blocked)
+			more = true;
+		else if (!retriable(edata->sqlerrcode) && query && query == kda_emitting_query && query->careful == 0)
+		{
+			/* perhaps only some rows are refused by where they go */
+			query->careful = CAREFUL_COMMITS;
+			more = true;
+		}
+		else if (!retriable(edata->sqlerrcode) && (query || feed))
 		{
 			char	   *why = edata->detail ?
 				psprintf("%s (%s)", edata->message, edata->detail) : edata->message;
@@ -222,20 +276,59 @@ try_transaction(KdaWorker *worker)
 		}
 		else
 		{
+			bool		lock = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+				edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED;
+
 			retry_backoff_ms = retry_backoff_ms == 0 ? BACKOFF_FIRST_MS :
-				Min(retry_backoff_ms * 2, kda_retry_max_interval_ms);
+				Min(retry_backoff_ms * 2,
+					lock ? Min(LOCK_BACKOFF_MS, kda_retry_max_interval_ms) : kda_retry_max_interval_ms);
+			kda_worker_report_backoff(true);
 			if (feed)
 			{
 				kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
 				feed->stored_error[0] = '\0';
 			}
 		}
+		kda_emitting_query = NULL;
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
 	if (failed)
 		pgstat_report_activity(STATE_IDLE, NULL);
+	if (blocked)
+		kda_locks_wait();
 	return more;
+}
+
+/* Streams and queries as the catalog says; waits for a lock without holding anything. */
+static void
+load(KdaWorker *worker)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool blocked;
+
+	do
+	{
+		blocked = false;
+		PG_TRY();
+		{
+			kda_load(worker);
+		}
+		PG_CATCH();
+		{
+			/* memory may be half made: only before anything changed it can go on */
+			if (!kda_locks_blocked())
+				PG_RE_THROW();
+			blocked = true;
+			MemoryContextSwitchTo(context);
+			FlushErrorState();
+			AbortOutOfAnyTransaction();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (blocked)
+			kda_locks_wait();
+	} while (blocked);
 }
 
 /*---- sources */
@@ -346,8 +439,11 @@ look_into_inboxes(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->stream->queries != NIL && !feed->stream->paused && !feed->stream->failure)
+		if (kda_feed_runs(feed))
+		{
 			feed->more = true;
+			feed->advanced = true;
+		}
 		else if (feed->stream->queries == NIL && OidIsValid(feed->stream->inbox) && feed->tick_at == KDA_END_TIME)
 			feed->tick_at = feed->rotate_at;	/* rows that nobody reads are looked after, too */
 	}
@@ -359,11 +455,13 @@ static void
 close_sources(int code, Datum arg)
 {
 	ListCell   *lc;
+	TimestampTz until;
 
 	if (kda_worker == NULL)
 		return;
+	until = GetCurrentTimestamp() + CLOSE_MS * 1000;
 	foreach(lc, kda_worker->feeds)
-		kda_source_close(((KdaFeed *) lfirst(lc))->stream);
+		kda_source_close(((KdaFeed *) lfirst(lc))->stream, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until));
 }
 
 static void
@@ -371,10 +469,12 @@ loop(KdaWorker *worker)
 {
 	TimestampTz last_commit = 0;
 	bool		more = true;	/* look at once */
+	uint32		wakes;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 	MemoryContext scratch = AllocSetContextCreate(worker->context, "kda worker loop",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	wakes = pg_atomic_read_u32(&slot->wakes);
 	look_into_inboxes(worker);
 	for (;;)
 	{
@@ -402,9 +502,14 @@ loop(KdaWorker *worker)
 			AcceptInvalidationMessages();
 		if (worker->reload)
 		{
-			kda_load(worker);
+			load(worker);
 			look_into_inboxes(worker);
 			more = true;
+		}
+		if (pg_atomic_read_u32(&slot->wakes) != wakes)
+		{
+			wakes = pg_atomic_read_u32(&slot->wakes);
+			look_into_inboxes(worker);
 		}
 		kda_sources_update(worker);
 		kda_waits_look(worker);
@@ -412,7 +517,7 @@ loop(KdaWorker *worker)
 
 		now = kda_clock_now();
 		tick = next_tick(worker);
-		due = last_commit + (int64) kda_commit_interval_ms * 1000;
+		due = last_commit + (int64) worker->interval_ms * 1000;
 		if (retry_backoff_ms > 0)
 			due = last_commit + (int64) retry_backoff_ms * 1000;
 		any |= inbox_rows_waiting(worker) || tick <= now;
@@ -426,7 +531,7 @@ loop(KdaWorker *worker)
 			if (retry_backoff_ms == 0 && (more || full))
 				continue;
 			now = last_commit;
-			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : kda_commit_interval_ms) * 1000;
+			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : worker->interval_ms) * 1000;
 			any = inbox_rows_waiting(worker);
 			tick = next_tick(worker);
 		}
@@ -452,10 +557,7 @@ loop(KdaWorker *worker)
 		if (WaitEventSetWait(set, Max(timeout, 0), &event, 1, kda_wait_event_main()) > 0)
 		{
 			if (event.events & WL_LATCH_SET)
-			{
 				ResetLatch(MyLatch);
-				look_into_inboxes(worker);
-			}
 			if (event.events & WL_SOCKET_READABLE)
 				drain_pipe(worker);
 		}
@@ -476,6 +578,7 @@ kda_worker_main(Datum arg)
 	worker->context = AllocSetContextCreate(TopMemoryContext, "kda worker", ALLOCSET_DEFAULT_SIZES);
 	worker->name = MemoryContextStrdup(worker->context, NameStr(kda_shared->slots[kda_my_slot].worker));
 	worker->reload = true;
+	worker->interval_ms = kda_commit_interval_ms;
 	kda_worker = worker;
 	make_pipe(worker);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);

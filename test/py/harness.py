@@ -17,6 +17,7 @@ import psycopg2
 
 WORK = os.environ["KDA_WORK"]
 BINDIR = os.environ["KDA_BINDIR"]
+FAULT_BINDIR = os.environ["KDA_FAULT_BINDIR"]    # the same with fault points (src/runtime/fault.h)
 LONG = os.environ.get("KDA_LONG") == "yes"
 
 
@@ -53,7 +54,8 @@ def forget_pid(pid):
 class Postgres:
     """A server of its own; settings are lines of postgresql.conf."""
 
-    def __init__(self, name, settings=(), initdb=True, basedir=None):
+    def __init__(self, name, settings=(), initdb=True, basedir=None, bindir=BINDIR):
+        self.bindir = bindir
         self.dir = os.path.join(basedir or WORK, name)
         self.data = os.path.join(self.dir, "data")
         self.log = os.path.join(self.dir, "log")
@@ -89,7 +91,7 @@ class Postgres:
 
     def start(self):
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen([BINDIR + "/postgres", "-D", self.data], stdout=log, stderr=log,
+            self.process = subprocess.Popen([self.bindir + "/postgres", "-D", self.data], stdout=log, stderr=log,
                                             env=self.environment(), start_new_session=True)
         note_pid(self.process.pid)
         wait_until(self.answers, "the server to start; see " + self.log, 60)
@@ -134,7 +136,8 @@ class Postgres:
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     def connect(self, dbname="postgres", user="postgres", autocommit=True):
-        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10)
+        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10,
+                                options="-c statement_timeout=180s")     # no test hangs for ever
         conn.autocommit = autocommit
         return conn
 
