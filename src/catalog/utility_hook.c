@@ -93,6 +93,54 @@ check_drop(KdaStmt *stmt)
 	}
 }
 
+/*
+ * ALTER STREAM … OPTIONS (SET …): of an option that still has its default, too.
+ * Core would ask for ADD; that a default is not written down is our affair.
+ */
+static void
+set_may_add(Node *stmt)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) stmt;
+	Oid			relid;
+	ListCell   *lc;
+
+	if (!IsA(stmt, AlterTableStmt) || alter->objtype != OBJECT_FOREIGN_TABLE)
+		return;
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!OidIsValid(relid) || !kda_is_stream(relid))
+		return;
+	foreach(lc, alter->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		List	   *have = NIL;
+		ListCell   *lw,
+				   *lh;
+
+		if (cmd->subtype == AT_GenericOptions)
+			have = GetForeignTable(relid)->options;
+		else if (cmd->subtype == AT_AlterColumnGenericOptions)
+		{
+			AttrNumber	attno = get_attnum(relid, cmd->name);
+
+			if (attno <= 0)
+				continue;		/* core's own message */
+			have = GetForeignColumnOptions(relid, attno);
+		}
+		else
+			continue;
+		foreach(lw, (List *) cmd->def)
+		{
+			DefElem    *want = lfirst_node(DefElem, lw);
+			bool		found = false;
+
+			foreach(lh, have)
+				found |= strcmp(lfirst_node(DefElem, lh)->defname, want->defname) == 0;
+			if (want->defaction == DEFELEM_SET && !found)
+				want->defaction = DEFELEM_ADD;
+		}
+	}
+}
+
 static CommandTag
 tag_of(KdaStmt *stmt)
 {
@@ -153,6 +201,8 @@ kda_execute_statement(KdaStmt *stmt, const char *source_text, ProcessUtilityCont
 			run_core(stmt->core, &cxt);
 			break;
 		case KDA_STMT_UTILITY:
+			if (stmt->object == KDA_OBJECT_STREAM)
+				set_may_add(stmt->core);
 			run_core(stmt->core, &cxt);
 			break;
 		default:
@@ -424,6 +474,14 @@ follow_up(Node *stmt)
 				}
 				break;
 			}
+		case T_DropUserMappingStmt:
+			{
+				Oid			server = get_foreign_server_oid(((DropUserMappingStmt *) stmt)->servername, true);
+
+				if (OidIsValid(server) && kda_is_our_server(server))
+					kda_catalog_changed();
+				break;
+			}
 		case T_TransactionStmt:
 			/* it may have inserted into streams */
 			if (((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
@@ -447,6 +505,7 @@ is_of_interest(Node *stmt)
 		case T_AlterForeignServerStmt:
 		case T_CreateUserMappingStmt:
 		case T_AlterUserMappingStmt:
+		case T_DropUserMappingStmt:
 		case T_TransactionStmt:
 			return true;
 		default:

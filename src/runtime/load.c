@@ -19,6 +19,7 @@
 #include "commands/defrem.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
@@ -271,6 +272,40 @@ same_stream(KdaStream *stream, const Oid *segments)
 	return same;
 }
 
+static char *
+options_text(List *server_options, List *user_options)
+{
+	StringInfoData s;
+	List	   *lists[2] = {server_options, user_options};
+	ListCell   *lc;
+
+	initStringInfo(&s);
+	for (int i = 0; i < 2; i++)
+		foreach(lc, lists[i])
+		{
+			DefElem    *def = lfirst_node(DefElem, lc);
+
+			appendStringInfo(&s, "%d %s=%s\n", i, def->defname, defGetString(def));
+		}
+	return s.data;
+}
+
+/* A server or user mapping that was altered takes effect by a new connection. */
+static void
+close_if_altered(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	UserMapping *mapping;
+
+	if (stream->source == NULL)
+		return;
+	mapping = kda_user_mapping(stream->owner, stream->options->serverid);
+	if (strcmp(feed->source_options,
+			   options_text(GetForeignServer(stream->options->serverid)->options,
+							mapping ? mapping->options : NIL)) != 0)
+		kda_source_close(stream);
+}
+
 static void
 load_streams(KdaWorker *worker)
 {
@@ -317,7 +352,10 @@ load_streams(KdaWorker *worker)
 		feed = kda_feed_by_relid(relid);
 		if (feed && feed->stream->id == id && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
+		{
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
+			close_if_altered(feed);
+		}
 		else
 			feed = make_feed(worker, id, relid);
 		feed->stream->inbox = segments[0];
@@ -638,6 +676,10 @@ kda_sources_update(KdaWorker *worker)
 				config.stream_name = stream->name;
 				config.topic = stream->options->topic;
 				config.fetch_memory = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
+				if (feed->source_options)
+					pfree(feed->source_options);
+				feed->source_options = MemoryContextStrdup(stream->context,
+														   options_text(config.server_options, config.user_options));
 				config.wake_fd = worker->wake_write;
 				config.ring_wanted = stream->options->retention_us > 0;
 				stream->source = ops->open(&config);

@@ -42,6 +42,7 @@ typedef struct KdaFeed
 	char		last_error[512];
 	char		stored_error[512];	/* what kda_storage says */
 	TimestampTz retry_at;
+	char	   *source_options; /* what the source was opened with; secrets, never shown */
 	/* kda.wait */
 	int64	   *wait_ends;
 } KdaFeed;
