@@ -93,54 +93,6 @@ check_drop(KdaStmt *stmt)
 	}
 }
 
-/*
- * ALTER STREAM … OPTIONS (SET …): of an option that still has its default, too.
- * Core would ask for ADD; that a default is not written down is our affair.
- */
-static void
-set_may_add(Node *stmt)
-{
-	AlterTableStmt *alter = (AlterTableStmt *) stmt;
-	Oid			relid;
-	ListCell   *lc;
-
-	if (!IsA(stmt, AlterTableStmt) || alter->objtype != OBJECT_FOREIGN_TABLE)
-		return;
-	relid = RangeVarGetRelid(alter->relation, NoLock, true);
-	if (!OidIsValid(relid) || !kda_is_stream(relid))
-		return;
-	foreach(lc, alter->cmds)
-	{
-		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
-		List	   *have = NIL;
-		ListCell   *lw,
-				   *lh;
-
-		if (cmd->subtype == AT_GenericOptions)
-			have = GetForeignTable(relid)->options;
-		else if (cmd->subtype == AT_AlterColumnGenericOptions)
-		{
-			AttrNumber	attno = get_attnum(relid, cmd->name);
-
-			if (attno <= 0)
-				continue;		/* core's own message */
-			have = GetForeignColumnOptions(relid, attno);
-		}
-		else
-			continue;
-		foreach(lw, (List *) cmd->def)
-		{
-			DefElem    *want = lfirst_node(DefElem, lw);
-			bool		found = false;
-
-			foreach(lh, have)
-				found |= strcmp(lfirst_node(DefElem, lh)->defname, want->defname) == 0;
-			if (want->defaction == DEFELEM_SET && !found)
-				want->defaction = DEFELEM_ADD;
-		}
-	}
-}
-
 static CommandTag
 tag_of(KdaStmt *stmt)
 {
@@ -202,7 +154,7 @@ kda_execute_statement(KdaStmt *stmt, const char *source_text, ProcessUtilityCont
 			break;
 		case KDA_STMT_UTILITY:
 			if (stmt->object == KDA_OBJECT_STREAM)
-				set_may_add(stmt->core);
+				kda_set_may_add(stmt->core);
 			run_core(stmt->core, &cxt);
 			break;
 		default:
