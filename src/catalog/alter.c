@@ -103,6 +103,50 @@ kda_stream_start_changed(Oid relid)
 								  "WHERE stream_id = %d AND failure IS NOT NULL", ids.id));
 }
 
+void
+kda_set_may_add(Node *stmt)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) stmt;
+	Oid			relid;
+	ListCell   *lc;
+
+	if (!IsA(stmt, AlterTableStmt) || alter->objtype != OBJECT_FOREIGN_TABLE)
+		return;
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!OidIsValid(relid) || !kda_is_stream(relid))
+		return;
+	foreach(lc, alter->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		List	   *have = NIL;
+		ListCell   *lw,
+				   *lh;
+
+		if (cmd->subtype == AT_GenericOptions)
+			have = GetForeignTable(relid)->options;
+		else if (cmd->subtype == AT_AlterColumnGenericOptions)
+		{
+			AttrNumber	attno = get_attnum(relid, cmd->name);
+
+			if (attno <= 0)
+				continue;		/* core's own message */
+			have = GetForeignColumnOptions(relid, attno);
+		}
+		else
+			continue;
+		foreach(lw, (List *) cmd->def)
+		{
+			DefElem    *want = lfirst_node(DefElem, lw);
+			bool		found = false;
+
+			foreach(lh, have)
+				found |= strcmp(lfirst_node(DefElem, lh)->defname, want->defname) == 0;
+			if (want->defaction == DEFELEM_SET && !found)
+				want->defaction = DEFELEM_ADD;
+		}
+	}
+}
+
 PG_FUNCTION_INFO_V1(kda_resume_all);
 
 /* kda.resume_all() → bigint: resumes what a restore left paused; the caller's own streams, all of them for a superuser */

@@ -36,6 +36,11 @@ extern void kda_alter_stream_state(KdaStmt *stmt);
 extern void kda_alter_query(KdaStmt *stmt);
 extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run);
 extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run);
+/*
+ * ALTER STREAM … OPTIONS (SET …): of an option that still has its default, too.
+ * Core would ask for ADD; that a default is not written down is our affair.
+ */
+extern void kda_set_may_add(Node *stmt);
 /* Option start was set: a failed stream begins there when it is resumed. */
 extern void kda_stream_start_changed(Oid relid);
 

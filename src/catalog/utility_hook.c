@@ -175,6 +175,8 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 			break;
 		case KDA_STMT_UTILITY:
 			check_kind(stmt->object, stmt->name);
+			if (stmt->object == KDA_OBJECT_STREAM)
+				kda_set_may_add(stmt->core);
 			run_core(stmt->core, text);
 			break;
 		default:
@@ -490,6 +492,14 @@ follow_up(Node *stmt)
 		case T_AlterObjectSchemaStmt:
 			kda_catalog_changed();	/* names in messages */
 			break;
+		case T_DropUserMappingStmt:
+			{
+				Oid			server = get_foreign_server_oid(((DropUserMappingStmt *) stmt)->servername, true);
+
+				if (OidIsValid(server) && kda_is_our_server(server))
+					kda_catalog_changed();
+				break;
+			}
 		case T_TransactionStmt:
 			/* it may have inserted into streams */
 			if (((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
@@ -534,6 +544,7 @@ is_of_interest(Node *stmt)
 		case T_AlterForeignServerStmt:
 		case T_CreateUserMappingStmt:
 		case T_AlterUserMappingStmt:
+		case T_DropUserMappingStmt:
 		case T_TransactionStmt:
 			return true;
 		default:
