@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh [test|demo|kafka]...
+# setup.sh [test|demo|kafka|bench]...
 #
 # Installs what is missing to build (always), test or demo: Debian packages, and
 # for Kafka its jars into a cache folder.  Says in one line what it cannot do.
@@ -14,6 +14,7 @@ for what in "$@"; do
 	case $what in
 	test) packages="$packages python3 python3-pytest python3-psycopg2 python3-confluent-kafka" ;;
 	demo) packages="$packages perl" ;;
+	bench) packages="$packages python3-pip" ;;
 	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done
