@@ -235,8 +235,8 @@ make_key(KdaGroups *groups, KdaKeySpec *key, Node *expr)
 }
 
 /* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
-static Datum
-copy_value(Datum d, bool byval, int16 len)
+Datum
+kda_copy_value(Datum d, bool byval, int16 len)
 {
 	if (!byval && len == -1 &&
 		(VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)) || VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(d)) ||
@@ -291,21 +291,7 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
 	form = (Form_pg_aggregate) GETSTRUCT(tuple);
-	switch (form->aggtransfn)
-	{
-		case F_INT8INC:
-		case F_INT8INC_ANY:
-			spec->fast = KDA_FAST_COUNT;
-			break;
-		case F_INT4_SUM:
-			spec->fast = KDA_FAST_SUM_INT4;
-			break;
-		case F_INT2_SUM:
-			spec->fast = KDA_FAST_SUM_INT2;
-			break;
-		default:
-			spec->fast = KDA_FAST_NONE;
-	}
+	spec->fast = kda_fast_transition(form->aggtransfn);
 	build_aggregate_transfn_expr(argtypes, nargs, 0, aggref->aggvariadic, transtype,
 								 aggref->inputcollid, form->aggtransfn, InvalidOid, &expr, &inv);
 	spec->trans = make_call(groups->context, form->aggtransfn, nargs + 1, aggref->inputcollid,
@@ -335,104 +321,6 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
-}
-
-/* As core's advance_transition_function, with the state in the group's bucket. */
-static void
-call_transition(KdaGroups *groups, KdaGroup *g, KdaAggSpec *spec, Datum *value, bool *isnull,
-				const Datum *args, const bool *nulls)
-{
-	FunctionCallInfo fcinfo = spec->trans;
-	MemoryContext bucket = g->bucket->context;
-	MemoryContext old;
-	Datum		result;
-
-	if (spec->strict)
-	{
-		for (int i = 0; i < spec->nargs; i++)
-			if (nulls[i])
-				return;
-		if (*isnull)
-		{
-			/* the first value becomes the state: binary compatible, as core requires */
-			if (!spec->init_null)
-				return;			/* the state has become NULL for good */
-			old = MemoryContextSwitchTo(bucket);
-			*value = copy_value(args[0], spec->byval, spec->len);
-			*isnull = false;
-			MemoryContextSwitchTo(old);
-			return;
-		}
-	}
-	groups->aggcontext->ecxt_per_tuple_memory = bucket;
-	old = MemoryContextSwitchTo(groups->aggstate->tmpcontext->ecxt_per_tuple_memory);
-	fcinfo->args[0].value = *value;
-	fcinfo->args[0].isnull = *isnull;
-	for (int i = 0; i < spec->nargs; i++)
-	{
-		fcinfo->args[i + 1].value = args[i];
-		fcinfo->args[i + 1].isnull = nulls[i];
-	}
-	fcinfo->isnull = false;
-	result = FunctionCallInvoke(fcinfo);
-	if (!spec->byval && DatumGetPointer(result) != DatumGetPointer(*value))
-	{
-		Datum		was = *value;
-		bool		was_null = *isnull;
-
-		if (!fcinfo->isnull)
-		{
-			MemoryContextSwitchTo(bucket);
-			if (!(DatumIsReadWriteExpandedObject(result, false, spec->len) &&
-				  MemoryContextGetParent(DatumGetEOHP(result)->eoh_context) == bucket))
-				result = copy_value(result, spec->byval, spec->len);
-		}
-		else
-			result = (Datum) 0;
-		if (!was_null)
-		{
-			if (DatumIsReadWriteExpandedObject(was, false, spec->len))
-				DeleteExpandedObject(was);
-			else
-				pfree(DatumGetPointer(was));
-		}
-	}
-	*value = result;
-	*isnull = fcinfo->isnull;
-	MemoryContextSwitchTo(old);
-}
-
-void
-kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg, const Datum *args, const bool *nulls)
-{
-	KdaAggSpec *spec = &groups->aggs[agg];
-	Datum	   *value = &g->values[groups->nkeys + agg];
-	bool	   *isnull = &kda_group_nulls(groups, g)[groups->nkeys + agg];
-
-	switch (spec->fast)
-	{
-		case KDA_FAST_COUNT:
-			for (int i = 0; i < spec->nargs; i++)
-				if (nulls[i])
-					return;
-			*value = Int64GetDatum(DatumGetInt64(*value) + 1);
-			return;
-		case KDA_FAST_SUM_INT4:
-		case KDA_FAST_SUM_INT2:
-			{
-				int64		add;
-
-				if (nulls[0])
-					return;
-				add = spec->fast == KDA_FAST_SUM_INT4 ? DatumGetInt32(args[0]) : DatumGetInt16(args[0]);
-				/* core's int4_sum does not check for overflow either: 2^32 rows are needed */
-				*value = Int64GetDatum(*isnull ? add : DatumGetInt64(*value) + add);
-				*isnull = false;
-				return;
-			}
-		case KDA_FAST_NONE:
-			call_transition(groups, g, spec, value, isnull, args, nulls);
-	}
 }
 
 /*---- states on disk */
@@ -596,7 +484,7 @@ new_group(KdaGroups *groups, uint64 hash)
 		else if (key->byval)
 			g->values[i] = groups->probe_values[i];
 		else
-			g->values[i] = copy_value(groups->probe_values[i], false, key->len);
+			g->values[i] = kda_copy_value(groups->probe_values[i], false, key->len);
 	}
 	for (int i = 0; i < groups->naggs; i++)
 	{

@@ -12,6 +12,7 @@
 #include "kda_stream.h"
 
 #include "access/heapam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -178,39 +179,36 @@ forget_scan(void *arg)
 }
 
 static void
-begin_batch_scan(StreamScan *s, TupleDesc desc, Oid relid)
+begin_batch_scan(StreamScan *s, ForeignScanState *node)
 {
+	TupleDesc	desc = RelationGetDescr(node->ss.ss_currentRelation);
+	Oid			relid = RelationGetRelid(node->ss.ss_currentRelation);
 	KdaStream  *stream = kda_current_stream ? kda_current_stream(relid) : NULL;
+	Scan	   *plan = (Scan *) node->ss.ps.plan;
+	Bitmapset  *used = NULL;
+	bool		all;
 
 	s->natts = desc->natts;
 	if (stream == NULL || stream->batch == NULL)
 		return;
 	s->batch = stream->batch;
+	pull_varattnos((Node *) plan->plan.targetlist, plan->scanrelid, &used);
+	pull_varattnos((Node *) plan->plan.qual, plan->scanrelid, &used);
+	all = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, used);
 	s->attrs = palloc(sizeof(int) * Max(desc->natts, 1));
 	for (int i = 0; i < Min(desc->natts, s->batch->desc->natts); i++)
-		if (s->batch->values[i])
+		if (s->batch->values[i] &&
+			(all || bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, used)))
 			s->attrs[s->nattrs++] = i;
 	s->next = s->batch->scan_from;
 }
 
-static TupleTableSlot *
-next_of_batch(StreamScan *s, TupleTableSlot *slot)
+static inline TupleTableSlot *
+load_row(StreamScan *s, TupleTableSlot *slot, int row)
 {
 	KdaBatch   *batch = s->batch;
-	int			row = s->next;
 
 	ExecClearTuple(slot);
-	if (batch == NULL)
-		return slot;
-	if (batch->scan_skip)
-		while (row < batch->scan_to && batch->scan_skip[row])
-			row++;
-	if (row >= batch->scan_to)
-	{
-		s->next = row;
-		return slot;
-	}
-	s->next = row + 1;
 	if (s->nattrs < s->natts)
 		memset(slot->tts_isnull, true, s->natts);
 	for (int i = 0; i < s->nattrs; i++)
@@ -222,6 +220,113 @@ next_of_batch(StreamScan *s, TupleTableSlot *slot)
 	}
 	kda_row_to_tid(row, &slot->tts_tid);
 	return ExecStoreVirtualTuple(slot);
+}
+
+static TupleTableSlot *
+next_of_batch(StreamScan *s, TupleTableSlot *slot)
+{
+	KdaBatch   *batch = s->batch;
+	int			row = s->next;
+
+	if (batch == NULL)
+		return ExecClearTuple(slot);
+	if (batch->scan_skip)
+		while (row < batch->scan_to && batch->scan_skip[row])
+			row++;
+	if (row >= batch->scan_to)
+	{
+		s->next = row;
+		return ExecClearTuple(slot);
+	}
+	s->next = row + 1;
+	return load_row(s, slot, row);
+}
+
+static TupleTableSlot *iterate_scan(ForeignScanState *node);
+extern PGDLLEXPORT Datum kda_rowtime(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum kda_tumble_start_sql(PG_FUNCTION_ARGS);
+
+KdaBatch *
+kda_scan_batch(PlanState *node)
+{
+	if (!kda_in_worker || !IsA(node, ForeignScanState) ||
+		((ForeignScanState *) node)->fdwroutine->IterateForeignScan != iterate_scan)
+		return NULL;
+	return ((StreamScan *) ((ForeignScanState *) node)->fdw_state)->batch;
+}
+
+AttrNumber
+kda_scan_column(PlanState *node, AttrNumber result_column)
+{
+	Scan	   *plan = (Scan *) node->plan;
+	TargetEntry *tle = list_nth_node(TargetEntry, plan->plan.targetlist, result_column - 1);
+	Var		   *var = (Var *) tle->expr;
+	KdaBatch   *batch = kda_scan_batch(node);
+
+	if (!IsA(var, Var) || var->varno != (int) plan->scanrelid || var->varattno <= 0 ||
+		var->varattno > batch->desc->natts || batch->values[var->varattno - 1] == NULL)
+		return 0;
+	return var->varattno;
+}
+
+/* Is expr a call of that C function of ours? */
+static List *
+arguments_of(Expr *expr, PGFunction function)
+{
+	FmgrInfo	finfo;
+
+	if (!IsA(expr, FuncExpr))
+		return NIL;
+	fmgr_info(((FuncExpr *) expr)->funcid, &finfo);
+	return finfo.fn_addr == function ? ((FuncExpr *) expr)->args : NIL;
+}
+
+static bool
+constant_interval(Node *node, int64 *us)
+{
+	Const	   *c = (Const *) node;
+	Interval   *interval;
+
+	if (!IsA(c, Const) || c->constisnull || c->consttype != INTERVALOID)
+		return false;
+	interval = DatumGetIntervalP(c->constvalue);
+	if (interval->month != 0)
+		return false;
+	*us = interval->time + (int64) interval->day * USECS_PER_DAY;
+	return true;
+}
+
+bool
+kda_scan_window(PlanState *node, AttrNumber result_column, AttrNumber *attno, int64 *size_us,
+				int64 *offset_us)
+{
+	Scan	   *plan = (Scan *) node->plan;
+	KdaBatch   *batch = kda_scan_batch(node);
+	List	   *args = arguments_of(list_nth_node(TargetEntry, plan->plan.targetlist, result_column - 1)->expr,
+									kda_tumble_start_sql);
+	Var		   *time;
+
+	if (list_length(args) != 3 || !constant_interval(lsecond(args), size_us) ||
+		!constant_interval(lthird(args), offset_us) || *size_us <= 0)
+		return false;
+	time = linitial(args);
+	if (IsA(time, Var))
+	{
+		*attno = time->varattno;
+		return time->varno == (int) plan->scanrelid && time->vartype == TIMESTAMPTZOID &&
+			time->varattno > 0 && time->varattno <= batch->desc->natts && batch->values[time->varattno - 1] != NULL;
+	}
+	args = arguments_of((Expr *) time, kda_rowtime);
+	time = args ? linitial(args) : NULL;
+	*attno = 0;
+	return time && IsA(time, Var) && time->varno == (int) plan->scanrelid &&
+		time->varattno == SelfItemPointerAttributeNumber && kda_running_batch && kda_running_batch() == batch;
+}
+
+TupleTableSlot *
+kda_scan_load(PlanState *node, int row)
+{
+	return load_row(((ForeignScanState *) node)->fdw_state, ((ScanState *) node)->ss_ScanTupleSlot, row);
 }
 
 static void
@@ -236,7 +341,7 @@ begin_scan(ForeignScanState *node, int eflags)
 	s->number = -1;
 	if (kda_in_worker)
 	{
-		begin_batch_scan(s, RelationGetDescr(rel), RelationGetRelid(rel));
+		begin_batch_scan(s, node);
 		return;
 	}
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
