@@ -279,9 +279,9 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, p.declared, p.begun, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"JOIN kda_storage.stream_progress p USING (stream_id) LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
-				"ORDER BY stream_id", true, 0);
+	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
+						 "JOIN kda_storage.stream_progress p USING (stream_id) LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
+						 "WHERE s.origin = %s ORDER BY stream_id", quote_literal_cstr(kda_origin())), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -562,7 +562,7 @@ kda_load(KdaWorker *worker)
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
-		kda_adopt_strangers();
+		worker->strangers = kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();

@@ -59,6 +59,7 @@ typedef struct KdaWorker
 	int			wake_write;
 	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
+	bool		strangers;		/* a restore is under way: look again soon */
 } KdaWorker;
 
 extern KdaWorker *kda_worker;
