@@ -120,7 +120,7 @@ SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_st
 INSERT INTO s VALUES ('2026-01-01', 'b', 1);
 SELECT kda.wait('s');
 TABLE v;
-SELECT name, state FROM kda.queries;
+SELECT name, state FROM kda.queries ORDER BY 1;
 
 -- event triggers see it
 CREATE TABLE evlog (id serial, ev text, tag text, obj text);
