@@ -263,7 +263,7 @@ COMMENT ON FUNCTION kda.watermark(regclass) IS 'watermark of a stream, or of wha
 
 CREATE FUNCTION kda.definition(object regclass) RETURNS text
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_definition';
-COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a continuous view or pump; for its owner';
+COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a stream, continuous view or pump; for its owner';
 
 CREATE FUNCTION kda.explain(object regclass) RETURNS SETOF text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_explain';
