@@ -13,7 +13,8 @@ COMMENT ON SCHEMA kda_storage IS 'kda_stream: storage of streams and continuous 
 CREATE SEQUENCE kda_storage.id_seq AS int;
 COMMENT ON SEQUENCE kda_storage.id_seq IS 'numbers of streams and queries; storage tables are named after them';
 
--- Relations are stored as regclass: they follow renames, and a dump holds their names.
+-- Relations are stored as regclass: they follow renames, and a dump holds their names.  No foreign keys: pg_restore
+-- fills these tables in parallel.
 CREATE TABLE kda_storage.stream (
 	stream_id	int PRIMARY KEY,
 	rel			regclass NOT NULL UNIQUE,
@@ -31,7 +32,7 @@ CREATE TABLE kda_storage.stream (
 COMMENT ON TABLE kda_storage.stream IS 'one row a stream';
 
 CREATE TABLE kda_storage.stream_progress (
-	stream_id	int PRIMARY KEY REFERENCES kda_storage.stream ON DELETE CASCADE,
+	stream_id	int PRIMARY KEY,
 	watermark	timestamptz,
 	advanced	timestamptz,			-- the greatest kda.advance
 	derived_sent timestamptz,			-- the greatest watermark that its pumps have put into its inbox
@@ -59,7 +60,7 @@ CREATE TABLE kda_storage.stream_progress (
 COMMENT ON TABLE kda_storage.stream_progress IS 'what each commit of a worker leaves behind of a stream';
 
 CREATE TABLE kda_storage.shard (
-	stream_id	int NOT NULL REFERENCES kda_storage.stream ON DELETE CASCADE,
+	stream_id	int NOT NULL,
 	shard		text NOT NULL,
 	slot		int NOT NULL DEFAULT 0,
 	generation	bigint NOT NULL DEFAULT 0,
@@ -102,7 +103,7 @@ CREATE TABLE kda_storage.query (
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
 CREATE TABLE kda_storage.query_progress (
-	query_id	int PRIMARY KEY REFERENCES kda_storage.query ON DELETE CASCADE,
+	query_id	int PRIMARY KEY,
 	joined		boolean NOT NULL DEFAULT false,	-- false: the worker has not taken it up yet
 	frontier	timestamptz,			-- windows that end at or before this are closed
 	complete_from timestamptz,
@@ -264,7 +265,7 @@ COMMENT ON FUNCTION kda.watermark(regclass) IS 'watermark of a stream, or of wha
 
 CREATE FUNCTION kda.definition(object regclass) RETURNS text
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_definition';
-COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a continuous view or pump; for its owner';
+COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a stream, continuous view or pump; for its owner';
 
 CREATE FUNCTION kda.explain(object regclass) RETURNS SETOF text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_explain';

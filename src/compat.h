@@ -81,6 +81,13 @@ extern int no_such_variable
 #define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0, true)
 #endif
 
+/* Has the raw INSERT a RETURNING clause? */
+#if PG_VERSION_NUM >= 180000
+#define kda_insert_returns(insert)	((insert)->returningClause != NULL)
+#else
+#define kda_insert_returns(insert)	((insert)->returningList != NIL)
+#endif
+
 /* CREATE INDEX on a table that the caller has checked and locked. */
 #if PG_VERSION_NUM >= 160000
 #define kda_define_index(relid, stmt) \

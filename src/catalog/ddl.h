@@ -107,8 +107,11 @@ extern char *kda_column_type_sql(Oid type, int32 typmod, Oid collation);
 
 /*---- origin.c: which system and database a stream's row was written in */
 extern char *kda_origin(void);
-/* Takes streams over that have come with a dump or copy; those of outside servers are paused. */
-extern void kda_adopt_strangers(void);
+/*
+ * Takes streams over that have come with a dump or copy; those of outside
+ * servers are paused.  True if there are some whose rows have still to come.
+ */
+extern bool kda_adopt_strangers(void);
 
 /* compat of permission checks and group RTEs, split.c's helpers */
 extern void kda_check_query_permissions(Query *query);

@@ -292,10 +292,10 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, p.declared, p.begun, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"JOIN kda_storage.stream_progress p USING (stream_id) "
-				"LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
-				"ORDER BY stream_id", true, 0);
+	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
+						 "JOIN kda_storage.stream_progress p USING (stream_id) "
+						 "LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
+						 "WHERE s.origin = %s ORDER BY stream_id", quote_literal_cstr(kda_origin())), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -580,7 +580,7 @@ kda_load(KdaWorker *worker)
 		kda_locks_take_catalog(worker);
 		worker->reload = false;
 		kda_locks_forget();
-		kda_adopt_strangers();
+		worker->strangers = kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();

@@ -37,6 +37,7 @@
 #include "utils/syscache.h"
 
 #define BACKOFF_FIRST_MS	100
+#define STRANGERS_MS		500		/* from one look at a restore to the next */
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
 
 #define CAREFUL_COMMITS	1000
@@ -546,6 +547,8 @@ loop(KdaWorker *worker)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, tick));
 		if (kda_waits_pending())
 			timeout = Min(timeout, 20);
+		if (worker->strangers)
+			timeout = Min(timeout, STRANGERS_MS);
 
 		if (set == NULL)
 		{
@@ -561,6 +564,8 @@ loop(KdaWorker *worker)
 			if (event.events & WL_SOCKET_READABLE)
 				drain_pipe(worker);
 		}
+		else if (worker->strangers)
+			worker->reload = true;
 		slot->idle_ms += (kda_clock_now() - now) / 1000.0;
 	}
 }

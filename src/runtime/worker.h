@@ -76,6 +76,7 @@ typedef struct KdaWorker
 	TimestampTz growth_look_at;
 	TransactionId growth_look_xid;	/* the next one to be given at the last look */
 	int64		settle_us;		/* what it has cost beside its records: write-back, saving, commit; -1: no batch */
+	bool		strangers;		/* a restore is under way: look again soon */
 } KdaWorker;
 
 extern KdaWorker *kda_worker;

@@ -16,6 +16,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/ddl.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
@@ -44,10 +45,35 @@ KdaStream  *(*kda_current_stream) (Oid relid) = NULL;
 double		kda_plan_row_estimate = 1000;
 KdaBatch   *(*kda_running_batch) (void) = NULL;
 
+static bool
+is_empty(Oid segment)
+{
+	Relation	rel;
+	BlockNumber blocks;
+
+	if (!OidIsValid(segment))
+		return true;
+	rel = table_open(segment, AccessShareLock);
+	blocks = RelationGetNumberOfBlocks(rel);
+	table_close(rel, AccessShareLock);
+	return blocks == 0;
+}
+
+/* Has the stream's worker ever committed a record? */
+static bool
+has_read(int32 stream_id)
+{
+	char	   *found;
+
+	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.stream_progress WHERE has_read AND stream_id = %d",
+								  stream_id), 1, &found);
+}
+
 void
 kda_note_unread_stream(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
+	KdaStreamIds ids;
 
 	if (!kda_stream_has_query(relid))
 		ereport(NOTICE,
@@ -57,6 +83,12 @@ kda_note_unread_stream(Oid relid)
 	else if (kda_stream_options_get(relid)->retention_us == 0)
 		ereport(NOTICE,
 				(errmsg("stream \"%s\" keeps no records for looking at: its option retention is '0'", name)));
+	else if (kda_stream_ids(relid, &ids) && is_empty(ids.ring) && is_empty(ids.ring2) && has_read(ids.id))
+		ereport(NOTICE,
+				(errmsg("the buffer of stream \"%s\" is empty", name),
+				 errdetail("It keeps records for as long as option retention says, and does not survive a crash of the server."),
+				 errhint("SELECT * FROM kda.sample('%s') reads some records directly.",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name))));
 }
 
 /*---- planning a scan */
@@ -353,6 +385,13 @@ begin_scan(ForeignScanState *node, int eflags)
 	s->ring = s->options->server_type != NULL;
 	s->segments[0] = s->ring ? ids.ring2 : ids.inbox2;
 	s->segments[1] = s->ring ? ids.ring : ids.inbox;
+	if (RecoveryInProgress() && (s->ring || !s->options->durable))
+	{
+		/* unlogged tables are not there */
+		s->segments[0] = s->segments[1] = InvalidOid;
+		ereport(NOTICE,
+				(errmsg("the buffer of stream \"%s\" is empty on a standby", RelationGetRelationName(rel))));
+	}
 	if (s->ring)
 	{
 		s->block_context = AllocSetContextCreate(CurrentMemoryContext, "kda ring block",
@@ -360,7 +399,8 @@ begin_scan(ForeignScanState *node, int eflags)
 		s->decoder = kda_decoder_create(CurrentMemoryContext, RelationGetDescr(rel), s->options);
 		s->raw = kda_raw_batch_create(CurrentMemoryContext);
 		s->block = kda_batch_create(CurrentMemoryContext, RelationGetDescr(rel), NULL);
-		kda_note_unread_stream(RelationGetRelid(rel));
+		if (!RecoveryInProgress())
+			kda_note_unread_stream(RelationGetRelid(rel));
 	}
 	{
 		MemoryContextCallback *cb = palloc0(sizeof(MemoryContextCallback));

@@ -120,7 +120,34 @@ SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_st
 INSERT INTO s VALUES ('2026-01-01', 'b', 1);
 SELECT kda.wait('s');
 TABLE v;
-SELECT name, state FROM kda.queries;
+SELECT name, state FROM kda.queries ORDER BY 1;
+
+-- what made it, as it is now; for streams also what ALTER has done since
+CREATE STREAM defs (rowtime timestamptz, k varchar(8) COLLATE "C" NOT NULL, v int DEFAULT 3 CHECK (v > 0), g int GENERATED ALWAYS AS (v * 2) STORED) OPTIONS (watermark '1 s') DESCRIPTION 'it''s';
+CREATE CONTINUOUS VIEW /* here */ defv AS SELECT k, count(*) FROM defs GROUP BY k;
+ALTER STREAM defs ADD COLUMN "New" text;
+ALTER STREAM defs OPTIONS (ADD idle_timeout 'never');
+ALTER STREAM defs RENAME TO "Defs";
+ALTER CONTINUOUS VIEW defv RENAME TO "Defv";
+ALTER CONTINUOUS VIEW "Defv" SET SCHEMA sc;
+SELECT kda.definition('"Defs"');
+SELECT kda.definition('sc."Defv"');
+SELECT kda.definition('plain');
+SELECT kda.definition('"Defs"') AS definition \gset
+DROP STREAM "Defs" CASCADE;
+:definition;
+SELECT kda.definition('"Defs"') = :'definition' AS same;
+DROP STREAM "Defs";
+
+-- rows older than its retention leave a view
+CREATE STREAM aging (rowtime timestamptz, k text);
+CREATE CONTINUOUS VIEW aging_w WITH (retention = '1 hour') AS SELECT k, count(*) n FROM aging WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW aging_r WITH (retention = '1 hour') AS SELECT k FROM aging;
+INSERT INTO aging VALUES ('2026-01-01 10:00+00', 'old'), ('2026-01-01 12:30+00', 'a'), ('2026-01-01 13:00+00', 'b');
+SELECT kda.wait('aging');
+SELECT k, n FROM aging_w ORDER BY k;
+SELECT k FROM aging_r ORDER BY k;
+DROP STREAM aging CASCADE;
 
 -- event triggers see it
 CREATE TABLE evlog (id serial, ev text, tag text, obj text);

@@ -55,9 +55,17 @@ SELECT lower(tc) COLLATE "C" AS tc, cnt FROM g_tc ORDER BY 1;
 SELECT abs(f8) AS f8, cnt FROM g_f8 ORDER BY 1;
 SELECT c, cnt, c IS NULL AS "null" FROM g_c ORDER BY 1;
 CREATE STREAM unhashable (b bit(3), p point, j json, t tsvector);
-CREATE CONTINUOUS VIEW bad AS SELECT count(*) FROM unhashable GROUP BY b;
-CREATE CONTINUOUS VIEW bad AS SELECT count(*) FROM unhashable GROUP BY p;
-CREATE CONTINUOUS VIEW bad AS SELECT count(*) FROM unhashable GROUP BY t;
+DO $$
+DECLARE
+	col text;
+BEGIN
+	FOREACH col IN ARRAY '{b,p,j,t}'::text[] LOOP
+		BEGIN
+			EXECUTE format('CREATE CONTINUOUS VIEW bad AS SELECT count(*) FROM unhashable GROUP BY %I', col);
+		EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%: %', SQLSTATE, SQLERRM;
+		END;
+	END LOOP;
+END $$;
 
 -- aggregates: each with an argument that fits
 CREATE STREAM s (rowtime timestamptz, k int, i2 int2, i4 int, i8 int8, f4 float4, f8 float8, n numeric, t text, b bool, iv interval, ts timestamp, tz timestamptz, d date, m money, bi bit(8), x xid8, inet inet, r int4range, mr int4multirange, a int[], j jsonb, ch char(3), o oid, l pg_lsn, tm time, e8 name, ty tid, tt timetz, xm xml, mac macaddr);
@@ -105,7 +113,7 @@ BEGIN
 END $$;
 SELECT count(*) > 100 AS many FROM aggs;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
-\set VERBOSITY terse
+SET client_min_messages = warning;
 DROP STREAM k, s, unhashable CASCADE;
 DROP TABLE kt, st, aggs;
 DROP DOMAIN posint;

@@ -39,6 +39,12 @@ CREATE PUMP p9 AS INSERT INTO arr (a[2], c.b) SELECT v, k FROM src WHERE v < 3;
 -- columns go by their places: they need no names of their own
 CREATE TABLE literals (a text, b text, c int, d int);
 CREATE PUMP p10 AS INSERT INTO literals SELECT 'x', 'y', 1, v + 1 FROM src WHERE v = 1;
+-- a function sees the search path that the pump was declared under
+CREATE TABLE lookup (k text, v text);
+INSERT INTO lookup VALUES ('a', 'found');
+CREATE FUNCTION find(key text) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT v FROM lookup l WHERE l.k = key); END $$;
+CREATE TABLE finds (v text);
+CREATE PUMP p11 AS INSERT INTO finds SELECT find(k) FROM src WHERE v = 1;
 
 -- what does not fit is said now, with its place
 CREATE TABLE deferred (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
@@ -72,6 +78,7 @@ SELECT * FROM h.logged;
 SELECT * FROM h.child;
 SELECT * FROM h.arr;
 SELECT * FROM h.literals;
+SELECT * FROM h.finds;
 -- each refused row is in the error stream, for each pump
 SELECT query, error_name, message, data_text FROM kda.error_stream WHERE stream = 'src'::regclass ORDER BY query::text, error_id;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' ORDER BY 1;

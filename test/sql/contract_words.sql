@@ -51,7 +51,7 @@ ALTER STREAM ty ALTER x2 SET DATA TYPE TINYINT;
 CREATE CONTINUOUS VIEW tyv AS SELECT CAST(b AS DOUBLE) AS d, a::TINYINT AS t, CAST(CAST(k AS DOUBLE) AS TINYINT) AS n, c::VARBINARY(3) AS v FROM ty WHERE CAST(b AS DOUBLE) > 1;
 \d tyv
 CREATE REFERENCE TABLE rt (a DOUBLE PRIMARY KEY, b TINYINT DEFAULT CAST(1 AS TINYINT), c VARBINARY(3)) WITH (fillfactor = 50) DESCRIPTION 'ref';
-\d+ rt
+SELECT attname, format_type(atttypid, atttypmod), reloptions FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE relname = 'rt' AND attnum > 0 ORDER BY attnum;
 SELECT obj_description('rt'::regclass);
 SELECT CAST(b AS DOUBLE), count(*) FROM ty WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY CAST(b AS DOUBLE);
 
