@@ -26,6 +26,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "query/run.h"
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -40,6 +41,7 @@
 #define STRANGERS_MS		500		/* from one look at a restore to the next */
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
 
+#define IDLE_TRANSACTION	(60 * USECS_PER_SEC)	/* retention goes on without records */
 #define CAREFUL_COMMITS	1000
 #define LOCK_BACKOFF_MS	1000	/* who holds a row or lock is gone at any moment */
 #define CLOSE_MS		2000	/* for all sources together, when the process ends */
@@ -159,14 +161,11 @@ go_back(KdaWorker *worker)
 
 /* The one at fault stops; the transaction is tried again without it. */
 static void
-stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
+stop_stream(KdaFeed *feed, const char *message)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (query)
-		kda_fail_query(query, message);
-	else
-		kda_fail_stream(feed, message);
+	kda_fail_stream(feed, message);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	kda_worker->reload = true;
@@ -175,10 +174,9 @@ stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
 /*---- the commit interval */
 
 /*
- * When write-back, saving and commit took more than a quarter of the time
- * between two commits, that time doubles; when it
- * took less than a sixteenth, the interval shrinks again.  Growing tables
- * (growth.c) stretch it, too.
+ * When write-back, saving and commit take more than a quarter of the time
+ * between two commits, that time doubles; when they take less than a
+ * sixteenth, it shrinks again.  Growing tables (growth.c) stretch it, too.
  */
 static void
 adapt_interval(KdaWorker *worker)
@@ -267,12 +265,15 @@ try_transaction(KdaWorker *worker)
 			query->careful = CAREFUL_COMMITS;
 			more = true;
 		}
-		else if (!retriable(edata->sqlerrcode) && (query || feed))
+		else if (!retriable(edata->sqlerrcode) && query)
 		{
-			char	   *why = edata->detail ?
-				psprintf("%s (%s)", edata->message, edata->detail) : edata->message;
-
-			stop_culprit(query, feed, why);
+			/* stored by the next try, which goes without it */
+			kda_query_fail(query, edata);
+			more = true;
+		}
+		else if (!retriable(edata->sqlerrcode) && feed)
+		{
+			stop_stream(feed, edata->detail ? psprintf("%s (%s)", edata->message, edata->detail) : edata->message);
 			more = true;
 		}
 		else
@@ -317,11 +318,18 @@ load(KdaWorker *worker)
 		}
 		PG_CATCH();
 		{
-			/* memory may be half made: only before anything changed it can go on */
-			if (!kda_locks_blocked())
-				PG_RE_THROW();
-			blocked = true;
+			ErrorData  *edata;
+
 			MemoryContextSwitchTo(context);
+			edata = CopyErrorData();
+			blocked = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && kda_locks_blocked();
+			if (!blocked)
+			{
+				/* memory may be half made: the next process makes it anew */
+				kda_worker_report_error(edata->message);
+				PG_RE_THROW();
+			}
+			FreeErrorData(edata);
 			FlushErrorState();
 			AbortOutOfAnyTransaction();
 		}
@@ -381,7 +389,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			from = source->shards[shard->source_index];
 			if (from->lost)
 			{
-				stop_culprit(NULL, feed,
+				stop_stream(feed,
 							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '...') and ALTER STREAM %s RESUME go on from there",
 									  from->error, stream->name, stream->name));
 				break;
@@ -397,7 +405,7 @@ poll_sources(KdaWorker *worker, bool *any)
 				*any = true;
 		}
 		if (source->failed && stream->failure == NULL)
-			stop_culprit(NULL, feed, source->error);
+			stop_stream(feed, source->error);
 		if (strcmp(feed->last_error, feed->stored_error) != 0)
 			*any = true;
 	}
@@ -521,7 +529,8 @@ loop(KdaWorker *worker)
 		due = last_commit + (int64) worker->interval_ms * 1000;
 		if (retry_backoff_ms > 0)
 			due = last_commit + (int64) retry_backoff_ms * 1000;
-		any |= inbox_rows_waiting(worker) || tick <= now;
+		any |= inbox_rows_waiting(worker) || tick <= now ||
+			(worker->feeds != NIL && now >= last_commit + IDLE_TRANSACTION);
 		if ((any && now >= due) || (full && retry_backoff_ms == 0) ||
 			(more && retry_backoff_ms == 0) || (kda_waits_pending() && any && retry_backoff_ms == 0))
 		{
