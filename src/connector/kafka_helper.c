@@ -21,6 +21,8 @@
 #define FIRST_CALL_MS	1000	/* longest wait of one call, doubled while there is no answer */
 #define MAX_CALL_MS		10000
 
+#define SCRAM_FIXED		0x020601ff	/* it used to repeat its nonce, which brokers refuse since CVE-2024-56128 */
+
 #define DEFAULT_FETCH_BYTES		(1024 * 1024)		/* of one partition in one answer, as the library has it */
 #define DEFAULT_ANSWER_BYTES	(50 * 1024 * 1024)	/* one answer */
 #define DEFAULT_RECEIVE_BYTES	100000000
@@ -83,6 +85,14 @@ kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	/* "(after 5ms in state CONNECT, 3 identical error(s) suppressed)": never twice the same */
 	if ((counts = strstr(k->reason, " (after ")) != NULL)
 		*counts = '\0';
+	if (err == RD_KAFKA_RESP_ERR__AUTHENTICATION && strstr(reason, "SCRAM") && rd_kafka_version() < SCRAM_FIXED)
+	{
+		Size		len = strlen(k->reason);
+
+		snprintf(k->reason + len, sizeof(k->reason) - len,
+				 " (or librdkafka %s is too old: before 2.6.1 it cannot do SCRAM with Kafka 3.7.2, 3.8.1, 3.9 and later)",
+				 rd_kafka_version_str());
+	}
 }
 
 /* Serves the callbacks of both handles. */
