@@ -37,6 +37,7 @@ CREATE TABLE kda_storage.stream_progress (
 	derived_sent timestamptz,			-- the greatest watermark that its pumps have put into its inbox
 	derived		timestamptz,			-- the greatest of these that has been read from it
 	start		text,					-- where reading began or will begin; NULL: no query yet
+	generation	bigint NOT NULL DEFAULT 0,	-- times that reading began anew: a worker with an older one saves nothing
 	-- position of a database stream: rows in progress in snapshot 1, or below snapshot 2's xmax and visible to it;
 	-- within the commit being read, after (last_xid, last_seq)
 	snapshot1	text,

@@ -192,6 +192,7 @@ load_progress(KdaFeed *feed)
 	}
 	feed->position.last_seq = int_value(0, "last_seq", 0);
 	feed->start = text_value(stream->context, 0, "start");
+	feed->generation = int_value(0, "generation", 0);
 	feed->position_known = feed->start != NULL;
 }
 
@@ -280,7 +281,8 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
+	SPI_execute("SELECT s.*, p.generation, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
+				"LEFT JOIN kda_storage.stream_progress p USING (stream_id) "
 				"LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
 				"ORDER BY stream_id", true, 0);
 	table = SPI_tuptable;
@@ -296,6 +298,7 @@ load_streams(KdaWorker *worker)
 					reset;
 		char	   *worker_name;
 		TimestampTz since;
+		int64		generation;
 
 		SPI_tuptable = table;
 		if (!int_value(i, "alive", 0))
@@ -307,6 +310,7 @@ load_streams(KdaWorker *worker)
 		segments[2] = (Oid) int_value(i, "ring", 0);
 		segments[3] = (Oid) int_value(i, "ring2", 0);
 		since = int_value(i, "segment_since", 0);
+		generation = int_value(i, "generation", 0);
 		paused = int_value(i, "paused", 0);
 		reset = int_value(i, "reset_wanted", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
@@ -316,7 +320,9 @@ load_streams(KdaWorker *worker)
 			continue;
 
 		feed = kda_feed_by_relid(relid);
+		/* its first query may have been dropped and another one created: then it begins anew */
 		if (feed && feed->stream->id == id && same_stream(feed->stream, segments) &&
+			feed->generation == generation &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
 		else

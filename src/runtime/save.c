@@ -18,7 +18,7 @@
 #include "runtime/worker.h"
 #include "utils/builtins.h"
 
-#define MAX_PARAMS 16
+#define MAX_PARAMS 17
 
 typedef struct Statement
 {
@@ -36,9 +36,9 @@ static Statement save_stream = {
 	"records_late = records_late + $11, records_failed = records_failed + $12, "
 	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
 	"derived = $16 "
-	"WHERE stream_id = $1",
-	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
+	"WHERE stream_id = $1 AND generation = $17",
+	17, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, INT8OID}
 };
 
 static Statement save_shard = {
@@ -78,10 +78,12 @@ static Statement fail_query = {
 	2, {INT4OID, TEXTOID}
 };
 
-static void
+/* Returns the number of rows. */
+static uint64
 run(Statement *st, Datum *values, char *nulls)
 {
 	int			rc;
+	uint64		n;
 
 	SPI_connect();
 	if (st->plan == NULL)
@@ -95,7 +97,9 @@ run(Statement *st, Datum *values, char *nulls)
 	rc = SPI_execute_plan(st->plan, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(rc), st->sql);
+	n = SPI_processed;
 	SPI_finish();
+	return n;
 }
 
 static void
@@ -143,7 +147,15 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
 	set_time(values, nulls, 15, stream->derived);
-	run(&save_stream, values, nulls);
+	values[16] = Int64GetDatum(feed->generation);
+	if (run(&save_stream, values, nulls) != 1)
+	{
+		/* what was read meanwhile is nobody's any more */
+		kda_worker->reload = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("stream %s has been dropped, or begins anew", stream->name)));
+	}
 
 	for (int i = 0; i < stream->nshards; i++)
 	{

@@ -26,6 +26,7 @@ typedef struct KdaFeed
 	KdaInboxPosition next_position; /* as of this transaction */
 	bool		position_known; /* a position is stored */
 	char	   *start;			/* where reading begins, set by the first query */
+	int64		generation;		/* of that beginning */
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	bool		reset_wanted;
