@@ -54,7 +54,7 @@ resume(int32 id, Oid relid)
 	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, last_position = NULL, last_arrival = NULL, last_crc = NULL "
 							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
 							  "AND s.start_again AND s.stream_id = %d; "
-							  "UPDATE kda_storage.stream_progress p SET start = %s FROM kda_storage.stream s "
+							  "UPDATE kda_storage.stream_progress p SET start = %s, declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "
 							  "WHERE s.stream_id = p.stream_id AND s.start_again "
 							  "AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress SET last_error = NULL "

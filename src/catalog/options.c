@@ -313,7 +313,7 @@ kda_fdw_validator(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("option \"%s\" belongs to a user mapping", def->defname),
 					 errhint("CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", def->defname),
-					 errhidestmt(true)));
+					 errhidestmt(true), errhidecontext(true)));
 		if (catalog == ForeignTableRelationId)
 		{
 			const Option *option = find_option(def->defname);
@@ -399,7 +399,7 @@ kda_check_user_mapping(Oid serverid, List *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("server \"%s\" is this database and needs no user mapping", server->servername),
-				 errhidestmt(true)));
+				 errhidestmt(true), errhidecontext(true)));
 	kda_connector_check_user_mapping(server->servertype, options);
 }
 

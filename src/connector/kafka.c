@@ -80,12 +80,6 @@ set_property(rd_kafka_conf_t *conf, const char *name, const char *value)
 	}
 }
 
-/* What the library would write to stderr is of use to nobody there. */
-static void
-on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
-{
-}
-
 static rd_kafka_conf_t *
 make_conf(const KdaSourceConfig *config)
 {
@@ -105,7 +99,10 @@ make_conf(const KdaSourceConfig *config)
 	set_property(conf, "allow.auto.create.topics", "false");
 	set_property(conf, "topic.metadata.refresh.interval.ms", "10000");
 	rd_kafka_conf_set_error_cb(conf, kda_kafka_on_error);
-	rd_kafka_conf_set_log_cb(conf, on_log);
+	/* for what kda_kafka_on_log() wants to hear; all else is dropped there */
+	set_property(conf, "debug", "topic");
+	set_property(conf, "log_level", "7");
+	rd_kafka_conf_set_log_cb(conf, kda_kafka_on_log);
 	return conf;
 }
 
@@ -406,6 +403,26 @@ service_shard(Kafka *k, KafkaShard *s, bool reachable, uint64 round, TimestampTz
 		ask(k, s, KAFKA_ASK_RANGE, NULL);
 }
 
+/*
+ * A fetch has found no such topic, or no longer its leader: what comes now may
+ * be another topic's.  Everything is read anew, from the last record on.
+ */
+static bool
+take_doubts(Kafka *k)
+{
+	int			doubts = __atomic_load_n(&k->doubts, __ATOMIC_SEQ_CST);
+
+	if (likely(doubts == k->doubts_seen))
+		return false;
+	k->doubts_seen = doubts;
+	for (int i = 0; i < k->nshards; i++)
+		stop_reading(k, k->shards[i]);
+	pthread_mutex_lock(&k->mutex);
+	k->doubt_round++;
+	pthread_mutex_unlock(&k->mutex);
+	return true;
+}
+
 static void
 kafka_service(KdaSource *source)
 {
@@ -434,6 +451,8 @@ kafka_service(KdaSource *source)
 
 	if (!connected)
 		return;
+	if (take_doubts(k))
+		doubt++;				/* what it has just become */
 	if (!reachable)
 		k->unreachable_since_round = round + 1;
 	/* so many new partitions that the division of the memory is wrong */
@@ -593,6 +612,23 @@ take_message(Kafka *k, KafkaShard *s, rd_kafka_message_t *m, KdaRawBatch *into)
 	return true;
 }
 
+/* After a fetch: if the broker has more, its thread must not sleep over it. */
+static void
+ask_for_more(Kafka *k)
+{
+	bool		backlog = false;
+
+	pthread_mutex_lock(&k->mutex);
+	for (int i = 0; i < k->nshards && !backlog; i++)
+		backlog = k->shards[i]->reading && k->shards[i]->base.next_position < k->shards[i]->high;
+	if (backlog && !k->nudge)
+	{
+		k->nudge = true;
+		pthread_cond_signal(&k->to_helper);
+	}
+	pthread_mutex_unlock(&k->mutex);
+}
+
 static int
 kafka_fetch(KdaSource *source, KdaRawBatch *into, int max_records, Size max_bytes)
 {
@@ -614,6 +650,8 @@ kafka_fetch(KdaSource *source, KdaRawBatch *into, int max_records, Size max_byte
 										 Min(Min(max_records - added, FETCH_CHUNK), room));
 		if (n <= 0)
 			break;
+		/* seen before the messages are: they came after it */
+		(void) take_doubts(k);
 		for (ssize_t i = 0; i < n; i++)
 		{
 			rd_kafka_message_t *m = k->messages[i];
@@ -632,6 +670,8 @@ kafka_fetch(KdaSource *source, KdaRawBatch *into, int max_records, Size max_byte
 		if (taken > 0)
 			k->record_bytes = (k->record_bytes + (into->bytes - bytes) / taken) / 2;
 	}
+	if (added > 0)
+		ask_for_more(k);
 	return added;
 }
 

@@ -21,6 +21,11 @@
 #define FIRST_CALL_MS	1000	/* longest wait of one call, doubled while there is no answer */
 #define MAX_CALL_MS		10000
 
+#define MESSAGE_BYTES			400		/* what the library itself needs for a message, at least */
+#define BACKOFF_SETTABLE		0x020200ff
+
+#define SCRAM_FIXED		0x020601ff	/* it used to repeat its nonce, which brokers refuse since CVE-2024-56128 */
+
 #define DEFAULT_FETCH_BYTES		(1024 * 1024)		/* of one partition in one answer, as the library has it */
 #define DEFAULT_ANSWER_BYTES	(50 * 1024 * 1024)	/* one answer */
 #define DEFAULT_RECEIVE_BYTES	100000000
@@ -83,6 +88,26 @@ kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 	/* "(after 5ms in state CONNECT, 3 identical error(s) suppressed)": never twice the same */
 	if ((counts = strstr(k->reason, " (after ")) != NULL)
 		*counts = '\0';
+	if (err == RD_KAFKA_RESP_ERR__AUTHENTICATION && strstr(reason, "SCRAM") && rd_kafka_version() < SCRAM_FIXED)
+	{
+		Size		len = strlen(k->reason);
+
+		snprintf(k->reason + len, sizeof(k->reason) - len,
+				 " (or librdkafka %s is too old: before 2.6.1 it cannot do SCRAM with Kafka 3.7.2, 3.8.1, 3.9 and later)",
+				 rd_kafka_version_str());
+	}
+}
+
+/*
+ * What the library would write to stderr is of use to nobody there.  But only
+ * its log tells that a fetch found its topic gone: it may be made anew before
+ * anybody looks, and then be longer than what was read.
+ */
+void
+kda_kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+	if (strcmp(facility, "BROKERUA") == 0)
+		__atomic_fetch_add(&((Kafka *) rd_kafka_opaque(rk))->doubts, 1, __ATOMIC_SEQ_CST);
 }
 
 /* Serves the callbacks of both handles. */
@@ -117,6 +142,9 @@ divide_memory(Kafka *k, rd_kafka_conf_t *conf, int npartitions)
 	Size		answer = Max(Min(k->fetch_memory / 4, (Size) DEFAULT_ANSWER_BYTES), (Size) DEFAULT_FETCH_BYTES);
 
 	set_bytes(conf, "queued.max.messages.kbytes", Max(share / 2 / 1024, (Size) 1));
+	set_bytes(conf, "queued.min.messages", Max(share / 2 / MESSAGE_BYTES, (Size) 100));
+	/* 1 s by default; unknown before 2.2, see nudge() */
+	set_bytes(conf, "fetch.queue.backoff.ms", 5);
 	set_bytes(conf, "fetch.message.max.bytes", Max(Min(share / 2, (Size) DEFAULT_FETCH_BYTES), (Size) 1024));
 	set_bytes(conf, "fetch.max.bytes", answer);
 	/* a record that is larger than all of this comes alone */
@@ -194,7 +222,7 @@ kda_kafka_free(Kafka *k)
 		free(k->shards[i]);
 	free(k->shards);
 	free(k->looking_at);
-	free(k->has_leader);
+	free(k->leaders);
 	free(k->messages);
 	free(k->topic_name);
 	rd_kafka_conf_destroy(k->conf);
@@ -246,20 +274,21 @@ ask_partitions(Kafka *k)
 			n = Min(t->partition_cnt, KAFKA_MAX_PARTITIONS);
 			if (n > k->nleaders)
 			{
-				bool	   *grown = realloc(k->has_leader, sizeof(bool) * n);
+				int32	   *grown = realloc(k->leaders, sizeof(int32) * n);
 
 				if (grown == NULL)
 				{
 					n = -1;
 					break;
 				}
-				k->has_leader = grown;
+				k->leaders = grown;
 				k->nleaders = n;
 			}
-			memset(k->has_leader, 0, sizeof(bool) * k->nleaders);
+			for (int p = 0; p < k->nleaders; p++)
+				k->leaders[p] = -1;
 			for (int p = 0; p < t->partition_cnt; p++)
 				if (t->partitions[p].id >= 0 && t->partitions[p].id < n)
-					k->has_leader[t->partitions[p].id] = t->partitions[p].leader >= 0;
+					k->leaders[t->partitions[p].id] = t->partitions[p].leader;
 		}
 	}
 	rd_kafka_metadata_destroy(md);
@@ -308,7 +337,7 @@ ask_ranges(Kafka *k, Question *questions, int n)
 		int32		partition = q->shard->partition;
 
 		q->low = q->high = q->answer = -1;
-		if (partition >= k->nleaders || !k->has_leader[partition])
+		if (partition >= k->nleaders || k->leaders[partition] < 0)
 		{
 			char		text[512];
 
@@ -517,6 +546,35 @@ look(Kafka *k)
 	return n;
 }
 
+/*
+ * The library's thread of a broker sleeps for up to a second when its queues
+ * are full, and nobody tells it that they have been emptied (before 2.2): an
+ * answer of the broker does.
+ */
+static void
+nudge(Kafka *k)
+{
+	int32		last = -1;
+	int64		low,
+				high;
+
+	for (int p = 0; p < k->nleaders; p++)
+	{
+		bool		stop;
+
+		/* one partition for each broker is enough, mostly: they come in turns */
+		if (k->leaders[p] < 0 || k->leaders[p] == last || (p > 0 && k->leaders[p] == k->leaders[0]))
+			continue;
+		last = k->leaders[p];
+		(void) rd_kafka_query_watermark_offsets(k->rk, k->topic_name, p, &low, &high, FIRST_CALL_MS);
+		pthread_mutex_lock(&k->mutex);
+		stop = k->stop;
+		pthread_mutex_unlock(&k->mutex);
+		if (stop)
+			break;
+	}
+}
+
 /*---- the thread */
 
 /* Is there something to do before the next look?  The mutex is held. */
@@ -527,6 +585,8 @@ is_wanted(Kafka *k)
 		return true;
 	if (!k->reachable)
 		return false;			/* the next look answers */
+	if (k->nudge)
+		return true;
 	if (k->ends_asked > k->ends_answered && k->nshards >= k->partitions)
 		return true;
 	for (int i = 0; i < k->nshards; i++)
@@ -547,6 +607,7 @@ kda_kafka_helper(void *arg)
 	{
 		bool		stop;
 		bool		whole;
+		bool		nudged;
 
 		pthread_mutex_lock(&k->mutex);
 		while (!is_wanted(k) && now_ms() < look_at)
@@ -557,9 +618,13 @@ kda_kafka_helper(void *arg)
 		}
 		stop = k->stop;
 		whole = k->ends_asked > k->ends_answered || now_ms() >= look_at || !copy_shards(k);
+		nudged = k->nudge;
+		k->nudge = false;
 		pthread_mutex_unlock(&k->mutex);
 		if (stop)
 			break;
+		if (nudged && k->rk && rd_kafka_version() < BACKOFF_SETTABLE)
+			nudge(k);
 		if (whole)
 			look_at = now_ms() + look(k);
 		else if (!serve_shards(k, false))

@@ -81,7 +81,7 @@ typedef struct Kafka
 	/* the helper's own */
 	char		reason[512];	/* what the library has last complained of */
 	int			call_ms;		/* longest wait of one call */
-	bool	   *has_leader;		/* by partition, of the last look */
+	int32	   *leaders;		/* by partition, of the last look; -1: none */
 	int			nleaders;
 	KafkaShard **looking_at;	/* its copy of shards[] */
 	int			nlooking_at;
@@ -90,7 +90,11 @@ typedef struct Kafka
 	pthread_cond_t to_helper;
 	pthread_cond_t to_main;
 
+	/* counted by the library's threads, with __atomic operations */
+	int			doubts;			/* fetches that found no such topic or another leader */
+
 	/* protected by the mutex */
+	bool		nudge;			/* records are waiting at the broker: wake the library's threads */
 	bool		stop;
 	bool		closed;			/* nobody waits for the helper: it frees all of this */
 	bool		finished;		/* the helper has ended */
@@ -109,6 +113,7 @@ typedef struct Kafka
 	uint64		ends_answered;
 
 	/* main thread */
+	int			doubts_seen;
 	uint64		doubt_seen;
 	uint64		unreachable_since_round;
 	Size		record_bytes;	/* running average */
@@ -123,6 +128,9 @@ extern void kda_kafka_free(Kafka *k);
 
 /* For rd_kafka_conf_set_error_cb: remembers what the library says, on the helper thread. */
 extern void kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque);
+
+/* For rd_kafka_conf_set_log_cb: on any of the library's threads. */
+extern void kda_kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text);
 
 /* Helpers of this process that have not ended yet; counted with __atomic operations. */
 extern int	kda_kafka_helpers;

@@ -143,20 +143,20 @@ kda_kafka_check_options(List *options, bool user_mapping)
 					 errmsg("property \"%s\" cannot be set for a Kafka %s", def->defname,
 							user_mapping ? "user mapping" : "server"),
 					 errhint("Properties: %s.", allowed(flag)),
-					 errhidestmt(user_mapping)));
+					 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		if (!(p->flags & flag))
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("property \"%s\" belongs to a %s", p->name, user_mapping ? "server" : "user mapping"),
 					 errhint(user_mapping ? "ALTER SERVER ... OPTIONS (ADD \"%s\" '...');" :
 							 "CREATE USER MAPPING FOR ... SERVER ... OPTIONS (\"%s\" '...');", p->name),
-					 errhidestmt(true)));
+					 errhidestmt(true), errhidecontext(true)));
 		if ((p->flags & FILE_) && !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied to set property \"%s\"", p->name),
 					 errdetail("It names a file of the server; that needs the rights of role pg_read_server_files."),
-					 errhidestmt(user_mapping)));
+					 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		bootstrap |= strcmp(p->name, "bootstrap.servers") == 0;
 		if (def->arg == NULL)
 			continue;			/* ALTER ... DROP */
@@ -174,7 +174,7 @@ kda_kafka_check_options(List *options, bool user_mapping)
 						 p->flags & SERVER ?
 						 errmsg("invalid value for property \"%s\": %s", p->name, why) :
 						 errmsg("invalid value for property \"%s\"", p->name),
-						 errhidestmt(user_mapping)));
+						 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		}
 	}
 	if (!user_mapping)

@@ -333,6 +333,7 @@ load_streams(KdaWorker *worker)
 			continue;
 
 		feed = kda_feed_by_relid(relid);
+		/* its first query may have been dropped and another one created: then it begins anew */
 		if (feed && feed->stream->id == id && feed->begun == begun && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);

@@ -18,7 +18,7 @@
 #include "runtime/worker.h"
 #include "utils/builtins.h"
 
-#define MAX_PARAMS 16
+#define MAX_PARAMS 17
 
 typedef struct Statement
 {
