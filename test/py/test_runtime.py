@@ -516,7 +516,7 @@ def test_memory_and_state_stay_where_they_are(server):
     conn = server.connect()
     cur = conn.cursor()
     batches = 20000 if LONG else 2500
-    sizes = []
+    sizes, progress = [], []
     commits = worker(server, "commits")
     for i in range(batches):
         # one in a hundred is refused by st_g
@@ -524,9 +524,13 @@ def test_memory_and_state_stay_where_they_are(server):
                     (i, i % 20, i % 100, i, (i + 1) % 20))
         if i % 20 == 0:
             cur.execute("SELECT kda.wait('st')")
+        if i % 500 == 0:
+            # as autovacuum would: the rows of closed windows are deleted
+            cur.execute("VACUUM " + storage(server, "open", "st_w"))
         if i in (batches // 3, batches - 1):
             assert server.value("SELECT kda.wait('st')")
             sizes.append(resident_kb(worker(server, "pid")))
+            progress.append(server.value("SELECT pg_total_relation_size('kda_storage.stream_progress') + pg_total_relation_size('kda_storage.query_progress')"))
     conn.close()
     assert server.value("SELECT sum(n) FROM st_w") <= 2 * batches
     assert server.value("SELECT sum(n) FROM st_g") == 2 * batches - batches // 100
@@ -538,7 +542,7 @@ def test_memory_and_state_stay_where_they_are(server):
     server.sql("SELECT pg_stat_force_next_flush()")
     wait_until(lambda: server.sql("SELECT relname, n_tup_hot_upd, n_tup_upd FROM pg_stat_user_tables WHERE n_tup_upd > 100 AND n_tup_hot_upd < 0.9 * n_tup_upd "
                                   "AND (schemaname = 'kda_storage' OR relname = 'st_sink')") == [], "updates to be HOT", 10)
-    assert server.value("SELECT pg_total_relation_size('kda_storage.stream_progress') + pg_total_relation_size('kda_storage.query_progress')") < 1024 * 1024
+    assert progress[1] < progress[0] * 1.5, "the tables of progress grew from %d to %d bytes" % tuple(progress)
     server.sql("DROP STREAM st, st_out CASCADE")
 
 
@@ -645,7 +649,7 @@ def test_wait_says_no_when_it_must(server):
     server.sql("ALTER STREAM wb RESUME")
     assert server.value("SELECT kda.wait('wa')") and server.sql("SELECT * FROM wa_v, wb_v") == [(2, 2)]
     # a failed query is left out
-    server.sql("CREATE TABLE wt (v int); CREATE PUMP wt_p AS INSERT INTO wt SELECT v FROM wa; ALTER TABLE wt RENAME COLUMN v TO x; ALTER TABLE wt ALTER x TYPE json USING NULL")
+    server.sql("CREATE TABLE wt (v int); CREATE PUMP wt_p AS INSERT INTO wt SELECT v FROM wa; ALTER TABLE wt ADD UNIQUE (v) DEFERRABLE INITIALLY DEFERRED")
     server.sql("INSERT INTO wa VALUES (1)")
     assert server.value("SELECT kda.wait('wa')")
     assert state(server, "wt_p")[0] == "failed" and server.sql("SELECT * FROM wa_v, wb_v") == [(3, 3)]
