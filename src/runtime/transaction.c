@@ -44,7 +44,7 @@
 KdaFeed    *kda_current_feed = NULL;
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
-#define ROTATE_SOON		(USECS_PER_SEC / 10)
+#define ROTATE_SOON		(USECS_PER_SEC / 50)
 
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext
