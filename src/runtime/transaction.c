@@ -52,7 +52,7 @@ static MemoryContext after_commit = NULL;
 static int64 settle_time = 0;
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
-#define ROTATE_SOON		(USECS_PER_SEC / 10)
+#define ROTATE_SOON		(USECS_PER_SEC / 50)
 
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext

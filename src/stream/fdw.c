@@ -721,8 +721,12 @@ show_arrival(ResultRelInfo *rinfo, TupleTableSlot *slot)
 static TupleTableSlot *
 exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
+	/* core leaves both to a foreign table's owner: that is us */
 	if (rinfo->ri_RelationDesc->rd_att->constr)
 		ExecConstraints(rinfo, slot, estate);
+	if (rinfo->ri_RelationDesc->rd_rel->relispartition &&
+		(rinfo->ri_RootResultRelInfo == NULL || (rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_before_row)))
+		ExecPartitionCheck(rinfo, slot, estate, true);
 	kda_inbox_put(rinfo->ri_FdwState, slot, KDA_NO_TIME, KDA_NO_TIME, false);
 	if (rinfo->ri_projectReturning)
 		show_arrival(rinfo, slot);
