@@ -236,7 +236,7 @@ copy_shards(KdaFeed *feed)
 	feed->saved_nshards = stream->nshards;
 }
 
-/* The new text lives in memory of the transaction. */
+/* The new text lives only until the next transaction begins. */
 static void
 keep_text(MemoryContext context, char **had, const char *now)
 {

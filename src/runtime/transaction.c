@@ -43,6 +43,9 @@
 
 KdaFeed    *kda_current_feed = NULL;
 
+/* Memory of what is found in a transaction and needed behind its commit; emptied when the next one begins. */
+static MemoryContext after_commit = NULL;
+
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
 
 /* The stream whose refusals are being reported. */
@@ -190,7 +193,7 @@ stage_read(KdaFeed *feed)
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
-						   TopTransactionContext);
+						   after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (n > 0 || feed->more)
@@ -587,6 +590,9 @@ kda_transaction(KdaWorker *worker)
 			   *lq;
 	bool		more = false;
 
+	if (after_commit == NULL)
+		after_commit = AllocSetContextCreate(worker->context, "kda positions", ALLOCSET_SMALL_SIZES);
+	MemoryContextReset(after_commit);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "processing a batch");
