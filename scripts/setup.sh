@@ -12,7 +12,7 @@ packages="gcc make pkg-config libc6-dev librdkafka-dev liblz4-dev zlib1g-dev"
 jars=no
 for what in "$@"; do
 	case $what in
-	test) packages="$packages python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
+	test) packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
 	demo) packages="$packages perl" ;;
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
