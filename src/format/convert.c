@@ -44,6 +44,20 @@ typedef enum Kind
 	C_INPUT						/* everything else */
 } Kind;
 
+#define INTERN_SLOTS	512		/* a power of two */
+#define INTERN_BYTES	16		/* longer strings are not looked for */
+#define INTERN_TRIES	256		/* after so many it must have been worth it */
+
+/* A short string that a batch has already. */
+typedef struct Interned
+{
+	uint64		first;			/* with last and len, all of its bytes */
+	uint64		last;
+	uint64		generation;		/* of the batch */
+	struct varlena *text;
+	int			len;
+} Interned;
+
 struct KdaConverter
 {
 	Kind		kind;
@@ -62,6 +76,12 @@ struct KdaConverter
 	bool		zone_is_utc;
 	FmgrInfo	input;
 	Oid			ioparam;
+	Interned   *interned;		/* C_TEXT, C_VARCHAR: [INTERN_SLOTS] */
+	uint64		generation;		/* of the batch that the next two speak of */
+	int			tries;
+	int			hits;
+	char		minute_text[16];	/* C_TIME: YYYY-MM-DDTHH:MM of the last UTC time read */
+	int64		minute;
 	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
 	ReturnSetInfo expected;		/* ... of one column */
 };
@@ -111,10 +131,9 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 	switch (type)
 	{
 		case TEXTOID:
-			c->kind = C_TEXT;
-			break;
 		case VARCHAROID:
-			c->kind = typmod < 0 ? C_TEXT : C_VARCHAR;
+			c->kind = type == TEXTOID || typmod < 0 ? C_TEXT : C_VARCHAR;
+			c->interned = MemoryContextAllocZero(context, sizeof(Interned) * INTERN_SLOTS);
 			break;
 		case INT2OID:
 		case INT4OID:
@@ -270,12 +289,80 @@ by_input(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 	return KDA_CONVERTED;
 }
 
+/* All bytes of a string of at most 16, in two numbers that overlap. */
+static inline void
+bytes_of(const char *p, int len, uint64 *first, uint64 *last)
+{
+	uint32		a,
+				b;
+
+	if (len >= 8)
+	{
+		memcpy(first, p, 8);
+		memcpy(last, p + len - 8, 8);
+	}
+	else if (len >= 4)
+	{
+		memcpy(&a, p, 4);
+		memcpy(&b, p + len - 4, 4);
+		*first = a;
+		*last = b;
+	}
+	else
+	{
+		*first = len > 0 ? (unsigned char) p[0] | (uint64) (unsigned char) p[len / 2] << 8 |
+			(uint64) (unsigned char) p[len - 1] << 16 : 0;
+		*last = 0;
+	}
+}
+
+/*
+ * The place of a short string among those of the batch, so that equal ones
+ * share their memory (see batch.h); NULL: it is not looked for.  A column
+ * whose values hardly ever come again is left alone for the rest of the batch.
+ */
+static inline Interned *
+find_interned(KdaConverter *c, KdaBatch *batch, const char *p, int len, bool *found)
+{
+	Interned   *entry;
+	uint64		first,
+				last,
+				hash;
+
+	if (c->interned == NULL || len > INTERN_BYTES)
+		return NULL;
+	if (unlikely(c->generation != batch->generation))
+	{
+		c->generation = batch->generation;
+		c->tries = c->hits = 0;
+	}
+	if (c->tries >= INTERN_TRIES && c->hits < c->tries / 2)
+		return NULL;
+	c->tries++;
+	bytes_of(p, len, &first, &last);
+	hash = (first ^ (uint64) len << 56) * UINT64CONST(0x9e3779b97f4a7c15) ^ last * UINT64CONST(0xc2b2ae3d27d4eb4f);
+	entry = &c->interned[(hash ^ hash >> 32) & (INTERN_SLOTS - 1)];
+	*found = entry->first == first && entry->last == last && entry->len == len &&
+		entry->generation == batch->generation;
+	if (*found)
+		c->hits++;
+	else
+	{
+		entry->first = first;
+		entry->last = last;
+		entry->len = len;
+		entry->generation = 0;	/* until it has been made */
+	}
+	return entry;
+}
+
 static KdaConverted
 to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
 {
 	struct varlena *out;
 	int			len = v->len;
+	Interned   *entry = NULL;
 
 	if (v->kind >= KDA_VALUE_OBJECT)
 	{
@@ -286,6 +373,17 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 	}
 	if (foreign_encoding())
 		return by_input(c, v, batch, temp, may_raise, result, error);
+	if (likely(!v->escaped))
+	{
+		bool		found;
+
+		entry = find_interned(c, batch, v->p, len, &found);
+		if (entry && likely(found))
+		{
+			*result = PointerGetDatum(entry->text);
+			return KDA_CONVERTED;
+		}
+	}
 	out = kda_batch_alloc(batch, (Size) len + VARHDRSZ);
 	if (unlikely(v->escaped))
 	{
@@ -308,6 +406,11 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		len = clip;
 	}
 	SET_VARSIZE(out, len + VARHDRSZ);
+	if (entry)
+	{
+		entry->text = out;
+		entry->generation = batch->generation;
+	}
 	*result = PointerGetDatum(out);
 	return KDA_CONVERTED;
 }
@@ -722,6 +825,50 @@ looks_like_number(const char *p, int len)
 	return digit;
 }
 
+/*
+ * The usual time: YYYY-MM-DDTHH:MM:SS[.fraction]Z of the same minute as the
+ * last one that was read.  *time is in UTC.
+ */
+static inline bool
+same_minute(KdaConverter *c, const char *p, int len, int64 *time)
+{
+	const char *end = p + len - 1;
+	int			second;
+	int			micros = 0;
+
+	if (len < 20 || len > 27 || memcmp(p, c->minute_text, sizeof(c->minute_text)) != 0 || p[16] != ':' ||
+		(second = two_digits(p + 17)) < 0 || second > 59 || *end != 'Z')
+		return false;
+	if (len > 20)
+	{
+		static const int scale[] = {1, 100000, 10000, 1000, 100, 10, 1};
+
+		if (p[19] != '.' || len == 21)
+			return false;
+		for (const char *q = p + 20; q < end; q++)
+		{
+			if (*q < '0' || *q > '9')
+				return false;
+			micros = micros * 10 + (*q - '0');
+		}
+		micros *= scale[end - p - 20];
+	}
+	*time = c->minute + second * USECS_PER_SEC + micros;
+	return true;
+}
+
+static void
+remember_minute(KdaConverter *c, const char *p, int len, int64 time)
+{
+	int64		into = time % USECS_PER_MINUTE;
+
+	/* more than six digits are rounded, perhaps into the next minute */
+	if (len < 20 || len > 27 || p[10] != 'T' || p[13] != ':' || p[16] != ':' || p[len - 1] != 'Z')
+		return;
+	memcpy(c->minute_text, p, sizeof(c->minute_text));
+	c->minute = time - (into < 0 ? into + USECS_PER_MINUTE : into);
+}
+
 static KdaConverted
 to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
@@ -768,8 +915,14 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 	}
 	if (v->kind == KDA_VALUE_NUMBER)
 		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
+	if (c->type == TIMESTAMPTZOID && !v->escaped && same_minute(c, v->p, v->len, &wall))
+	{
+		put_time(c, wall, result);
+		return KDA_CONVERTED;
+	}
 	if (v->escaped || !iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
 		return by_input(c, v, batch, temp, may_raise, result, error);
+	remember_minute(c, v->p, v->len, wall);
 	switch (c->type)
 	{
 		case TIMESTAMPTZOID:

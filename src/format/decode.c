@@ -12,6 +12,10 @@
  */
 #include "kda_stream.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "format/format.h"
@@ -216,6 +220,26 @@ refuse_later(Job *job, int index, const KdaDecodeError *error)
 	job->errors[job->nrefused++] = *error;
 }
 
+/* Valid UTF-8 that needs no closer look, nor holds a zero byte: the usual case. */
+static inline bool
+is_ascii(const char *p, Size len)
+{
+#ifdef __SSE2__
+	const char *end = p + len;
+	__m128i		zero = _mm_setzero_si128();
+
+	for (; end - p >= 16; p += 16)
+		if (_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_loadu_si128((const __m128i *) p), zero)) != 0xFFFF)
+			return false;
+	for (; p < end; p++)
+		if (*(const signed char *) p <= 0)
+			return false;
+	return true;
+#else
+	return false;
+#endif
+}
+
 static bool
 parse(KdaDecoder *d, const KdaRawRecord *rec, KdaDecodeError *error)
 {
@@ -232,7 +256,8 @@ parse(KdaDecoder *d, const KdaRawRecord *rec, KdaDecodeError *error)
 	 * From a topic comes UTF-8; a database in another encoding converts single
 	 * values.  SQL_ASCII takes any bytes as text, but JSON is UTF-8.
 	 */
-	if ((GetDatabaseEncoding() != PG_SQL_ASCII || d->options->format == KDA_FORMAT_JSON) &&
+	if (!is_ascii(rec->data, rec->len) &&
+		(GetDatabaseEncoding() != PG_SQL_ASCII || d->options->format == KDA_FORMAT_JSON) &&
 		pg_encoding_verifymbstr(PG_UTF8, rec->data, rec->len) != rec->len)
 		return kda_decode_error(error, "malformed", "the record is not valid UTF-8 at byte %d",
 								pg_encoding_verifymbstr(PG_UTF8, rec->data, rec->len));
@@ -355,7 +380,7 @@ one_record(Job *job, int index, bool may_raise)
 	for (int r = 0; r < d->rows.nrows; r++)
 	{
 		KdaValue   *values = d->rows.values + (Size) r * d->rows.nslots;
-		int			row = kda_batch_add_row(batch);
+		int			row = kda_batch_add_raw_row(batch);
 
 		batch->rowtime[row] = KDA_NO_TIME;
 		batch->shard_wm[row] = KDA_NO_TIME;
@@ -389,6 +414,7 @@ one_record(Job *job, int index, bool may_raise)
 				}
 				goto refused;
 			}
+			batch->nulls[c->attno - 1][row] = isnull;
 			if (isnull)
 			{
 				if (unlikely(c->converter && kda_convert_null(c->converter, may_raise) == KDA_CONVERT_MAY_RAISE))
@@ -406,7 +432,6 @@ one_record(Job *job, int index, bool may_raise)
 				continue;
 			}
 			batch->values[c->attno - 1][row] = result;
-			batch->nulls[c->attno - 1][row] = false;
 			if (c->rowtime)
 			{
 				KdaTime		t = kda_rowtime_of(d->options, TupleDescAttr(d->desc, c->attno - 1)->atttypid, result);

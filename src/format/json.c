@@ -17,6 +17,23 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#define KEY_BYTES	32			/* longer keys are not expected */
+#define MAX_KEYS	64			/* nor are more of them in one object */
+
+/*
+ * A key as it stood in the last object of its kind, with quotes and colon: the
+ * records of a stream mostly have the same keys in the same order, and then
+ * comparing is all that a key costs.
+ */
+typedef struct ExpectedKey
+{
+	char		text[KEY_BYTES];
+	uint32		mask;			/* a bit for each byte */
+	uint8		len;
+	uint8		quality;		/* where it leads to, as find_child() says */
+	struct PathNode *child;
+} ExpectedKey;
+
 /* A place in the tree of wanted paths. */
 typedef struct PathNode
 {
@@ -32,7 +49,8 @@ typedef struct PathNode
 	int			nalike;
 	struct PathNode **children;
 	int			nchildren;
-	int			hint;			/* the child that is likely next */
+	ExpectedKey *expected;		/* [MAX_KEYS], by the key's place in the object */
+	int			nexpected;
 	uint64		lengths;		/* bit min(len, 63) of the children's keys */
 } PathNode;
 
@@ -405,18 +423,6 @@ find_child(PathNode *node, const char *key, uint32 len, uint8 *quality)
 
 	if (!(node->lengths & (UINT64CONST(1) << Min(len, 63))))
 		return NULL;
-	/* records of a stream have their keys in the same order */
-	if (node->hint < node->nchildren)
-	{
-		PathNode   *likely = node->children[node->hint];
-
-		if (likely->key && likely->key_len == len && memcmp(likely->key, key, len) == 0)
-		{
-			node->hint++;
-			*quality = 2;
-			return likely;
-		}
-	}
 	for (int i = 0; i < node->nchildren; i++)
 	{
 		PathNode   *c = node->children[i];
@@ -425,7 +431,6 @@ find_child(PathNode *node, const char *key, uint32 len, uint8 *quality)
 			continue;
 		if (memcmp(c->key, key, len) == 0)
 		{
-			node->hint = i + 1;
 			*quality = 2;
 			return c;
 		}
@@ -490,6 +495,81 @@ go_down(Reader *r)
 							r->depth < 0 ? r->max_depth : r->max_depth - r->depth - 1);
 }
 
+/* Is this the text at p, of which size bytes are left? */
+static inline bool
+is_expected(const ExpectedKey *key, const char *p, ptrdiff_t size)
+{
+#ifdef __SSE2__
+	if (likely(size >= KEY_BYTES))
+	{
+		uint32		low = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *) p),
+														   _mm_loadu_si128((const __m128i *) key->text)));
+		uint32		high = _mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128((const __m128i *) (p + 16)),
+															_mm_loadu_si128((const __m128i *) (key->text + 16))));
+
+		return ((low | high << 16) & key->mask) == key->mask;
+	}
+#endif
+	return size >= key->len && memcmp(p, key->text, key->len) == 0;
+}
+
+/* Remembers the n-th key of an object; from is its quote, to the byte after its colon. */
+static void
+expect(Reader *r, PathNode *node, int n, const char *from, const char *to, PathNode *child, uint8 quality)
+{
+	ExpectedKey *key;
+
+	if (n >= MAX_KEYS || to - from > KEY_BYTES || n > node->nexpected)
+		return;
+	if (node->expected == NULL)
+		node->expected = MemoryContextAllocZero(r->plan->context, sizeof(ExpectedKey) * MAX_KEYS);
+	key = &node->expected[n];
+	key->len = to - from;
+	memcpy(key->text, from, key->len);
+	key->mask = key->len == 32 ? PG_UINT32_MAX : ((uint32) 1 << key->len) - 1;
+	key->quality = quality;
+	key->child = child;
+	node->nexpected = Max(node->nexpected, n + 1);
+}
+
+/* A key with its colon, the n-th one of its object; where it leads to. */
+static bool
+read_key(Reader *r, PathNode *node, int n, PathNode **next, uint8 *quality)
+{
+	const char *from = r->p;
+	bool		escaped;
+	uint32		len;
+
+	if (r->p >= r->end || *r->p != '"')
+		return fail(r, "a key in quotes was expected");
+	r->p++;
+	if (!read_string(r, &escaped))
+		return false;
+	len = r->p - from - 2;
+	if (node && node->nchildren > 0)
+	{
+		if (unlikely(escaped))
+		{
+			char	   *plain = palloc(len + 1);
+			const char *why;
+			int			size = kda_json_unescape(from + 1, len, plain, &why);
+
+			if (size >= 0)
+				*next = find_child(node, plain, size, quality);
+			pfree(plain);
+		}
+		else
+			*next = find_child(node, from + 1, len, quality);
+	}
+	skip_space(r);
+	if (r->p >= r->end || *r->p != ':')
+		return fail(r, "a colon was expected");
+	r->p++;
+	if (node && node->nchildren > 0 && !escaped && r->p - from == len + 3)
+		expect(r, node, n, from, r->p, *next, *quality);
+	return true;
+}
+
 static bool
 read_object(Reader *r, PathNode *node)
 {
@@ -499,47 +579,25 @@ read_object(Reader *r, PathNode *node)
 		return false;
 	r->p++;
 	skip_space(r);
-	if (node)
-		node->hint = 0;
 	if (r->p < r->end && *r->p == '}')
 	{
 		r->p++;
 		r->depth++;
 		return true;
 	}
-	for (;;)
+	for (int n = 0;; n++)
 	{
-		const char *key;
-		bool		escaped;
 		PathNode   *next = NULL;
 		uint8		quality = 2;
 
-		if (r->p >= r->end || *r->p != '"')
-			return fail(r, "a key in quotes was expected");
-		key = ++r->p;
-		if (!read_string(r, &escaped))
-			return false;
-		if (node && node->nchildren > 0)
+		if (node && n < node->nexpected && is_expected(&node->expected[n], r->p, r->end - r->p))
 		{
-			uint32		len = r->p - 1 - key;
-
-			if (unlikely(escaped))
-			{
-				char	   *plain = palloc(len + 1);
-				const char *why;
-				int			n = kda_json_unescape(key, len, plain, &why);
-
-				if (n >= 0)
-					next = find_child(node, plain, n, &quality);
-				pfree(plain);
-			}
-			else
-				next = find_child(node, key, len, &quality);
+			next = node->expected[n].child;
+			quality = node->expected[n].quality;
+			r->p += node->expected[n].len;
 		}
-		skip_space(r);
-		if (r->p >= r->end || *r->p != ':')
-			return fail(r, "a colon was expected");
-		r->p++;
+		else if (!read_key(r, node, n, &next, &quality))
+			return false;
 		if (unlikely(next && r->row < 0))
 		{
 			/* on the way to the rows: of two keys the last one counts */
@@ -547,7 +605,18 @@ read_object(Reader *r, PathNode *node)
 				rows_before = r->rows->nrows;
 			r->rows->nrows = rows_before;
 		}
-		if (!read_value(r, next, quality))
+		if (r->p < r->end && *r->p == '"' && (next == NULL || (next->nchildren == 0 && !next->is_row)))
+		{
+			/* what read_value() does, for the usual kind of value */
+			const char *from = ++r->p;
+			bool		escaped;
+
+			if (!read_string(r, &escaped))
+				return false;
+			if (next && next->nslots > 0 && r->row >= 0)
+				note(r, next, from, r->p - 1, KDA_VALUE_STRING, escaped, quality);
+		}
+		else if (!read_value(r, next, quality))
 			return false;
 		skip_space(r);
 		if (r->p < r->end && *r->p == ',')
