@@ -34,7 +34,8 @@ bench:
 else
 
 PG_CONFIG  ?= $(shell scripts/find_pg_config.sh)
-with_llvm   = no
+# no bitcode: it would need the very clang that the server was built with
+override with_llvm = no
 PG_CPPFLAGS = -Isrc -I$(srcdir)/src
 # core's headers trip these
 PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \

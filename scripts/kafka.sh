@@ -1,7 +1,9 @@
 #!/bin/sh
 # kafka.sh jars            downloads the broker's jars (pinned, checked) and prints their folder
 # kafka.sh start DIR PORT  runs a broker with its data in DIR in the foreground
-#                          (PORT: plain; further listeners from DIR/extra.properties)
+#                          (PORT: plain; KAFKA_LISTENERS: further ones, "NAME://127.0.0.1:PORT,…",
+#                          with what they need in DIR/extra.properties; KAFKA_FORMAT: options
+#                          of the storage tool, as --add-scram …)
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -45,8 +47,8 @@ start)
 			process.roles=broker,controller
 			node.id=1
 			controller.quorum.voters=1@127.0.0.1:$controller
-			listeners=PLAIN://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-			advertised.listeners=PLAIN://127.0.0.1:$port
+			listeners=PLAIN://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller${KAFKA_LISTENERS:+,$KAFKA_LISTENERS}
+			advertised.listeners=PLAIN://127.0.0.1:$port${KAFKA_LISTENERS:+,$KAFKA_LISTENERS}
 			inter.broker.listener.name=PLAIN
 			controller.listener.names=CONTROLLER
 			listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT

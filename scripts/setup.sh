@@ -1,7 +1,7 @@
 #!/bin/sh
-# setup.sh [test|demo|kafka]...
+# setup.sh [test|demo|kafka|bench|clang|asan|matrix]...
 #
-# Installs what is missing to build (always), test or demo: Debian packages, and
+# Installs what is missing to build (always) and to do these: Debian packages, and
 # for Kafka its jars into a cache folder.  Says in one line what it cannot do.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,8 +12,11 @@ packages="gcc make pkg-config libc6-dev librdkafka-dev liblz4-dev zlib1g-dev"
 jars=no
 for what in "$@"; do
 	case $what in
-	test) packages="$packages python3 python3-pytest python3-psycopg2 python3-confluent-kafka" ;;
+	test) packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
 	demo) packages="$packages perl" ;;
+	clang) packages="$packages clang" ;;
+	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
+	bench) packages="$packages python3-pip" ;;
 	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done

@@ -13,7 +13,8 @@ COMMENT ON SCHEMA kda_storage IS 'kda_stream: storage of streams and continuous 
 CREATE SEQUENCE kda_storage.id_seq AS int;
 COMMENT ON SEQUENCE kda_storage.id_seq IS 'numbers of streams and queries; storage tables are named after them';
 
--- Relations are stored as regclass: they follow renames, and a dump holds their names.
+-- Relations are stored as regclass: they follow renames, and a dump holds their names.  No foreign keys: pg_restore
+-- fills these tables in parallel.
 CREATE TABLE kda_storage.stream (
 	stream_id	int PRIMARY KEY,
 	rel			regclass NOT NULL UNIQUE,
@@ -25,14 +26,14 @@ CREATE TABLE kda_storage.stream (
 	origin		text NOT NULL,			-- system identifier/database OID: tells a restored or copied row from an original
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
-	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM … RESET, until the worker did it
+	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM ... RESET, until the worker did it
 	start_again	boolean NOT NULL DEFAULT false,		-- RESUME after a failure: begin at option start
 	part_of		int						-- made for a part of that query, or to hand its rows on; NULL: a user's stream
 );
 COMMENT ON TABLE kda_storage.stream IS 'one row a stream';
 
 CREATE TABLE kda_storage.stream_progress (
-	stream_id	int PRIMARY KEY REFERENCES kda_storage.stream ON DELETE CASCADE,
+	stream_id	int PRIMARY KEY,
 	watermark	timestamptz,
 	advanced	timestamptz,			-- the greatest kda.advance
 	derived_sent timestamptz,			-- the greatest watermark that its pumps have put into its inbox
@@ -45,6 +46,8 @@ CREATE TABLE kda_storage.stream_progress (
 	last_xid	xid8,
 	last_seq	bigint,
 	has_read	boolean NOT NULL DEFAULT false,	-- a record has been committed since start
+	declared	bigint NOT NULL DEFAULT 0,	-- counts its queries: a worker that does not know the last one does not commit
+	begun		bigint NOT NULL DEFAULT 0,	-- declared, when reading began anew with a first query
 	records_in	bigint NOT NULL DEFAULT 0,
 	bytes_in	bigint NOT NULL DEFAULT 0,
 	records_late bigint NOT NULL DEFAULT 0,
@@ -58,7 +61,7 @@ CREATE TABLE kda_storage.stream_progress (
 COMMENT ON TABLE kda_storage.stream_progress IS 'what each commit of a worker leaves behind of a stream';
 
 CREATE TABLE kda_storage.shard (
-	stream_id	int NOT NULL REFERENCES kda_storage.stream ON DELETE CASCADE,
+	stream_id	int NOT NULL,
 	shard		text NOT NULL,
 	slot		int NOT NULL DEFAULT 0,
 	generation	bigint NOT NULL DEFAULT 0,
@@ -95,9 +98,8 @@ CREATE TABLE kda_storage.query (
 	final		regclass,				-- view over open: the final part
 	open		regclass,				-- what is kept
 	closed		regclass,				-- final rows (views only)
-	target		regclass,				-- pumps: stream or table; views: the stream that hands their rows on to other queries
-	insert_text	text,					-- pumps into tables: the INSERT over kda.emitted()
-	target_columns text[],				-- pumps: INSERT INTO target (…); NULL: in the order of the target
+	target		regclass,				-- pumps: stream or table, the INSERT is a rule of rel; views: the stream that hands their rows on to other queries
+	search_path	text NOT NULL,			-- that it was declared under: functions of users see it
 	part_of		int,					-- the query that this is a part of, NULL: it is one of its own
 	-- joins of streams: the right side; rows match when right time - left time is within [low, high]
 	stream2		regclass,
@@ -114,7 +116,7 @@ CREATE TABLE kda_storage.query (
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
 CREATE TABLE kda_storage.query_progress (
-	query_id	int PRIMARY KEY REFERENCES kda_storage.query ON DELETE CASCADE,
+	query_id	int PRIMARY KEY,
 	joined		boolean NOT NULL DEFAULT false,	-- false: the worker has not taken it up yet
 	frontier	timestamptz,			-- windows that end at or before this are closed
 	complete_from timestamptz,
@@ -145,7 +147,8 @@ CREATE TABLE kda_storage.error (
 	data_rowtime timestamptz,
 	data_row	bytea,
 	data_text	text,
-	query		regclass
+	query		regclass,
+	bytes		int NOT NULL			-- as it counts for kda_stream.error_stream_size
 );
 COMMENT ON TABLE kda_storage.error IS 'records that were refused; users read kda.error_stream';
 
@@ -156,10 +159,11 @@ CREATE TABLE kda_storage.advance (
 COMMENT ON TABLE kda_storage.advance IS 'kda.advance of source streams that a worker has still to apply';
 
 CREATE TABLE kda_storage.forgotten (
-	errors	bigint NOT NULL DEFAULT 0
-);
+	errors	bigint NOT NULL DEFAULT 0,	-- rows that have left by age or size
+	bytes	bigint NOT NULL DEFAULT 0	-- of the rows that are there
+) WITH (fillfactor = 50);
 INSERT INTO kda_storage.forgotten DEFAULT VALUES;
-COMMENT ON TABLE kda_storage.forgotten IS 'how many rows have left kda.error_stream by age or size';
+COMMENT ON TABLE kda_storage.forgotten IS 'one row: how many rows have left kda.error_stream by age or size, and the size of those that are there';
 COMMENT ON SEQUENCE kda_storage.error_id_seq IS 'numbers of refused records';
 COMMENT ON TABLE kda_storage.advance IS 'calls of kda.advance on source streams, until the worker has applied them';
 
@@ -184,7 +188,7 @@ LANGUAGE C STRICT AS 'MODULE_PATHNAME', 'kda_fdw_validator';
 COMMENT ON FUNCTION kda_storage.fdw_validator(text[], oid) IS 'checks the options of streams, columns, servers and user mappings';
 
 CREATE FOREIGN DATA WRAPPER kda_stream HANDLER kda_storage.fdw_handler VALIDATOR kda_storage.fdw_validator;
-COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER … TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (…)';
+COMMENT ON FOREIGN DATA WRAPPER kda_stream IS 'streams: CREATE SERVER ... TYPE ''kafka'' FOREIGN DATA WRAPPER kda_stream OPTIONS (...)';
 GRANT USAGE ON FOREIGN DATA WRAPPER kda_stream TO PUBLIC;
 
 CREATE SERVER kda FOREIGN DATA WRAPPER kda_stream;
@@ -450,7 +454,7 @@ COMMENT ON FUNCTION kda.watermark(regclass) IS 'watermark of a stream, or of wha
 
 CREATE FUNCTION kda.definition(object regclass) RETURNS text
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_definition';
-COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a continuous view or pump; for its owner';
+COMMENT ON FUNCTION kda.definition(regclass) IS 'CREATE statement of a stream, continuous view or pump; for its owner';
 
 CREATE FUNCTION kda.explain(object regclass) RETURNS SETOF text
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_explain';
@@ -463,7 +467,8 @@ COMMENT ON FUNCTION kda.reset_statistics(regclass) IS 'sets counters of a stream
 CREATE FUNCTION kda_storage.workers(
 	OUT pid int, OUT kind text, OUT slot int, OUT database text, OUT state text, OUT restarts bigint,
 	OUT last_error text, OUT commits bigint, OUT commit_ms double precision, OUT busy_ms double precision,
-	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz)
+	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz,
+	OUT commit_interval_ms int, OUT waiting_for text, OUT held_back_by text)
 RETURNS SETOF record LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_workers';
 COMMENT ON FUNCTION kda_storage.workers() IS 'rows of kda.workers';
 
@@ -511,7 +516,8 @@ FROM kda_storage.shard h
 JOIN kda_storage.stream s USING (stream_id)
 JOIN kda_storage.stream_progress p USING (stream_id)
 JOIN pg_class c ON c.oid = s.rel
-WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
+WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
+	AND (h.position IS NOT NULL OR s.inbox IS NOT NULL);	-- where it begins is still to be found
 COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS
@@ -549,7 +555,11 @@ COMMENT ON VIEW kda.outputs IS 'a row per output to an outside system; this rele
 
 CREATE VIEW kda.workers AS
 SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.commits, w.commit_ms, w.busy_ms,
-	w.backpressured_ms, w.idle_ms, w.last_commit
+	w.backpressured_ms, w.idle_ms, w.last_commit,
+	w.commit_interval_ms,		-- as stretched now
+	w.waiting_for,				-- what holds the worker up: a lock
+	CASE WHEN w.waiting_for IS NOT NULL THEN pg_blocking_pids(w.pid) END AS blocked_by,
+	w.held_back_by				-- whose old snapshot makes its tables grow
 FROM kda_storage.workers() w
 WHERE pg_has_role('pg_monitor', 'USAGE')
 	OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database());

@@ -31,13 +31,22 @@ CppConcat(pg_finfo_,funcname) (void) \
 extern int no_such_variable
 #endif
 
+/* Headers that came to be by cutting older ones, which everyone has anyway. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn	pg_attribute_noreturn()
 #endif
 
 /* Named wait events came with 17; before, all extensions share one. */
-#if PG_VERSION_NUM < 170000
 #include "utils/wait_event.h"
+#if PG_VERSION_NUM < 170000
 #define WaitEventExtensionNew(name)	((uint32) PG_WAIT_EXTENSION)
 #endif
 
@@ -70,6 +79,22 @@ extern int no_such_variable
 #define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0)
 #else
 #define kda_executor_run(desc)	ExecutorRun((desc), ForwardScanDirection, 0, true)
+#endif
+
+/* Has the raw INSERT a RETURNING clause? */
+#if PG_VERSION_NUM >= 180000
+#define kda_insert_returns(insert)	((insert)->returningClause != NULL)
+#else
+#define kda_insert_returns(insert)	((insert)->returningList != NIL)
+#endif
+
+/* CREATE INDEX on a table that the caller has checked and locked. */
+#if PG_VERSION_NUM >= 160000
+#define kda_define_index(relid, stmt) \
+	DefineIndex((relid), (stmt), InvalidOid, InvalidOid, InvalidOid, -1, false, false, true, false, false)
+#else
+#define kda_define_index(relid, stmt) \
+	DefineIndex((relid), (stmt), InvalidOid, InvalidOid, InvalidOid, false, false, true, false, false)
 #endif
 
 /* 17 and 18 take more arguments; written in 18's order. */

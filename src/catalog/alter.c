@@ -15,6 +15,7 @@
 #include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "executor/spi.h"
@@ -53,7 +54,7 @@ resume(int32 id, Oid relid)
 	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, last_position = NULL, last_arrival = NULL, last_crc = NULL "
 							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
 							  "AND s.start_again AND s.stream_id = %d; "
-							  "UPDATE kda_storage.stream_progress p SET start = %s FROM kda_storage.stream s "
+							  "UPDATE kda_storage.stream_progress p SET start = %s, declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "
 							  "WHERE s.stream_id = p.stream_id AND s.start_again "
 							  "AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress SET last_error = NULL "
@@ -100,6 +101,50 @@ kda_stream_start_changed(Oid relid)
 	if (kda_stream_ids(relid, &ids))
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET start_again = true "
 								  "WHERE stream_id = %d AND failure IS NOT NULL", ids.id));
+}
+
+void
+kda_set_may_add(Node *stmt)
+{
+	AlterTableStmt *alter = (AlterTableStmt *) stmt;
+	Oid			relid;
+	ListCell   *lc;
+
+	if (!IsA(stmt, AlterTableStmt) || alter->objtype != OBJECT_FOREIGN_TABLE)
+		return;
+	relid = RangeVarGetRelid(alter->relation, NoLock, true);
+	if (!OidIsValid(relid) || !kda_is_stream(relid))
+		return;
+	foreach(lc, alter->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+		List	   *have = NIL;
+		ListCell   *lw,
+				   *lh;
+
+		if (cmd->subtype == AT_GenericOptions)
+			have = GetForeignTable(relid)->options;
+		else if (cmd->subtype == AT_AlterColumnGenericOptions)
+		{
+			AttrNumber	attno = get_attnum(relid, cmd->name);
+
+			if (attno <= 0)
+				continue;		/* core's own message */
+			have = GetForeignColumnOptions(relid, attno);
+		}
+		else
+			continue;
+		foreach(lw, (List *) cmd->def)
+		{
+			DefElem    *want = lfirst_node(DefElem, lw);
+			bool		found = false;
+
+			foreach(lh, have)
+				found |= strcmp(lfirst_node(DefElem, lh)->defname, want->defname) == 0;
+			if (want->defaction == DEFELEM_SET && !found)
+				want->defaction = DEFELEM_ADD;
+		}
+	}
 }
 
 PG_FUNCTION_INFO_V1(kda_resume_all);
@@ -253,6 +298,30 @@ add_command(AlterTableStmt *alter, AlterTableType type, char *column, Node *def)
 	alter->cmds = lappend(alter->cmds, cmd);
 }
 
+/* serial is no type, but stands where one does. */
+static void
+column_type(TypeName *name, Oid *type, int32 *typmod)
+{
+	static const struct
+	{
+		const char *name;
+		Oid			type;
+	}			serials[] = {
+		{"smallserial", INT2OID}, {"serial2", INT2OID}, {"serial", INT4OID}, {"serial4", INT4OID},
+		{"bigserial", INT8OID}, {"serial8", INT8OID}
+	};
+
+	if (list_length(name->names) == 1 && name->arrayBounds == NIL)
+		for (int i = 0; i < lengthof(serials); i++)
+			if (strcmp(strVal(linitial(name->names)), serials[i].name) == 0)
+			{
+				*type = serials[i].type;
+				*typmod = -1;
+				return;
+			}
+	typenameTypeIdAndMod(NULL, name, type, typmod);
+}
+
 /*
  * What turns the relation into what the statement says: columns and options
  * are added, nothing is taken away.
@@ -290,7 +359,7 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 			continue;
 		}
 		named[att->attnum] = true;
-		typenameTypeIdAndMod(NULL, def->typeName, &type, &typmod);
+		column_type(def->typeName, &type, &typmod);
 		collation = def->collClause ? get_collation_oid(def->collClause->collname, false) : att->attcollation;
 		if (type != att->atttypid || typmod != att->atttypmod || collation != att->attcollation)
 			ereport(ERROR,
@@ -360,7 +429,7 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 }
 
 void
-kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
+kda_create_stream(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateForeignTableStmt *core = castNode(CreateForeignTableStmt, stmt->core);
 	AlterTableStmt *alter;
@@ -369,9 +438,9 @@ kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
 	kda_extension_owner();		/* says so if there is no extension */
 	exists = existing_relation(stmt, true, core->base.tableElts, core->servername, core->options, &alter);
 	if (!exists)
-		run((Node *) core, arg);
+		run((Node *) core, stmt->text);
 	else if (alter && alter->cmds)
-		run((Node *) alter, arg);
+		run((Node *) alter, stmt->text);
 	else if (alter == NULL)
 		return;
 	CommandCounterIncrement();
@@ -381,16 +450,16 @@ kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg)
 }
 
 void
-kda_create_reference_table(KdaStmt *stmt, KdaRunCore run, void *arg)
+kda_create_reference_table(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateStmt *core = castNode(CreateStmt, stmt->core);
 	AlterTableStmt *alter;
 	bool		exists = existing_relation(stmt, false, core->tableElts, NULL, NIL, &alter);
 
 	if (!exists)
-		run((Node *) core, arg);
+		run((Node *) core, stmt->text);
 	else if (alter && alter->cmds)
-		run((Node *) alter, arg);
+		run((Node *) alter, stmt->text);
 	else if (alter == NULL)
 		return;
 	CommandCounterIncrement();

@@ -58,7 +58,7 @@ typedef struct KdaJoinParts
 	int64		low_us;			/* right time - left time */
 	int64		high_us;
 	bool		outer[2];		/* unmatched rows of that side leave as well */
-	char	   *match_sql;
+	Query	   *match;
 	Oid			target;
 } KdaJoinParts;
 

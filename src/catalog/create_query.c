@@ -12,8 +12,8 @@
  */
 #include "kda_stream.h"
 
-#include "access/xact.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
@@ -21,14 +21,17 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_collation.h"
-#include "mb/pg_wchar.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/split.h"
+#include "catalog/store_query.h"
 #include "commands/comment.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
+#include "commands/trigger.h"
 #include "dialect/scan.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
@@ -160,13 +163,19 @@ nulls_of_types(KdaSplit *split)
 	initStringInfo(&s);
 	for (int i = 0; i < split->ncolumns; i++)
 		appendStringInfo(&s, "%sNULL::%s AS %s", i ? ", " : "",
-						 format_type_extended(split->types[i], split->typmods[i],
-											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
+						 kda_column_type_sql(split->types[i], split->typmods[i], split->collations[i]),
 						 quote_identifier(split->names[i]));
 	return s.data;
 }
 
-/* The SELECT of the view that users read. */
+/* Never automatically updatable: the worker relies on what is in its tables. */
+static char *
+read_only(const char *sql, KdaSplit *split)
+{
+	return psprintf("%s UNION ALL SELECT %s WHERE false", sql, nulls_of_types(split));
+}
+
+/* The SELECT of the view that users read; it holds no expression of theirs. */
 static char *
 user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 {
@@ -179,18 +188,17 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 	{
 		case KDA_SHAPE_ROWS:
 		case KDA_SHAPE_OVER:
-			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : closed;
+			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : read_only(closed, split);
 		case KDA_SHAPE_GROUPS:
-			{
-				char	   *empty = kda_split_empty_sql(split, storage_oid("open", id));
-
-				return empty ? psprintf("%s UNION ALL %s", final, empty) : final;
-			}
+			if (!OidIsValid(storage_oid("empty", id)))
+				return read_only(final, split);
+			return psprintf("%s UNION ALL SELECT %s FROM %s WHERE NOT EXISTS (SELECT FROM %s)", final, columns,
+							storage_name("empty", id), storage_name("open", id));
 		case KDA_SHAPE_WINDOWS:
 			if (pump)
-				return final;
+				return read_only(final, split);
 			if (stmt->query->emit == KDA_EMIT_CLOSE)
-				return closed;
+				return read_only(closed, split);
 			return psprintf("%s UNION ALL %s", final, closed);
 		case KDA_SHAPE_JOIN:
 			break;				/* only as a part */
@@ -225,11 +233,15 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	bool		database = kda_stream_options_get(split->stream)->server_type == NULL;
 	KdaShardStart want = kda_parse_start(start);
 
-	/* the stream's progress is one row: queries of one stream are declared one after the other */
+	/*
+	 * The stream's progress is one row: queries of one stream are declared one
+	 * after the other, and no worker commits records from here to our commit.
+	 * One that has read some by then finds the row changed and does it again.
+	 */
 	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream = %u)",
 					 split->stream), &queries, NULL);
-	one_row(psprintf("SELECT has_read, start FROM kda_storage.stream_progress WHERE stream_id = %d FOR UPDATE",
-					 stream_id), &records, &begun);
+	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
+					 "RETURNING has_read, start", stream_id), &records, &begun);
 
 	if (strcmp(queries, "0") == 0)
 	{
@@ -238,8 +250,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d", stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
-								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false "
-								  "WHERE stream_id = %d",
+								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
+								  "begun = declared WHERE stream_id = %d",
 								  quote_literal_cstr(start),
 								  snapshot ? quote_literal_cstr(snapshot) : "NULL", stream_id));
 		if (!database && want.kind == KDA_START_LATEST)
@@ -277,7 +289,17 @@ leaves_rows_out(Oid stream, const char *start)
 
 /*---- the statement */
 
-/* A CREATE statement without what makes no difference: blanks, comments, OR REPLACE, case of words. */
+/* A quoted name that says no more than it would without quotes. */
+static bool
+needs_no_quotes(const char *name)
+{
+	return strcmp(quote_identifier(name), name) == 0;
+}
+
+/*
+ * A CREATE statement without what makes no difference: blanks, comments,
+ * OR REPLACE, case of words, quotes around plain names, DESCRIPTION.
+ */
 static char *
 essence(const char *statement)
 {
@@ -288,14 +310,17 @@ essence(const char *statement)
 	for (int i = 0; i < tokens->n; i++)
 	{
 		const KdaToken *t = &tokens->t[i];
+		char	   *value;
 
 		if (i == 1 && kda_token_is(tokens, 1, "or") && kda_token_is(tokens, 2, "replace"))
-		{
 			i = 2;
-			continue;
-		}
-		if (t->kind == KDA_TOKEN_WORD)
+		else if (t->depth == 0 && kda_token_is(tokens, i, "description") &&
+				 tokens->t[i + 1].kind == KDA_TOKEN_STRING)
+			i++;
+		else if (t->kind == KDA_TOKEN_WORD)
 			appendStringInfo(&s, "%s ", kda_token_value(tokens, i));
+		else if (t->kind == KDA_TOKEN_QUOTED && needs_no_quotes(value = kda_token_value(tokens, i)))
+			appendStringInfo(&s, "%s ", value);
 		else
 			appendStringInfo(&s, "%.*s ", t->end - t->start, statement + t->start);
 	}
@@ -326,7 +351,12 @@ exists_already(KdaStmt *stmt, const char *definition)
 	one_row(psprintf("SELECT definition FROM kda_storage.query WHERE query_id = %d", ids.id),
 			&had, NULL);
 	if (had && strcmp(essence(had), essence(definition)) == 0)
-		return true;			/* the same: nothing happens */
+	{
+		/* the same: nothing happens, but for the comment */
+		if (stmt->description)
+			CreateComments(existing, RelationRelationId, 0, stmt->description);
+		return true;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("\"%s\" is running with another definition", stmt->name->relname),
@@ -346,78 +376,68 @@ definition_text(KdaStmt *stmt)
 	return text;
 }
 
-/* Columns of INSERT INTO target (…); String. */
-static List *
-target_names(KdaStmt *stmt)
+/*
+ * A pump's rows arrive in a security-restricted context, in which core does
+ * not let a trigger wait for the end of the transaction.
+ */
+static void
+refuse_deferred_triggers(Oid target, bool updates)
 {
-	List	   *names = NIL;
+	List	   *members = find_all_inheritors(target, AccessShareLock, NULL);
 	ListCell   *lc;
 
-	if (stmt->insert)
-		foreach(lc, stmt->insert->cols)
-			names = lappend(names, makeString(lfirst_node(ResTarget, lc)->name));
-	return names;
+	foreach(lc, members)
+	{
+		Relation	rel = table_open(lfirst_oid(lc), NoLock);
+
+		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		{
+			Trigger    *trigger = &rel->trigdesc->triggers[i];
+
+			if (!trigger->tginitdeferred || trigger->tgenabled == TRIGGER_DISABLED ||
+				trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ||
+				!(TRIGGER_FOR_INSERT(trigger->tgtype) || (updates && TRIGGER_FOR_UPDATE(trigger->tgtype))))
+				continue;
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a pump cannot write into table \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("Its trigger \"%s\"%s is deferred to the end of the transaction.", trigger->tgname,
+							   OidIsValid(trigger->tgconstraint) ?
+							   psprintf(" of constraint \"%s\"", get_constraint_name(trigger->tgconstraint)) : ""),
+					 errhint("Make the constraint INITIALLY IMMEDIATE: ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+		}
+		table_close(rel, NoLock);
+	}
 }
 
-/* Target of a pump: a stream of this database or a table; the INSERT for the latter. */
-static char *
-check_target(KdaStmt *stmt, KdaSplit *split, Oid *target, bool *is_stream)
+/* Target of a pump: a stream of this database or a table. */
+static void
+check_target(InsertStmt *insert, Oid *target, bool *is_stream)
 {
-	StringInfoData sql;
-	ListCell   *lc;
-	bool		first = true;
-	SPIPlanPtr	plan;
+	char	   *name = insert->relation->relname;
+	char		kind;
+	KdaQueryIds ids;
 
-	*target = RangeVarGetRelid(stmt->insert->relation, RowExclusiveLock, false);
+	*target = RangeVarGetRelid(insert->relation, RowExclusiveLock, false);
 	*is_stream = kda_is_stream(*target);
+	kind = get_rel_relkind(*target);
 	if (*is_stream && kda_stream_options_get(*target)->server_type != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", stmt->insert->relation->relname),
+				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", name),
 				 errhint("Write into a stream of the database (CREATE STREAM without SERVER) or a table.")));
-	if (!*is_stream && get_rel_relkind(*target) != RELKIND_RELATION &&
-		get_rel_relkind(*target) != RELKIND_PARTITIONED_TABLE &&
-		get_rel_relkind(*target) != RELKIND_VIEW && get_rel_relkind(*target) != RELKIND_FOREIGN_TABLE)
+	if ((kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW &&
+		 kind != RELKIND_FOREIGN_TABLE) || (kind == RELKIND_VIEW && kda_query_ids(*target, &ids)))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is neither a stream nor a table", stmt->insert->relation->relname)));
-	if (*is_stream && stmt->on_conflict)
+				 errmsg("\"%s\" is neither a stream nor a table", name)));
+	if (*is_stream && insert->onConflictClause)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", stmt->insert->relation->relname),
+				 errmsg("ON CONFLICT cannot be used with stream \"%s\"", name),
 				 errhint("It is for pumps into tables.")));
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "INSERT INTO %s ",
-					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(*target)),
-												get_rel_name(*target)));
-	if (stmt->insert->cols)
-	{
-		appendStringInfoChar(&sql, '(');
-		foreach(lc, stmt->insert->cols)
-		{
-			appendStringInfo(&sql, "%s%s", first ? "" : ", ", quote_identifier(lfirst_node(ResTarget, lc)->name));
-			first = false;
-		}
-		appendStringInfoString(&sql, ") ");
-	}
-	/* columns by position: the names of the select list need not be the target's */
-	appendStringInfo(&sql, "SELECT %s FROM %s.emitted() AS e(%s)", column_list(split), KDA_SCHEMA,
-					 typed_columns(split));
-	if (stmt->on_conflict)
-		appendStringInfo(&sql, " %s", stmt->on_conflict);
-
-	/* The parser says what does not fit; rights are checked as the user. */
-	SPI_connect();
-	plan = SPI_prepare(sql.data, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare: %s", sql.data);
-	SPI_freeplan(plan);
-	SPI_finish();
-	if (pg_class_aclcheck(*target, GetUserId(), ACL_INSERT) != ACLCHECK_OK &&
-		pg_attribute_aclcheck_all(*target, GetUserId(), ACL_INSERT, ACLMASK_ANY) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(*target)), stmt->insert->relation->relname);
-	return sql.data;
+	if (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE)
+		refuse_deferred_triggers(*target, insert->onConflictClause != NULL);
 }
 
 /* Pumps that write the stream which their source is made of, directly or not. */
@@ -473,15 +493,6 @@ check_part_columns(KdaStmt *stmt, KdaSplit *split, const char *source_text)
 	table_close(rel, NoLock);
 }
 
-static int32
-next_id(void)
-{
-	char	   *id;
-
-	one_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", &id, NULL);
-	return pg_strtoint32(id);
-}
-
 static const char *const shape_names[] = {"rows", "groups", "windows", "join", "over"};
 
 static char *
@@ -502,9 +513,9 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	Oid			owner = GetUserId();
 	KdaSplit   *split;
+	char	   *search_path = pstrdup(namespace_search_path);
 	Oid			target = InvalidOid;
 	bool		target_is_stream = false;
-	char	   *insert_text = NULL;
 	int32		stream_id;
 	const char *start;
 	char	   *snapshot;
@@ -513,12 +524,18 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	Oid			batch,
 				open = InvalidOid,
 				closed = InvalidOid,
-				final = InvalidOid;
+				final = InvalidOid,
+				empty = InvalidOid;
 	const char *emit;
 	char	   *prune = NULL;
+	Query	   *no_rows;
 	KdaOwnerScope scope;
 
 	split = kda_split_query(stmt->query, source_text, options->time_zone, add_window_columns);
+	if (split->ncolumns == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("a continuous query must have at least one column")));
 	if (stmt->columns)
 	{
 		ListCell   *lc;
@@ -569,7 +586,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 			check_part_columns(stmt, split, source_text);
 		}
 		else
-			insert_text = check_target(stmt, split, &target, &target_is_stream);
+			check_target(stmt->insert, &target, &target_is_stream);
 		if (target_is_stream)
 		{
 			refuse_cycle(split->stream, target, stmt->name->relname);
@@ -589,18 +606,16 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 														get_rel_name(split->stream)));
 
 	/* Storage, the view of the per-batch part, and that of the final part. */
-	kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("batch", id), kda_split_batch_sql(split)));
-	CommandCounterIncrement();
-	batch = storage_oid("batch", id);
+	batch = kda_store_view(psprintf("batch_%d", id), split->batch, owner);
 	if (split->shape != KDA_SHAPE_ROWS)
 	{
 		kda_run_as_owner(kda_split_open_ddl(split, storage_name("open", id)));
 		CommandCounterIncrement();
 		open = storage_oid("open", id);
-		kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("final", id),
-								  kda_split_final_sql(split, open, id)));
-		CommandCounterIncrement();
-		final = storage_oid("final", id);
+		final = kda_store_view(psprintf("final_%d", id), kda_split_final(split, open, id), owner);
+		no_rows = kda_split_empty(split);
+		if (no_rows)
+			empty = kda_store_view(psprintf("empty_%d", id), no_rows, owner);
 	}
 	if (split->shape == KDA_SHAPE_OVER)
 		prune = kda_split_prune_sql(split, open);
@@ -624,6 +639,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	hand_over(batch, owner, view);
 	if (OidIsValid(final))
 		hand_over(final, owner, view);
+	if (OidIsValid(empty))
+		hand_over(empty, owner, view);
 	if (OidIsValid(open))
 		hand_over(open, owner, view);
 	if (OidIsValid(closed))
@@ -639,12 +656,15 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		ObjectAddressSet(self, RelationRelationId, view);
 		ObjectAddressSet(parent, RelationRelationId, target);
 		recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
+		CommandCounterIncrement();	/* the view is the user's */
+		if (stmt->insert)
+			kda_store_insert(view, stmt->insert, stmt->query->select->targetList, stmt->text);
 	}
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, insert_text, target_columns, part_of, delay_us, prune_text) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s); "
+							  "batch, final, open, closed, target, search_path, part_of, delay_us, prune_text) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition_text(stmt)), regclass_literal(split->stream),
@@ -658,8 +678,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  options->retention ? quote_literal_cstr(options->retention) : "NULL",
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
-							  insert_text && !target_is_stream ? quote_literal_cstr(insert_text) : "NULL",
-							  kda_name_array(target_names(stmt)), part_of ? psprintf("%d", part_of) : "NULL",
+							  quote_literal_cstr(search_path), part_of ? psprintf("%d", part_of) : "NULL",
 							  split->delay_us, prune ? quote_literal_cstr(prune) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
@@ -670,7 +689,7 @@ kda_create_part(KdaCompose *c, KdaQuerySpec *spec, Oid target, bool add_window_c
 {
 	KdaStmt    *stmt = palloc0(sizeof(KdaStmt));
 	QueryOptions options = {0};
-	int32		id = next_id();
+	int32		id = kda_next_id();
 
 	stmt->kind = KDA_STMT_CREATE_PUMP;
 	stmt->object = KDA_OBJECT_PUMP;
@@ -701,7 +720,7 @@ int32
 kda_join_tables(KdaJoinParts *parts, List *equal, Oid *kept)
 {
 	static const char *const names[] = {"left", "right"};
-	int32		id = next_id();
+	int32		id = kda_next_id();
 
 	for (int i = 0; i < 2; i++)
 	{
@@ -755,14 +774,9 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);
-		kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name(i == 0 ? "batch" : "rbatch", id),
-								  kda_split_batch_sql(parts->sides[i])));
-		CommandCounterIncrement();
-		batches[i] = storage_oid(i == 0 ? "batch" : "rbatch", id);
+		batches[i] = kda_store_view(psprintf(i == 0 ? "batch_%d" : "rbatch_%d", id), parts->sides[i]->batch, owner);
 	}
-	kda_run_as_owner(psprintf("CREATE VIEW %s AS %s", storage_name("final", id), parts->match_sql));
-	CommandCounterIncrement();
-	match = storage_oid("final", id);
+	match = kda_store_view(psprintf("final_%d", id), parts->match, owner);
 	kda_run_as_owner(psprintf("CREATE VIEW %s AS SELECT WHERE false", storage_name("part", id)));
 	CommandCounterIncrement();
 	view = storage_oid("part", id);
@@ -780,8 +794,8 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 	recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, emit, start, start_snapshot, "
-							  "batch, final, open, target, part_of, stream2, batch2, open2, start_snapshot2, join_low_us, join_high_us, join_outer) VALUES "
-							  "(%d, %s, 'pump', '', %s, 'join', 'changes', %s, %s, %s, %s, %s, %s, %d, %s, %s, %s, %s, " INT64_FORMAT ", " INT64_FORMAT ", %d); "
+							  "batch, final, open, target, part_of, stream2, batch2, open2, start_snapshot2, join_low_us, join_high_us, join_outer, search_path) VALUES "
+							  "(%d, %s, 'pump', '', %s, 'join', 'changes', %s, %s, %s, %s, %s, %s, %d, %s, %s, %s, %s, " INT64_FORMAT ", " INT64_FORMAT ", %d, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id) VALUES (%d)",
 							  id, regclass_literal(view), regclass_literal(parts->sides[0]->stream),
 							  quote_literal_cstr(start ? start : "latest"),
@@ -790,7 +804,8 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 							  regclass_literal(parts->target), c->query_id, regclass_literal(parts->sides[1]->stream),
 							  regclass_literal(batches[1]), regclass_literal(kept[1]),
 							  snapshots[1] ? quote_literal_cstr(snapshots[1]) : "NULL",
-							  parts->low_us, parts->high_us, (parts->outer[0] ? 1 : 0) + (parts->outer[1] ? 2 : 0), id));
+							  parts->low_us, parts->high_us, (parts->outer[0] ? 1 : 0) + (parts->outer[1] ? 2 : 0),
+							  quote_literal_cstr(namespace_search_path), id));
 	CommandCounterIncrement();
 	kda_catalog_changed();
 	return view;
@@ -836,7 +851,7 @@ kda_create_query(KdaStmt *stmt)
 				 errhint("EMIT CHANGES and EMIT ON WINDOW CLOSE are."),
 				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
 
-	id = next_id();
+	id = kda_next_id();
 	compose.spec = stmt->query;
 	compose.source_text = source_text;
 	compose.time_zone = options.time_zone;

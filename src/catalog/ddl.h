@@ -22,13 +22,25 @@ extern void kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc);
 /* create_query.c */
 extern void kda_create_query(KdaStmt *stmt);
 
+/*---- view_index.c */
+
+/* CREATE INDEX on a continuous view; false: it is on something else. */
+extern bool kda_create_index(IndexStmt *stmt, const char *source);
+/* DROP INDEX: drops those of continuous views; a statement with the others, or NULL. */
+extern DropStmt *kda_drop_indexes(DropStmt *stmt);
+
 /* alter.c */
-typedef void (*KdaRunCore) (Node *stmt, void *arg);	/* runs a statement of core's */
+typedef void (*KdaRunCore) (Node *stmt, const char *text);	/* runs a statement of core's */
 
 extern void kda_alter_stream_state(KdaStmt *stmt);
 extern void kda_alter_query(KdaStmt *stmt);
-extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run, void *arg);
-extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run, void *arg);
+extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run);
+extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run);
+/*
+ * ALTER STREAM … OPTIONS (SET …): of an option that still has its default, too.
+ * Core would ask for ADD; that a default is not written down is our affair.
+ */
+extern void kda_set_may_add(Node *stmt);
 /* Option start was set: a failed stream begins there when it is resumed. */
 extern void kda_stream_start_changed(Oid relid);
 
@@ -59,7 +71,11 @@ extern bool kda_query_ids(Oid relid, KdaQueryIds *ids);
 /* Streams and pumps that were made for parts of a query; Oid. */
 extern List *kda_query_parts(int32 query_id);
 extern bool kda_stream_has_query(Oid relid);
+/* The view whose closed rows are in that table; InvalidOid: none. */
+extern Oid	kda_view_of_closed(Oid relid);
 extern Oid	kda_storage_relation(const char *name);	/* InvalidOid if missing */
+/* A number for a new stream or query. */
+extern int32 kda_next_id(void);
 extern Oid	kda_extension_owner(void);
 extern bool kda_extension_exists(void);
 
@@ -90,16 +106,14 @@ extern bool kda_is_relation_owner(Oid relid);
 extern bool kda_owns(Oid userid, Oid relid);
 /* "type(mod) COLLATE x" for DDL of ours. */
 extern char *kda_column_type_sql(Oid type, int32 typmod, Oid collation);
-/* Names (String) as an array literal for SQL; "NULL" for an empty list. */
-extern char *kda_name_array(List *names);
-
-/* Columns of a pump's target that it fills, in the order of its select list; attribute numbers. */
-extern List *kda_query_target_columns(int32 query_id, Oid target, int n);
 
 /*---- origin.c: which system and database a stream's row was written in */
 extern char *kda_origin(void);
-/* Takes streams over that have come with a dump or copy; those of outside servers are paused. */
-extern void kda_adopt_strangers(void);
+/*
+ * Takes streams over that have come with a dump or copy; those of outside
+ * servers are paused.  True if there are some whose rows have still to come.
+ */
+extern bool kda_adopt_strangers(void);
 
 /* compat of permission checks and group RTEs, split.c's helpers */
 extern void kda_check_query_permissions(Query *query);

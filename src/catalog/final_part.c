@@ -903,17 +903,17 @@ kda_split_prune_sql(KdaSplit *split, Oid open_relid)
 	return s.data;
 }
 
-char *
-kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id)
+Query *
+kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id)
 {
 	Relation	open = table_open(open_relid, AccessShareLock);
 	Final		f = {split, open, query_id};
-	char	   *sql = kda_query_text(split->shape == KDA_SHAPE_OVER ? sliding(&f) :
-									 split->per_window ? for_each_window(&f) :
-									 split->paned ? by_pane(&f) : row_by_row(&f));
+	Query	   *final = split->shape == KDA_SHAPE_OVER ? sliding(&f) :
+		split->per_window ? for_each_window(&f) :
+		split->paned ? by_pane(&f) : row_by_row(&f);
 
 	table_close(open, NoLock);
-	return sql;
+	return final;
 }
 
 /*---- no record yet */
@@ -929,14 +929,12 @@ empty_mutator(Node *node, void *cxt)
 	return expression_tree_mutator(node, empty_mutator, cxt);
 }
 
-char *
-kda_split_empty_sql(KdaSplit *split, Oid open_relid)
+Query *
+kda_split_empty(KdaSplit *split)
 {
 	Query	   *empty;
 	List	   *targets = NIL;
 	ListCell   *lc;
-	char	   *sql;
-	bool		having;
 
 	/* rows: the user's own SQL over no rows does it */
 	if (split->shape != KDA_SHAPE_GROUPS || split->state != KDA_STATE_GROUPS || split->nkeys > 0 || split->user->limitCount ||
@@ -961,8 +959,5 @@ kda_split_empty_sql(KdaSplit *split, Oid open_relid)
 	empty->targetList = targets;
 	empty->jointree = makeFromExpr(NIL, makeBoolConst(false, false));
 	empty->havingQual = empty_mutator(copyObject(split->user->havingQual), NULL);
-	having = empty->havingQual != NULL;
-	sql = kda_query_text(empty);
-	return psprintf("%s %s NOT EXISTS (SELECT FROM %s)", sql, having ? "AND" : "HAVING",
-					quote_qualified_identifier(KDA_STORAGE_SCHEMA, get_rel_name(open_relid)));
+	return empty;
 }

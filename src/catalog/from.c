@@ -459,6 +459,28 @@ check_window(KdaFrom *from, List *written, int outer_location)
 	kda_words_check_window(from->pstate, from->core, clauses, window, names_time, written, from->name, time);
 }
 
+/* A stream that does not exist is the likelier mistake than a query without one. */
+static bool
+refuse_missing_walker(Node *node, ParseState *pstate)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeVar))
+	{
+		RangeVar   *rv = (RangeVar *) node;
+
+		if (!OidIsValid(RangeVarGetRelid(rv, NoLock, true)))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 rv->schemaname ?
+					 errmsg("relation \"%s.%s\" does not exist", rv->schemaname, rv->relname) :
+					 errmsg("relation \"%s\" does not exist", rv->relname),
+					 parser_errposition(pstate, rv->location)));
+		return false;
+	}
+	return raw_expression_tree_walker(node, refuse_missing_walker, pstate);
+}
+
 void
 kda_from_find(KdaFrom *from, SelectStmt *top)
 {
@@ -490,6 +512,8 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 		outer_location = kda_select_location(select);
 		select = (SelectStmt *) sub->subquery;
 	}
+	if (top->withClause == NULL)
+		(void) refuse_missing_walker((Node *) select->fromClause, from->pstate);
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("a continuous query must read a stream"),

@@ -23,8 +23,11 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "common/int.h"
 #include "fmgr.h"
+#include "format/format.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -242,8 +245,9 @@ check_value(const Option *option, const char *value)
 			}
 			break;
 		case V_ZONE:
-			(void) DirectFunctionCall2(timestamp_zone, PointerGetDatum(cstring_to_text(value)),
-									   TimestampGetDatum(0));
+			/* a name of pg_timezone_names: an abbreviation does not say what it means in other years */
+			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
+				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -309,7 +313,7 @@ kda_fdw_validator(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("option \"%s\" belongs to a user mapping", def->defname),
 					 errhint("CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", def->defname),
-					 errhidestmt(true)));
+					 errhidestmt(true), errhidecontext(true)));
 		if (catalog == ForeignTableRelationId)
 		{
 			const Option *option = find_option(def->defname);
@@ -395,7 +399,7 @@ kda_check_user_mapping(Oid serverid, List *options)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("server \"%s\" is this database and needs no user mapping", server->servername),
-				 errhidestmt(true)));
+				 errhidestmt(true), errhidecontext(true)));
 	kda_connector_check_user_mapping(server->servertype, options);
 }
 
@@ -474,6 +478,19 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 		o->durable = bool_value(name, value);
 }
 
+#define DEFAULT_WORKER	"main"
+
+char *
+kda_stream_worker_name(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignTable(relid)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "worker") == 0)
+			return defGetString(lfirst_node(DefElem, lc));
+	return DEFAULT_WORKER;
+}
+
 KdaStreamOptions *
 kda_stream_options_get(Oid relid)
 {
@@ -486,6 +503,7 @@ kda_stream_options_get(Oid relid)
 	ListCell   *lc;
 
 	o->relid = relid;
+	o->owner = rel->rd_rel->relowner;
 	o->serverid = table->serverid;
 	o->server_type = server->servertype;
 	o->topic = pstrdup(RelationGetRelationName(rel));
@@ -498,7 +516,7 @@ kda_stream_options_get(Oid relid)
 	o->retention_us = 10 * USECS_PER_MINUTE;
 	o->writable = true;
 	o->durable = true;
-	o->worker = "main";
+	o->worker = DEFAULT_WORKER;
 	o->parallelism = 1;
 	foreach(lc, table->options)
 	{
@@ -573,6 +591,12 @@ kda_check_stream(Oid relid)
 	int			ncolumns = 0;
 	ListCell   *lc;
 
+	if (rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot be temporary", name),
+				 errdetail("The worker that reads it is another session.")));
+
 	foreach(lc, table->options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
@@ -610,6 +634,8 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));
 	}
+	if (o->row_path)
+		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);
@@ -657,6 +683,8 @@ kda_check_stream(Oid relid)
 						 errmsg("column \"%s\" has both a path and meta", NameStr(att->attname))));
 			continue;
 		}
+		if (c->path)
+			kda_json_check_path(c->path, false);
 		if (c->path && o->format != KDA_FORMAT_JSON)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),

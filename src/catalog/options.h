@@ -50,6 +50,7 @@ typedef struct KdaColumnOptions
 typedef struct KdaStreamOptions
 {
 	Oid			relid;
+	Oid			owner;
 	Oid			serverid;
 	char	   *server_type;	/* NULL: in the database */
 	char	   *topic;
@@ -78,6 +79,8 @@ typedef struct KdaStreamOptions
 } KdaStreamOptions;
 
 extern KdaStreamOptions *kda_stream_options_get(Oid relid);
+/* Option worker alone, without a lock on the stream. */
+extern char *kda_stream_worker_name(Oid relid);
 
 /* Same in everything that a worker has built upon? */
 extern bool kda_stream_options_equal(const KdaStreamOptions *a, const KdaStreamOptions *b, int natts);

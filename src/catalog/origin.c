@@ -18,6 +18,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/store_query.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -78,6 +79,18 @@ record_dependencies(void)
 				"AND d.objid = a.oid AND d.refobjid = b.oid AND d.deptype = 'i')", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+	SPI_execute("SELECT c.oid, q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c "
+				"ON c.relname = 'empty_' || q.query_id AND c.relnamespace = 'kda_storage'::regnamespace "
+				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+				"AND d.objid = c.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+	SPI_execute("SELECT q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_rewrite r ON r.ev_class = q.rel "
+				"WHERE q.target IS NOT NULL AND r.rulename = 'kda_insert' "
+				"AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass "
+				"AND d.objid = r.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		kda_tie_insert(oid_at(i, 1));
 	SPI_execute("SELECT q.rel::oid, q.target::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.target "
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = q.rel AND d.refobjid = q.target)", true, 0);
@@ -85,25 +98,51 @@ record_dependencies(void)
 		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_NORMAL);
 }
 
-void
+/* Are there queries whose parts do not go with them?  Rows of a restored dump come in any order. */
+static bool
+misses_dependencies(void)
+{
+	SPI_execute("SELECT FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.batch JOIN pg_catalog.pg_class v ON v.oid = q.rel "
+				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
+				"AND d.objid = q.batch AND d.refobjid = q.rel AND d.deptype = 'i') LIMIT 1", true, 1);
+	return SPI_processed > 0;
+}
+
+/*
+ * A database stream's rows are stamped anew, which needs them all: pg_restore
+ * makes indexes when all data is there, so that tells.
+ */
+#define RESTORED	"(s.inbox IS NULL OR (EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = s.inbox) " \
+	"AND EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = s.inbox2)))"
+
+bool
 kda_adopt_strangers(void)
 {
 	KdaOwnerScope scope;
+	bool		remain;
 	char	   *mine = quote_literal_cstr(kda_origin());
 	SPITupleTable *table;
 	uint64		n;
 	int			paused = 0;
 
 	if (!OidIsValid(kda_storage_relation("query_progress")))
-		return;
+		return false;
 	kda_owner_begin(&scope);
+	SPI_execute(psprintf("SELECT FROM kda_storage.stream s WHERE s.origin <> %s AND NOT " RESTORED, mine), true, 1);
+	remain = SPI_processed > 0;
 	SPI_execute(psprintf("SELECT s.stream_id, s.rel::oid FROM kda_storage.stream s JOIN pg_catalog.pg_class c ON c.oid = s.rel "
-						 "WHERE s.origin <> %s", mine), true, 0);
+						 "WHERE s.origin <> %s AND " RESTORED, mine), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	if (n > 0)
 	{
 		/* one process does it, the others see it done */
+		SPI_execute("LOCK TABLE kda_storage.stream IN SHARE ROW EXCLUSIVE MODE", false, 0);
+		record_dependencies();
+		SPI_execute("UPDATE kda_storage.forgotten SET bytes = (SELECT coalesce(pg_catalog.sum(bytes), 0) FROM kda_storage.error)", false, 0);
+	}
+	else if (misses_dependencies())
+	{
 		SPI_execute("LOCK TABLE kda_storage.stream IN SHARE ROW EXCLUSIVE MODE", false, 0);
 		record_dependencies();
 	}
@@ -132,4 +171,5 @@ kda_adopt_strangers(void)
 				(errmsg("database \"%s\" is a restored or copied one: its %d streams of outside servers are paused",
 						get_database_name(MyDatabaseId), paused),
 				 errhint("ALTER STREAM … RESUME, or SELECT kda.resume_all(), once no other database reads them.")));
+	return remain;
 }

@@ -148,6 +148,27 @@ kda_owner_row(const char *sql, int n, char **columns)
 	return found;
 }
 
+int32
+kda_next_id(void)
+{
+	static const char *const kinds[] = {"inbox_%da", "ring_%da", "batch_%d"};
+
+	for (;;)
+	{
+		char	   *text;
+		int32		id;
+		bool		taken = false;
+
+		kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &text);
+		id = pg_strtoint32(text);
+		/* a dump of the schema alone brings relations, but not how far the numbers have come */
+		for (int i = 0; i < lengthof(kinds); i++)
+			taken |= OidIsValid(kda_storage_relation(psprintf(kinds[i], id)));
+		if (!taken)
+			return id;
+	}
+}
+
 /*
  * Finds the row whose column attno (a regclass) is relid; copies its values.
  */
@@ -274,22 +295,6 @@ kda_column_type_sql(Oid type, int32 typmod, Oid collation)
 	return name;
 }
 
-char *
-kda_name_array(List *names)
-{
-	StringInfoData s;
-	ListCell   *lc;
-
-	if (names == NIL)
-		return "NULL";
-	initStringInfo(&s);
-	appendStringInfoString(&s, "ARRAY[");
-	foreach(lc, names)
-		appendStringInfo(&s, "%s%s", lc == list_head(names) ? "" : ", ", quote_literal_cstr(strVal(lfirst(lc))));
-	appendStringInfoString(&s, "]::text[]");
-	return s.data;
-}
-
 /* Columns of kda_storage.query: see sql/. */
 enum
 {
@@ -321,39 +326,15 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	return true;
 }
 
-List *
-kda_query_target_columns(int32 query_id, Oid target, int n)
+Oid
+kda_view_of_closed(Oid relid)
 {
-	List	   *columns = NIL;
-	MemoryContext old = CurrentMemoryContext;
-	uint64		found;
+	Datum		values[QUERY_NCOLS];
+	bool		nulls[QUERY_NCOLS];
 
-	SPI_connect();
-	SPI_execute(psprintf("SELECT a.attnum FROM kda_storage.query q, "
-						 "pg_catalog.unnest(q.target_columns) WITH ORDINALITY AS c(name, n) "
-						 "JOIN pg_catalog.pg_attribute a ON a.attrelid = %u "
-						 "AND a.attname::text = c.name "
-						 "WHERE query_id = %d ORDER BY c.n", target, query_id), true, 0);
-	if (SPI_processed == 0)
-		SPI_execute(psprintf("SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = %u "
-							 "AND attnum > 0::smallint AND NOT attisdropped ORDER BY attnum LIMIT %d",
-							 target, n), true, 0);
-	found = SPI_processed;
-	for (uint64 i = 0; i < found; i++)
-	{
-		bool		isnull;
-		int			attnum = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		MemoryContext spi = MemoryContextSwitchTo(old);
-
-		columns = lappend_int(columns, attnum);
-		MemoryContextSwitchTo(spi);
-	}
-	SPI_finish();
-	if (list_length(columns) != n)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("the columns of \"%s\" do not fit the pump any more", get_rel_name(target))));
-	return columns;
+	if (!OidIsValid(relid) || !find_row("query", QUERY_CLOSED, relid, QUERY_NCOLS, values, nulls))
+		return InvalidOid;
+	return DatumGetObjectId(values[QUERY_REL - 1]);
 }
 
 void

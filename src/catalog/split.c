@@ -808,6 +808,42 @@ kda_split_open_ddl(KdaSplit *split, const char *name)
 	return s.data;
 }
 
+/* By one of the columns before it, or by one of ours. */
+static bool
+is_name_taken(List *targets, TargetEntry *tle)
+{
+	ListCell   *lc;
+
+	if (strcmp(tle->resname, "kda_time") == 0 || strcmp(tle->resname, "kda_row") == 0)
+		return true;
+	foreach(lc, targets)
+	{
+		TargetEntry *other = lfirst_node(TargetEntry, lc);
+
+		if (other == tle)
+			return false;
+		if (!other->resjunk && strcmp(other->resname, tle->resname) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A pump's columns are inserted by their places: nobody has to name them. */
+static void
+make_names_unique(List *targets)
+{
+	ListCell   *lc;
+
+	foreach(lc, targets)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		char	   *name = tle->resname;
+
+		for (int n = tle->resno; !tle->resjunk && is_name_taken(targets, tle); n++)
+			tle->resname = psprintf("%.40s_%d", name, n);
+	}
+}
+
 static void
 describe_columns(KdaSplit *split)
 {
@@ -840,12 +876,14 @@ describe_columns(KdaSplit *split)
 			split->types[i] = TEXTOID;
 		if (pg_strcasecmp(tle->resname, "rowtime") == 0)
 			split->has_rowtime = true;
-		for (int j = 0; j < i; j++)
-			if (strcmp(split->names[j], tle->resname) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_DUPLICATE_COLUMN),
-						 errmsg("column \"%s\" specified more than once", tle->resname),
-						 errhint("Give the columns different names with AS.")));
+		if (is_name_taken(targets, tle) ||
+			(split->window_columns_around && (strcmp(tle->resname, "window_start") == 0 || strcmp(tle->resname, "window_end") == 0)))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_COLUMN),
+					 strncmp(tle->resname, "kda_", 4) == 0 ?
+					 errmsg("column name \"%s\" is reserved", tle->resname) :
+					 errmsg("column \"%s\" specified more than once", tle->resname),
+					 errhint("Give the columns different names with AS.")));
 		i++;
 	}
 	split->ncolumns = i;
@@ -1094,6 +1132,9 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	if (split->window && !kda_window_is_aligned(split->window))
 		find_session_keys(split, pstate, from.core_window);
 
+	if (!add_columns)
+		make_names_unique(split->top->targetList);
+
 	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
 	split->per_window = split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset || query->hasTargetSRFs;
@@ -1127,10 +1168,4 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	}
 	describe_columns(split);
 	return split;
-}
-
-char *
-kda_split_batch_sql(KdaSplit *split)
-{
-	return kda_query_text(split->batch);
 }

@@ -67,30 +67,25 @@ typedef struct KdaSplit
 extern KdaSplit *kda_split_query(KdaQuerySpec *spec, const char *source_text,
 								 const char *time_zone, bool add_window_columns);
 
-/* Text of the per-batch part. */
-extern char *kda_split_batch_sql(KdaSplit *split);
-
 /* CREATE TABLE of what is kept. */
 extern char *kda_split_open_ddl(KdaSplit *split, const char *name);
 
 /*---- final_part.c */
 
 /*
- * Text of the final part over the table of what is kept: the columns
- * window_start, window_end (NULL for endless groups), then those that users
- * see.
+ * The final part over the table of what is kept: the columns window_start,
+ * window_end (NULL for endless groups), then those that users see.
  */
-extern char *kda_split_final_sql(KdaSplit *split, Oid open_relid, int32 query_id);
+extern Query *kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id);
 
 /* Shape over: DELETE of what no row to come can see, $1: rows up to there have left; NULL: those rows themselves. */
 extern char *kda_split_prune_sql(KdaSplit *split, Oid open_relid);
 
 /*
- * Without GROUP BY keys there is one row before any record has come: text of a
- * SELECT of the user's columns that gives it while the open table is empty.
- * NULL where that cannot happen.
+ * Without GROUP BY keys there is one row before any record has come: the query
+ * that gives it, in the user's columns.  NULL where that cannot happen.
  */
-extern char *kda_split_empty_sql(KdaSplit *split, Oid open_relid);
+extern Query *kda_split_empty(KdaSplit *split);
 
 /*---- helpers of both: expressions across query levels */
 

@@ -510,8 +510,9 @@ analyse(StreamJoin *j, Node *condition)
 	return query;
 }
 
-static char *
-match_sql(StreamJoin *j, Query *query)
+/* What is kept of both sides, joined. */
+static Query *
+match_query(StreamJoin *j, Query *query)
 {
 	MapContext	map = {j, 0};
 	static const char *const seq_names[] = {"kda_left", "kda_right"};
@@ -538,7 +539,7 @@ match_sql(StreamJoin *j, Query *query)
 		for (int k = 0; k < j->sides[i].ncolumns; k++)
 			add_column(query, kept_column(j, i, KDA_KEPT_FIRST + k, j->sides[i].types[k], j->sides[i].typmods[k]),
 					   psprintf("%c%d", i == 0 ? 'l' : 'r', k + 1));
-	return kda_query_text(query);
+	return query;
 }
 
 /*---- what stands in FROM instead */
@@ -680,7 +681,7 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 	parts.id = kda_join_tables(&parts, j.equal, kept);
 	for (int i = 0; i < 2; i++)
 		j.sides[i].kept = kept[i];
-	parts.match_sql = match_sql(&j, query);
+	parts.match = match_query(&j, query);
 	c->parts = lappend_oid(c->parts, kda_create_join_part(c, &parts, kept));
 	return (Node *) kda_part_rangevar(made->stream, makeAlias(KDA_JOIN_ALIAS, NIL), location);
 }

@@ -29,6 +29,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "runtime/runtime.h"
 #include "stream/stream.h"
+#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -42,55 +43,60 @@ static object_access_hook_type next_access = NULL;
 
 /*---- KDA statements */
 
-typedef struct CoreContext
-{
-	const char *source;
-	int			start;
-	int			len;
-} CoreContext;
-
 /* A statement of core's that a KDA statement stands for. */
 static void
-run_core(Node *stmt, void *arg)
+run_core(Node *stmt, const char *text)
 {
-	CoreContext *cxt = arg;
 	PlannedStmt *planned = makeNode(PlannedStmt);
 
 	planned->commandType = CMD_UTILITY;
 	planned->canSetTag = false;
 	planned->utilityStmt = stmt;
-	planned->stmt_location = cxt->start;
-	planned->stmt_len = cxt->len;
-	ProcessUtility(planned, cxt->source, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, NULL);
+	planned->stmt_location = 0;
+	planned->stmt_len = strlen(text);
+	ProcessUtility(planned, text, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, NULL);
 	CommandCounterIncrement();
 }
 
-/* DROP STREAM of a stream, DROP PUMP of a pump, DROP CONTINUOUS VIEW of a view. */
+/* STREAM names a stream, PUMP a pump, CONTINUOUS VIEW such a view; of what is not there core speaks. */
+static void
+check_kind(KdaObjectKind kind, RangeVar *name)
+{
+	static const char *const names[] = {"stream", "continuous view", "pump", "output"};
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+	KdaQueryIds ids;
+	bool		fits;
+
+	if (!OidIsValid(relid))
+		return;
+	if (kind == KDA_OBJECT_STREAM)
+		fits = kda_is_stream(relid);
+	else
+		fits = kda_query_ids(relid, &ids) && ids.is_pump == (kind == KDA_OBJECT_PUMP);
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a %s", name->relname, names[kind])));
+}
+
 static void
 check_drop(KdaStmt *stmt)
 {
-	static const char *const names[] = {"stream", "continuous view", "pump", "output"};
-	DropStmt   *core = castNode(DropStmt, stmt->core);
 	ListCell   *lc;
 
-	foreach(lc, core->objects)
-	{
-		RangeVar   *name = makeRangeVarFromNameList(lfirst_node(List, lc));
-		Oid			relid = RangeVarGetRelid(name, NoLock, true);
-		KdaQueryIds ids;
-		bool		fits;
+	foreach(lc, castNode(DropStmt, stmt->core)->objects)
+		check_kind(stmt->object, makeRangeVarFromNameList(lfirst_node(List, lc)));
+}
 
-		if (!OidIsValid(relid))
-			continue;			/* core's own message */
-		if (stmt->object == KDA_OBJECT_STREAM)
-			fits = kda_is_stream(relid);
-		else
-			fits = kda_query_ids(relid, &ids) && ids.is_pump == (stmt->object == KDA_OBJECT_PUMP);
-		if (!fits)
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("\"%s\" is not a %s", name->relname, names[stmt->object])));
-	}
+/* ALTER … IF EXISTS of what is not there. */
+static bool
+is_missing(KdaStmt *stmt)
+{
+	if (!stmt->if_exists || OidIsValid(RangeVarGetRelid(stmt->name, NoLock, true)))
+		return false;
+	ereport(NOTICE,
+			(errmsg("relation \"%s\" does not exist, skipping", stmt->name->relname)));
+	return true;
 }
 
 static CommandTag
@@ -119,10 +125,24 @@ tag_of(KdaStmt *stmt)
 	}
 }
 
+/*
+ * log_statement = 'ddl' means our statements too; to core they are DO, which is
+ * logged with 'all'.
+ */
+static void
+log_ddl(const char *text, ProcessUtilityContext context)
+{
+	if (context == PROCESS_UTILITY_TOPLEVEL && (log_statement == LOGSTMT_DDL || log_statement == LOGSTMT_MOD))
+		ereport(LOG,
+				(errmsg("statement: %s", text),
+				 errhidestmt(true),
+				 errhidecontext(true)));
+}
+
 void
 kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 {
-	CoreContext cxt = {stmt->text, 0, strlen(stmt->text)};
+	const char *text = stmt->text;
 	const char *what = GetCommandTagName(tag_of(stmt));
 
 	PreventCommandIfReadOnly(what);
@@ -131,28 +151,33 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 	switch (stmt->kind)
 	{
 		case KDA_STMT_CREATE_STREAM:
-			kda_create_stream(stmt, run_core, &cxt);
+			kda_create_stream(stmt, run_core);
 			break;
 		case KDA_STMT_CREATE_REFERENCE_TABLE:
-			kda_create_reference_table(stmt, run_core, &cxt);
+			kda_create_reference_table(stmt, run_core);
 			break;
 		case KDA_STMT_CREATE_VIEW:
 		case KDA_STMT_CREATE_PUMP:
 			kda_create_query(stmt);
 			break;
 		case KDA_STMT_STREAM_STATE:
-			kda_alter_stream_state(stmt);
+			if (!is_missing(stmt))
+				kda_alter_stream_state(stmt);
 			break;
 		case KDA_STMT_QUERY_STATE:
 		case KDA_STMT_QUERY_SET:
-			kda_alter_query(stmt);
+			if (!is_missing(stmt))
+				kda_alter_query(stmt);
 			break;
 		case KDA_STMT_DROP:
 			check_drop(stmt);
-			run_core(stmt->core, &cxt);
+			run_core(stmt->core, text);
 			break;
 		case KDA_STMT_UTILITY:
-			run_core(stmt->core, &cxt);
+			check_kind(stmt->object, stmt->name);
+			if (stmt->object == KDA_OBJECT_STREAM)
+				kda_set_may_add(stmt->core);
+			run_core(stmt->core, text);
 			break;
 		default:
 			elog(ERROR, "unexpected statement %d", (int) stmt->kind);
@@ -162,49 +187,6 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 }
 
 /*---- ordinary statements */
-
-/* CREATE INDEX ON view: on the rows of its closed windows. */
-static IndexStmt *
-redirect_index(IndexStmt *stmt)
-{
-	Oid			relid = stmt->relation ? RangeVarGetRelid(stmt->relation, NoLock, true) : InvalidOid;
-	KdaQueryIds ids;
-
-	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_VIEW || !kda_query_ids(relid, &ids))
-		return NULL;
-	if (!kda_is_relation_owner(relid))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_VIEW, stmt->relation->relname);
-	if (!OidIsValid(ids.closed))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot create an index on \"%s\"", stmt->relation->relname),
-				 errdetail("It keeps no closed windows or rows."),
-				 errhint("Indexes are for continuous views with a window, or without aggregates.")));
-	if (stmt->concurrent || stmt->unique || stmt->primary)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("an index on continuous view \"%s\" can be neither %s", stmt->relation->relname,
-						"CONCURRENTLY built nor UNIQUE")));
-	stmt = copyObject(stmt);
-	if (stmt->idxname == NULL)
-	{
-		/* as core would name it after the view */
-		StringInfoData name;
-		ListCell   *lc;
-
-		initStringInfo(&name);
-		appendStringInfoString(&name, stmt->relation->relname);
-		foreach(lc, stmt->indexParams)
-		{
-			IndexElem  *elem = lfirst_node(IndexElem, lc);
-
-			appendStringInfo(&name, "_%s", elem->name ? elem->name : "expr");
-		}
-		stmt->idxname = ChooseRelationName(name.data, NULL, "idx", get_namespace_oid(KDA_STORAGE_SCHEMA, false), false);
-	}
-	stmt->relation = makeRangeVar(KDA_STORAGE_SCHEMA, get_rel_name(ids.closed), -1);
-	return stmt;
-}
 
 /*
  * Does the view select from its storage?  In the middle of a restore it does
@@ -236,6 +218,27 @@ shows_storage(Oid relid, const KdaQueryIds *ids)
 	return found;
 }
 
+/* SELECT NULL::type AS column, …: what pg_dump --clean puts in a view's place before it drops it. */
+static bool
+is_dummy(Node *query)
+{
+	SelectStmt *select = (SelectStmt *) query;
+	ListCell   *lc;
+
+	if (!IsA(query, SelectStmt) || select->op != SETOP_NONE || select->fromClause || select->valuesLists)
+		return false;
+	foreach(lc, select->targetList)
+	{
+		Node	   *value = lfirst_node(ResTarget, lc)->val;
+
+		while (value && (IsA(value, TypeCast) || IsA(value, CollateClause)))
+			value = IsA(value, TypeCast) ? ((TypeCast *) value)->arg : ((CollateClause *) value)->arg;
+		if (value == NULL || !IsA(value, A_Const) || !((A_Const *) value)->isnull)
+			return false;
+	}
+	return true;
+}
+
 static void
 refuse_replacing_view(ViewStmt *stmt)
 {
@@ -243,7 +246,7 @@ refuse_replacing_view(ViewStmt *stmt)
 	KdaQueryIds ids;
 
 	if (OidIsValid(relid) && get_rel_relkind(relid) == RELKIND_VIEW && kda_query_ids(relid, &ids) &&
-		shows_storage(relid, &ids))
+		shows_storage(relid, &ids) && !is_dummy(stmt->query))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is a %s", stmt->view->relname, ids.is_pump ? "pump" : "continuous view"),
@@ -371,6 +374,63 @@ after_alter_table(AlterTableStmt *stmt)
 	}
 }
 
+/*
+ * What follows from a stream's name by default must not change with it: the
+ * topic stays.  A renamed column is another JSON key, as the contract says.
+ */
+static void
+after_rename(RenameStmt *stmt)
+{
+	bool		column = stmt->renameType == OBJECT_COLUMN;
+	RangeVar   *name;
+	Oid			relid;
+	KdaStreamOptions *options;
+	AlterTableStmt *alter;
+	AlterTableCmd *cmd;
+	ListCell   *lc;
+
+	if (stmt->relation == NULL)
+		return;
+	name = copyObject(stmt->relation);
+	if (!column)
+		name->relname = stmt->newname;
+	relid = RangeVarGetRelid(name, NoLock, true);
+	if (!OidIsValid(relid))
+		return;
+	kda_catalog_changed();
+	if (!kda_is_stream(relid))
+		return;
+	CommandCounterIncrement();
+	options = kda_stream_options_get(relid);
+	if (options->server_type == NULL)
+		return;
+	if (column)
+	{
+		AttrNumber	attno = get_attnum(relid, stmt->newname);
+
+		if (attno > 0 && options->columns[attno - 1].path == NULL &&
+			options->columns[attno - 1].meta == KDA_META_NONE && options->format == KDA_FORMAT_JSON)
+			ereport(NOTICE,
+					(errmsg("column \"%s\" is read from the key of its new name", stmt->newname),
+					 errhint("ALTER STREAM %s ALTER COLUMN %s OPTIONS (ADD path '$.%s') keeps reading the former one.",
+							 quote_identifier(name->relname), quote_identifier(stmt->newname), stmt->subname)));
+		return;
+	}
+	foreach(lc, GetForeignTable(relid)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "topic") == 0 ||
+			strcmp(lfirst_node(DefElem, lc)->defname, "stream") == 0)
+			return;
+	cmd = makeNode(AlterTableCmd);
+	cmd->subtype = AT_GenericOptions;
+	cmd->def = (Node *) list_make1(makeDefElemExtended(NULL, "topic", (Node *) makeString(stmt->relation->relname),
+													   DEFELEM_ADD, -1));
+	alter = makeNode(AlterTableStmt);
+	alter->relation = name;
+	alter->cmds = list_make1(cmd);
+	alter->objtype = OBJECT_FOREIGN_TABLE;
+	run_core((Node *) alter, "ALTER STREAM … RENAME");
+}
+
 /* What can only be checked when it is there. */
 static void
 follow_up(Node *stmt)
@@ -433,6 +493,23 @@ follow_up(Node *stmt)
 				}
 				break;
 			}
+		case T_ReassignOwnedStmt:
+			kda_catalog_changed();	/* queries run as their owner */
+			break;
+		case T_RenameStmt:
+			after_rename((RenameStmt *) stmt);
+			break;
+		case T_AlterObjectSchemaStmt:
+			kda_catalog_changed();	/* names in messages */
+			break;
+		case T_DropUserMappingStmt:
+			{
+				Oid			server = get_foreign_server_oid(((DropUserMappingStmt *) stmt)->servername, true);
+
+				if (OidIsValid(server) && kda_is_our_server(server))
+					kda_catalog_changed();
+				break;
+			}
 		case T_TransactionStmt:
 			/* it may have inserted into streams */
 			if (((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
@@ -443,12 +520,33 @@ follow_up(Node *stmt)
 	}
 }
 
+/*
+ * Options of one column that are part of a CREATE: core carries them out one
+ * column after the other, and only all of them together make sense.
+ */
+static bool
+is_part_of_create(Node *stmt, ProcessUtilityContext context)
+{
+	ListCell   *lc;
+
+	if (context != PROCESS_UTILITY_SUBCOMMAND || !IsA(stmt, AlterTableStmt))
+		return false;
+	foreach(lc, ((AlterTableStmt *) stmt)->cmds)
+		if (lfirst_node(AlterTableCmd, lc)->subtype != AT_AlterColumnGenericOptions)
+			return false;
+	return true;
+}
+
 static bool
 is_of_interest(Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{
 		case T_IndexStmt:
+		case T_DropStmt:
+		case T_ReassignOwnedStmt:
+		case T_RenameStmt:
+		case T_AlterObjectSchemaStmt:
 		case T_ViewStmt:
 		case T_CreateForeignTableStmt:
 		case T_AlterTableStmt:
@@ -456,6 +554,7 @@ is_of_interest(Node *stmt)
 		case T_AlterForeignServerStmt:
 		case T_CreateUserMappingStmt:
 		case T_AlterUserMappingStmt:
+		case T_DropUserMappingStmt:
 		case T_TransactionStmt:
 			return true;
 		default:
@@ -473,6 +572,25 @@ call_next(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUt
 		standard_ProcessUtility(pstmt, source, read_only_tree, context, params, env, dest, qc);
 }
 
+/* A statement on a database: no worker is in it until it has ended, also by an error. */
+static void
+call_parked(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	bool		parked = park_for(pstmt->utilityStmt);
+
+	PG_TRY();
+	{
+		call_next(pstmt, source, read_only_tree, context, params, env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		if (parked)
+			kda_unpark_databases();
+	}
+	PG_END_TRY();
+}
+
 static void
 utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtilityContext context,
 		ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
@@ -486,6 +604,7 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 		KdaPlace	place;
 
 		kda_place_begin(&place, source, start);
+		log_ddl(text, context);
 		kda_execute_statement(kda_parse_statement(text), qc);
 		kda_place_end(&place);
 		return;
@@ -493,21 +612,10 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 	if (IsA(stmt, DropdbStmt) || IsA(stmt, CreatedbStmt) || IsA(stmt, AlterDatabaseStmt) ||
 		(IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_DATABASE))
 	{
-		bool		parked = park_for(stmt);
-
-		PG_TRY();
-		{
-			call_next(pstmt, source, read_only_tree, context, params, env, dest, qc);
-		}
-		PG_FINALLY();
-		{
-			if (parked)
-				kda_unpark_databases();
-		}
-		PG_END_TRY();
+		call_parked(pstmt, source, read_only_tree, context, params, env, dest, qc);
 		return;
 	}
-	if (!is_of_interest(stmt) || (!IsA(stmt, TransactionStmt) && !kda_extension_exists()))
+	if (!is_of_interest(stmt) || is_part_of_create(stmt, context) || (!IsA(stmt, TransactionStmt) && !kda_extension_exists()))
 	{
 		call_next(pstmt, source, read_only_tree, context, params, env, dest, qc);
 		return;
@@ -515,24 +623,16 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 
 	if (IsA(stmt, ViewStmt))
 		refuse_replacing_view((ViewStmt *) stmt);
-	else if (IsA(stmt, IndexStmt))
+	else if (IsA(stmt, IndexStmt) && kda_create_index((IndexStmt *) stmt, source))
+		return;
+	else if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_INDEX)
 	{
-		IndexStmt  *redirected = redirect_index((IndexStmt *) stmt);
+		DropStmt   *others = kda_drop_indexes((DropStmt *) stmt);
 
-		if (redirected)
-		{
-			Oid			userid;
-			int			sec_context;
-
-			/* the schema is not the user's; core runs what is the user's as the table's owner */
-			pstmt = copyObject(pstmt);
-			pstmt->utilityStmt = (Node *) redirected;
-			GetUserIdAndSecContext(&userid, &sec_context);
-			SetUserIdAndSecContext(kda_extension_owner(), sec_context | SECURITY_LOCAL_USERID_CHANGE);
-			call_next(pstmt, source, false, context, params, env, dest, qc);
-			SetUserIdAndSecContext(userid, sec_context);
+		if (others == NULL)
 			return;
-		}
+		pstmt = copyObject(pstmt);
+		pstmt->utilityStmt = stmt = (Node *) others;
 	}
 	/* core may scribble on the tree: what is looked at afterwards is a copy */
 	if (!IsA(stmt, TransactionStmt))

@@ -35,7 +35,7 @@ check_type(const char *type)
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized server type \"%s\"", type),
-			 errhint("CREATE SERVER name TYPE 'kafka' …")));
+			 errhint("CREATE SERVER name TYPE 'kafka' ...")));
 }
 
 void

@@ -81,6 +81,7 @@ typedef struct KdaSourceConfig
 	List	   *server_options; /* DefElem: library properties by their own names */
 	List	   *user_options;	/* DefElem: of the user mapping; secrets */
 	Size		fetch_memory;	/* bytes the source may hold in its queues */
+	Size		max_record_bytes;	/* records up to this size must be able to come */
 	int			wake_fd;		/* write end of a non-blocking pipe, a byte wakes the worker */
 	bool		ring_wanted;
 } KdaSourceConfig;
@@ -88,9 +89,11 @@ typedef struct KdaSourceConfig
 typedef struct KdaSource
 {
 	const struct KdaSourceOps *ops;
+	uint64		serial;			/* its user's: tells it from one that was open before */
 	int			nshards;
 	KdaSourceShard **shards;	/* appended to by service() when new ones appear; never shrinks */
 	bool		known;			/* the list of shards has been learnt at least once */
+	bool		reopen;			/* works, but wants to be closed and opened again */
 	bool		failed;			/* cannot go on without a change (topic gone, bad property, wrong password counts as retrying) */
 	char		error[512];		/* last trouble, "" if none; never a secret */
 } KdaSource;
@@ -102,7 +105,11 @@ typedef struct KdaSourceOps
 	/* Creates threads but does not wait for the network.  ereport(ERROR) on a wrong property. */
 	KdaSource  *(*open) (const KdaSourceConfig *config);
 
-	/* Frees everything, waits at most deadline_ms. */
+	/*
+	 * Frees everything; all records must have been released.  Waits at most
+	 * deadline_ms: what then still waits for the network cleans up by itself,
+	 * or goes with the process.
+	 */
 	void		(*close) (KdaSource *source, int deadline_ms);
 
 	/* Housekeeping: takes events, learns new shards, refreshes metadata in time, updates shards[].  Cheap; called in each round. */
@@ -122,12 +129,12 @@ typedef struct KdaSourceOps
 	void		(*release) (KdaSource *source, KdaRawBatch *batch);
 
 	/*
-	 * Asks for the end positions of all shards now (for kda.wait): begin
-	 * starts it (on a helper thread if the library blocks), poll says true
-	 * when ends[] (by shard index, nshards entries) is filled.
+	 * Asks for the end positions of all shards as they are now or later (for
+	 * kda.wait): begin starts it and gives a ticket, poll says true when ends[]
+	 * (by shard index, nends entries) is filled.
 	 */
-	void		(*ends_begin) (KdaSource *source);
-	bool		(*ends_poll) (KdaSource *source, int64 *ends, int nends);
+	uint64		(*ends_begin) (KdaSource *source);
+	bool		(*ends_poll) (KdaSource *source, uint64 ticket, int64 *ends, int nends);
 
 	/* Headers as a JSON object, NUL-terminated, palloc'd; NULL if none.  May run in a transaction. */
 	char	   *(*headers_json) (const KdaRawRecord *record);

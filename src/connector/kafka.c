@@ -4,485 +4,66 @@
  *	  Reading a Kafka topic through librdkafka: a shard is a partition.
  *
  * Positions are ours (kda_storage.shard), so the plain consumer without a
- * group is used: one queue into which all partitions deliver.  librdkafka's
- * calls that wait for the network run on a helper thread of this source; it
- * learns partitions, translates 'earliest', 'latest' and timestamps into
- * offsets, and asks for end offsets.  Between the two threads there is one
- * mutex; the helper never calls into PostgreSQL.
+ * group is used: one queue into which all partitions deliver.  What waits for
+ * the network is done by a helper thread (kafka_helper.c); between the two
+ * threads there is one mutex.
  *
  * A topic that was deleted and made anew must not be taken for the old one.
  * When reading begins (again) at a stored position, the record before it is
  * read too and compared (time stamp, CRC); a broker that knows fewer records
  * than have been read, or does not keep the position any more, makes the shard
- * lost.  A record handed out is never behind the position asked for.
+ * lost.  A record handed out is never behind the position asked for, and
+ * nothing that the library could not read is passed over.
  *
  *-------------------------------------------------------------------------
  */
-#include "kda_stream.h"
+#include "connector/kafka_internal.h"
 
-#include <librdkafka/rdkafka.h>
-#include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "commands/defrem.h"
-#include "connector/kafka.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_crc32c.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
-#define REFRESH_MS		3000	/* partitions and end offsets are looked at */
-#define RETRY_MS		500		/* … while the broker does not answer */
-#define CALL_MS			5000	/* longest wait of one call on the helper thread */
-#define MAX_PARTITIONS	100000
 #define FETCH_CHUNK		10000
+#define AGAIN_US		USECS_PER_SEC	/* after trouble with a partition it is read again */
+#define DAMAGED_TIMES	5				/* what cannot be read so often is lost */
 
-/* Epoch of PostgreSQL in Kafka's milliseconds since 1970. */
-#define EPOCH_MS		((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * 86400 * 1000)
+int			kda_kafka_helpers = 0;
 
-/* What the helper thread is asked about a shard. */
-typedef enum Ask
-{
-	ASK_NOTHING,
-	ASK_START,					/* an offset for start.kind */
-	ASK_RANGE,					/* the position was refused: what is there? */
-	ASK_DONE					/* answered */
-} Ask;
+/*---- the end of the process */
 
-typedef struct KafkaShard
-{
-	KdaSourceShard base;		/* first */
-	int32		partition;
-	KdaShardStart start;
-	bool		reading;		/* consume_start was called */
-	int64		check_offset;	/* >= 0: the record there must be the one that start describes */
-	bool		was_missing;	/* its topic did not exist when the source was opened */
-
-	/* protected by the mutex */
-	Ask			ask;
-	Ask			asked;			/* what ASK_DONE answers */
-	KdaShardStart ask_start;
-	bool		answer_known;
-	int64		low;			/* at the broker, -1 unknown */
-	int64		high;
-	int64		answer;
-	uint64		range_round;	/* number of the refresh that low and high are of */
-} KafkaShard;
-
-typedef struct Kafka
-{
-	KdaSource	base;			/* first */
-	MemoryContext context;
-	char	   *stream_name;
-	char	   *topic_name;
-	Size		fetch_memory;
-	int			wake_fd;
-	rd_kafka_conf_t *conf;		/* what a handle is made with */
-
-	/*
-	 * Made by the helper.  The second handle is for its questions alone: on
-	 * the first one they would wait behind a fetch that waits for records.
-	 */
-	rd_kafka_t *rk;
-	rd_kafka_t *asking;
-	rd_kafka_topic_t *topic;
-	rd_kafka_queue_t *queue;
-	rd_kafka_message_t **messages;
-
-	pthread_t	thread;
-	bool		thread_runs;
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-
-	/* protected by the mutex */
-	bool		stop;
-	bool		abandoned;		/* close() has not waited for the helper */
-	bool		finished;		/* the helper has ended before that */
-	bool		connected;		/* rk, topic, queue are there */
-	int			partitions;		/* as last heard; 0: not known */
-	bool		topic_missing;
-	bool		ever_missing;	/* it has been missing since the source was opened */
-	uint64		gone_round;		/* times that it has gone missing after it was there */
-	uint64		refresh_round;	/* successful looks at the broker */
-	bool		reachable;
-	char		trouble[512];
-	KafkaShard **shards;		/* same pointers as base.shards; grown by the main thread under the mutex */
-	int			nshards;
-	bool		ends_wanted;
-	uint64		ends_round;		/* counts answers */
-
-	/* main thread */
-	uint64		gone_seen;
-	uint64		unreachable_since_round;
-	uint64		ends_asked_round;
-	bool		ends_running;
-} Kafka;
+static int	exit_code;
 
 static void
-wake_worker(Kafka *k)
+leave(void)
 {
-	char		byte = 0;
-
-	if (k->wake_fd >= 0 && write(k->wake_fd, &byte, 1) < 0)
-		return;					/* the pipe is full: it will wake */
+	_exit(exit_code);
 }
 
-/*---- the helper thread */
-
+/*
+ * The library's threads may still be running, in a call that hangs say, while
+ * exit() would tear down what they use (OpenSSL's tables): leave without that.
+ * Registered here and now, leave() is the first of exit()'s handlers, and
+ * PostgreSQL's own callbacks have all run by then.
+ */
 static void
-set_trouble(Kafka *k, const char *text)
+before_exit(int code, Datum arg)
 {
-	pthread_mutex_lock(&k->mutex);
-	strlcpy(k->trouble, text, sizeof(k->trouble));
-	pthread_mutex_unlock(&k->mutex);
+	exit_code = code;
+	if (__atomic_load_n(&kda_kafka_helpers, __ATOMIC_SEQ_CST) > 0)
+		atexit(leave);
 }
 
-static void
-note_trouble(Kafka *k, const char *what, rd_kafka_resp_err_t err)
-{
-	char		text[512];
-
-	snprintf(text, sizeof(text), "%s: %s", what, rd_kafka_err2str(err));
-	set_trouble(k, text);
-}
-
-/* A handle, with its share of the memory for each of n partitions. */
-static bool
-make_handle(Kafka *k, int n)
-{
-	rd_kafka_conf_t *conf = rd_kafka_conf_dup(k->conf);
-	rd_kafka_topic_conf_t *topic_conf = rd_kafka_topic_conf_new();
-	char		why[512];
-	char		kbytes[32];
-	rd_kafka_t *rk;
-	rd_kafka_topic_t *topic;
-
-	snprintf(kbytes, sizeof(kbytes), "%d", (int) Max(k->fetch_memory / 1024 / Max(n, 16), 1024));
-	rd_kafka_conf_set(conf, "queued.max.messages.kbytes", kbytes, NULL, 0);
-	rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
-	if (rk == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
-		rd_kafka_topic_conf_destroy(topic_conf);
-		set_trouble(k, why);
-		return false;
-	}
-	conf = rd_kafka_conf_dup(k->conf);
-	k->asking = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
-	if (k->asking == NULL)
-	{
-		rd_kafka_conf_destroy(conf);
-		rd_kafka_topic_conf_destroy(topic_conf);
-		rd_kafka_destroy(rk);
-		set_trouble(k, why);
-		return false;
-	}
-	/* a position that is gone is an error, never a jump */
-	rd_kafka_topic_conf_set(topic_conf, "auto.offset.reset", "error", NULL, 0);
-	topic = rd_kafka_topic_new(rk, k->topic_name, topic_conf);
-	if (topic == NULL)
-	{
-		note_trouble(k, k->topic_name, rd_kafka_last_error());
-		rd_kafka_destroy(rk);
-		rd_kafka_destroy(k->asking);
-		return false;
-	}
-	k->rk = rk;
-	k->topic = topic;
-	k->queue = rd_kafka_queue_new(rk);
-	if (k->wake_fd >= 0)
-		rd_kafka_queue_io_event_enable(k->queue, k->wake_fd, "k", 1);
-	return true;
-}
-
-static void
-drop_handle(Kafka *k)
-{
-	rd_kafka_queue_destroy(k->queue);
-	rd_kafka_topic_destroy(k->topic);
-	rd_kafka_destroy(k->rk);
-	rd_kafka_destroy(k->asking);
-	k->rk = k->asking = NULL;
-	k->topic = NULL;
-	k->queue = NULL;
-}
-
-/* Everything of the library's. */
-static void
-drop_all(Kafka *k)
-{
-	for (int i = 0; i < k->nshards; i++)
-	{
-		if (k->shards[i]->reading)
-			rd_kafka_consume_stop(k->topic, k->shards[i]->partition);
-		free(k->shards[i]);
-	}
-	k->nshards = 0;
-	if (k->rk)
-		drop_handle(k);
-	rd_kafka_conf_destroy(k->conf);
-}
-
-/* Asks the broker for the topic's partitions; -1: no answer, 0: no such topic. */
-static int
-ask_partitions(Kafka *k)
-{
-	const struct rd_kafka_metadata *md;
-	rd_kafka_topic_t *topic = rd_kafka_topic_new(k->asking, k->topic_name, NULL);
-	rd_kafka_resp_err_t err;
-	int			n = -1;
-
-	if (topic == NULL)
-	{
-		note_trouble(k, k->topic_name, rd_kafka_last_error());
-		return -1;
-	}
-	err = rd_kafka_metadata(k->asking, 0, topic, &md, CALL_MS);
-	rd_kafka_topic_destroy(topic);
-
-	if (err)
-	{
-		note_trouble(k, "the broker does not answer", err);
-		return -1;
-	}
-	for (int i = 0; i < md->topic_cnt; i++)
-	{
-		const struct rd_kafka_metadata_topic *t = &md->topics[i];
-
-		if (strcmp(t->topic, k->topic_name) != 0)
-			continue;
-		if (t->err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
-			n = 0;
-		else if (t->err)
-			note_trouble(k, k->topic_name, t->err);
-		else
-			n = Min(t->partition_cnt, MAX_PARTITIONS);
-	}
-	rd_kafka_metadata_destroy(md);
-	return n;
-}
-
-static bool
-ask_range(Kafka *k, int32 partition, int64 *low, int64 *high)
-{
-	rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(k->asking, k->topic_name, partition, low, high, CALL_MS);
-
-	if (err)
-		note_trouble(k, "cannot ask for the ends of the topic", err);
-	return err == RD_KAFKA_RESP_ERR_NO_ERROR;
-}
-
-/* The first offset at or after a time. */
-static bool
-ask_time(Kafka *k, int32 partition, KdaTime time, int64 high, int64 *offset)
-{
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-	rd_kafka_topic_partition_t *p = rd_kafka_topic_partition_list_add(list, k->topic_name, partition);
-	rd_kafka_resp_err_t err;
-	bool		fine;
-
-	/* milliseconds, rounded up */
-	p->offset = time / 1000 + (time % 1000 > 0 ? 1 : 0) + EPOCH_MS;
-	err = rd_kafka_offsets_for_times(k->asking, list, CALL_MS);
-	if (!err)
-		err = p->err;
-	fine = !err;
-	if (fine)
-		*offset = p->offset >= 0 ? p->offset : high;	/* nothing that young yet */
-	else
-		note_trouble(k, "cannot look up a timestamp", err);
-	rd_kafka_topic_partition_list_destroy(list);
-	return fine;
-}
-
-/* What one shard was asked; the mutex is not held. */
-static void
-serve_shard(Kafka *k, KafkaShard *s, bool all)
-{
-	Ask			ask;
-	KdaShardStart start;
-	int64		low = -1,
-				high = -1,
-				answer = -1;
-	bool		fine;
-
-	pthread_mutex_lock(&k->mutex);
-	ask = s->ask;
-	start = s->ask_start;
-	pthread_mutex_unlock(&k->mutex);
-	if (ask != ASK_START && ask != ASK_RANGE && !all)
-		return;
-
-	fine = ask_range(k, s->partition, &low, &high);
-	if (fine && ask == ASK_START)
-		switch (start.kind)
-		{
-			case KDA_START_EARLIEST:
-				answer = low;
-				break;
-			case KDA_START_LATEST:
-				answer = high;
-				break;
-			case KDA_START_TIME:
-				fine = ask_time(k, s->partition, start.time, high, &answer);
-				break;
-			case KDA_START_POSITION:
-				answer = start.position;
-				break;
-		}
-	pthread_mutex_lock(&k->mutex);
-	if (fine)
-	{
-		s->low = low;
-		s->high = high;
-		s->range_round = k->refresh_round + 1;
-		if (s->ask == ask && (ask == ASK_START || ask == ASK_RANGE))
-		{
-			s->answer = answer;
-			s->asked = ask;
-			s->ask = ASK_DONE;
-		}
-	}
-	else
-		k->reachable = false;
-	pthread_mutex_unlock(&k->mutex);
-}
-
-/* One look at the broker; returns when to look again, in ms. */
-static int
-look(Kafka *k)
-{
-	int			n;
-	bool		ends;
-
-	if (!k->connected)
-	{
-		if (k->rk == NULL && !make_handle(k, 0))
-			return RETRY_MS;
-	}
-	n = ask_partitions(k);
-	if (n > 16 && !k->connected)
-	{
-		drop_handle(k);
-		if (!make_handle(k, n))
-			return RETRY_MS;
-	}
-
-	pthread_mutex_lock(&k->mutex);
-	if (n <= 0)
-	{
-		if (n == 0)
-		{
-			if (!k->topic_missing && k->partitions > 0)
-				k->gone_round++;
-			k->topic_missing = k->ever_missing = true;
-			snprintf(k->trouble, sizeof(k->trouble), "topic \"%s\" does not exist", k->topic_name);
-		}
-		k->reachable = false;
-		pthread_mutex_unlock(&k->mutex);
-		wake_worker(k);
-		return RETRY_MS;
-	}
-	k->topic_missing = false;
-	k->reachable = true;
-	k->connected = true;
-	k->partitions = n;
-	ends = k->ends_wanted;
-	n = k->nshards;
-	pthread_mutex_unlock(&k->mutex);
-
-	for (int i = 0; i < n; i++)
-	{
-		bool		stop;
-
-		pthread_mutex_lock(&k->mutex);
-		stop = k->stop;
-		pthread_mutex_unlock(&k->mutex);
-		if (stop)
-			return 0;
-		serve_shard(k, k->shards[i], true);
-	}
-
-	pthread_mutex_lock(&k->mutex);
-	if (k->reachable)
-	{
-		k->refresh_round++;
-		if (n == k->partitions)
-			k->trouble[0] = '\0';
-		if (ends && n == k->partitions)
-		{
-			k->ends_wanted = false;
-			k->ends_round++;
-		}
-	}
-	n = !k->reachable || k->ends_wanted ? RETRY_MS : REFRESH_MS;
-	pthread_mutex_unlock(&k->mutex);
-	wake_worker(k);
-	return n;
-}
-
-static void *
-helper(void *arg)
-{
-	Kafka	   *k = arg;
-	int			wait_ms = 0;
-
-	for (;;)
-	{
-		bool		stop;
-		bool		asked = false;
-		struct timespec until;
-		int			n;
-
-		pthread_mutex_lock(&k->mutex);
-		if (wait_ms > 0 && !k->stop)
-		{
-			for (int i = 0; i < k->nshards; i++)
-				asked |= k->shards[i]->ask == ASK_START || k->shards[i]->ask == ASK_RANGE;
-			if (!(asked && k->reachable) && !(k->ends_wanted && k->reachable))
-			{
-				clock_gettime(CLOCK_REALTIME, &until);
-				until.tv_sec += wait_ms / 1000;
-				until.tv_nsec += (wait_ms % 1000) * 1000000L;
-				if (until.tv_nsec >= 1000000000L)
-				{
-					until.tv_sec++;
-					until.tv_nsec -= 1000000000L;
-				}
-				if (pthread_cond_timedwait(&k->cond, &k->mutex, &until) != 0)
-					wait_ms = 0;
-			}
-			else if (k->ends_wanted)
-				wait_ms = 0;
-		}
-		stop = k->stop;
-		n = k->nshards;
-		pthread_mutex_unlock(&k->mutex);
-		if (stop)
-			break;
-		if (wait_ms == 0 || !k->connected)
-			wait_ms = look(k);
-		else
-		{
-			for (int i = 0; i < n; i++)
-				serve_shard(k, k->shards[i], false);
-			wake_worker(k);
-		}
-	}
-
-	pthread_mutex_lock(&k->mutex);
-	k->finished = !k->abandoned;
-	pthread_mutex_unlock(&k->mutex);
-	if (!k->finished)
-		drop_all(k);			/* nobody waits; the small rest goes with the process */
-	return NULL;
-}
-
-/*---- opening and closing, main thread */
+/*---- opening and closing */
 
 static void
 set_property(rd_kafka_conf_t *conf, const char *name, const char *value)
@@ -499,41 +80,11 @@ set_property(rd_kafka_conf_t *conf, const char *name, const char *value)
 	}
 }
 
-/* On librdkafka's threads, or ours in poll: remembers what is wrong. */
-static void
-on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
+static rd_kafka_conf_t *
+make_conf(const KdaSourceConfig *config)
 {
-	Kafka	   *k = opaque;
-
-	pthread_mutex_lock(&k->mutex);
-	snprintf(k->trouble, sizeof(k->trouble), "%s: %s", rd_kafka_err2str(err), reason);
-	if (err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-		k->reachable = false;
-	pthread_mutex_unlock(&k->mutex);
-}
-
-/* What the library would write to stderr is of use to nobody there. */
-static void
-on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
-{
-}
-
-static KdaSource *
-kafka_open(const KdaSourceConfig *config)
-{
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "kda kafka source", ALLOCSET_SMALL_SIZES);
-	Kafka	   *k = MemoryContextAllocZero(context, sizeof(Kafka));
 	rd_kafka_conf_t *conf = rd_kafka_conf_new();
 	ListCell   *lc;
-	sigset_t	all,
-				before;
-
-	k->context = context;
-	k->base.ops = &kda_kafka_ops;
-	k->stream_name = MemoryContextStrdup(context, config->stream_name);
-	k->topic_name = MemoryContextStrdup(context, config->topic);
-	k->fetch_memory = config->fetch_memory;
-	k->wake_fd = config->wake_fd;
 
 	set_property(conf, "isolation.level", "read_committed");
 	set_property(conf, "socket.nagle.disable", "true");
@@ -541,29 +92,75 @@ kafka_open(const KdaSourceConfig *config)
 		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
 	foreach(lc, config->user_options)
 		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
+	set_property(conf, "check.crcs", "true");
 	set_property(conf, "enable.partition.eof", "true");
 	set_property(conf, "enable.auto.commit", "false");
 	set_property(conf, "enable.auto.offset.store", "false");
 	set_property(conf, "allow.auto.create.topics", "false");
 	set_property(conf, "topic.metadata.refresh.interval.ms", "10000");
-	rd_kafka_conf_set_opaque(conf, k);
-	rd_kafka_conf_set_error_cb(conf, on_error);
-	rd_kafka_conf_set_log_cb(conf, on_log);
-	k->conf = conf;
-	pthread_mutex_init(&k->mutex, NULL);
-	pthread_cond_init(&k->cond, NULL);
-	k->messages = MemoryContextAlloc(context, sizeof(rd_kafka_message_t *) * FETCH_CHUNK);
+	rd_kafka_conf_set_error_cb(conf, kda_kafka_on_error);
+	/* for what kda_kafka_on_log() wants to hear; all else is dropped there */
+	set_property(conf, "debug", "topic");
+	set_property(conf, "log_level", "7");
+	rd_kafka_conf_set_log_cb(conf, kda_kafka_on_log);
+	return conf;
+}
 
-	/* signals are this process's main thread's */
+static KdaSource *
+kafka_open(const KdaSourceConfig *config)
+{
+	static bool exit_prepared = false;
+	rd_kafka_conf_t *conf = make_conf(config);
+	Kafka	   *k = calloc(1, sizeof(Kafka));
+	pthread_condattr_t monotonic;
+	pthread_attr_t detached;
+	pthread_t	thread;
+	sigset_t	all,
+				before;
+	int			failed;
+
+	if (k == NULL || (k->topic_name = strdup(config->topic)) == NULL ||
+		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL)
+	{
+		if (k)
+			free(k->topic_name);
+		free(k);
+		rd_kafka_conf_destroy(conf);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	}
+	k->base.ops = &kda_kafka_ops;
+	k->fetch_memory = config->fetch_memory;
+	k->max_record_bytes = config->max_record_bytes;
+	k->wake_fd = config->wake_fd;
+	k->record_bytes = 1024;
+	k->conf = conf;
+	rd_kafka_conf_set_opaque(conf, k);
+	pthread_mutex_init(&k->mutex, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&k->to_helper, &monotonic);
+	pthread_cond_init(&k->to_main, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+
+	if (!exit_prepared)
+		on_proc_exit(before_exit, (Datum) 0);
+	exit_prepared = true;
+
+	/* signals are this process's main thread's; the library's threads are started from the helper */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &before);
-	if (pthread_create(&k->thread, NULL, helper, k) == 0)
-		k->thread_runs = true;
+	pthread_attr_init(&detached);
+	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+	__atomic_fetch_add(&kda_kafka_helpers, 1, __ATOMIC_SEQ_CST);
+	failed = pthread_create(&thread, &detached, kda_kafka_helper, k);
+	if (failed)
+		__atomic_fetch_sub(&kda_kafka_helpers, 1, __ATOMIC_SEQ_CST);
+	pthread_attr_destroy(&detached);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!k->thread_runs)
+	if (failed)
 	{
-		rd_kafka_conf_destroy(conf);
-		MemoryContextDelete(context);
+		kda_kafka_free(k);
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("could not start a thread for stream %s", config->stream_name)));
@@ -571,60 +168,45 @@ kafka_open(const KdaSourceConfig *config)
 	return &k->base;
 }
 
+/* The helper destroys everything of the library's; who comes last frees the rest. */
 static void
 kafka_close(KdaSource *source, int deadline_ms)
 {
 	Kafka	   *k = (Kafka *) source;
+	struct timespec until;
+	bool		finished;
 
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += deadline_ms / 1000;
+	until.tv_nsec += (deadline_ms % 1000) * 1000000L;
+	if (until.tv_nsec >= 1000000000L)
+	{
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000L;
+	}
 	pthread_mutex_lock(&k->mutex);
 	k->stop = true;
-	pthread_cond_signal(&k->cond);
+	pthread_cond_signal(&k->to_helper);
+	while (deadline_ms > 0 && !k->finished)
+		if (pthread_cond_timedwait(&k->to_main, &k->mutex, &until) != 0)
+			break;
+	finished = k->finished;
+	k->closed = true;
 	pthread_mutex_unlock(&k->mutex);
-	if (deadline_ms <= 0)
-		return;					/* the process ends: the library goes with it */
-	{
-		struct timespec until;
-
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += deadline_ms / 1000;
-		until.tv_nsec += (deadline_ms % 1000) * 1000000L;
-		if (until.tv_nsec >= 1000000000L)
-		{
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000L;
-		}
-		if (pthread_timedjoin_np(k->thread, NULL, &until) != 0)
-		{
-			/* it waits for a broker that does not answer, and cleans up when that ends */
-			bool		finished;
-
-			pthread_mutex_lock(&k->mutex);
-			k->abandoned = true;
-			finished = k->finished;
-			pthread_mutex_unlock(&k->mutex);
-			if (!finished)
-			{
-				pthread_detach(k->thread);
-				return;
-			}
-			pthread_join(k->thread, NULL);
-		}
-	}
-	drop_all(k);
-	pthread_mutex_destroy(&k->mutex);
-	pthread_cond_destroy(&k->cond);
-	MemoryContextDelete(k->context);
+	if (finished)
+		kda_kafka_free(k);
 }
+
 /*---- shards */
 
 static void
-ask(Kafka *k, KafkaShard *s, Ask what, const KdaShardStart *start)
+ask(Kafka *k, KafkaShard *s, KafkaAsk what, const KdaShardStart *start)
 {
 	pthread_mutex_lock(&k->mutex);
 	s->ask = what;
 	if (start)
 		s->ask_start = *start;
-	pthread_cond_signal(&k->cond);
+	pthread_cond_signal(&k->to_helper);
 	pthread_mutex_unlock(&k->mutex);
 }
 
@@ -634,6 +216,7 @@ stop_reading(Kafka *k, KafkaShard *s)
 	if (s->reading)
 		rd_kafka_consume_stop(k->topic, s->partition);
 	s->reading = false;
+	s->again_at = 0;
 	s->base.at_end = false;
 }
 
@@ -660,10 +243,10 @@ begin_reading(Kafka *k, KafkaShard *s, int64 offset)
 	{
 		snprintf(s->base.error, sizeof(s->base.error), "cannot read partition %d: %s", s->partition,
 				 rd_kafka_err2str(rd_kafka_last_error()));
+		s->again_at = GetCurrentTimestamp() + AGAIN_US;
 		return;
 	}
 	s->reading = true;
-	s->base.at_end = false;
 }
 
 /* From the position; the record before it proves that the topic is the same. */
@@ -692,6 +275,7 @@ kafka_assign(KdaSource *source, int shard, const KdaShardStart *start)
 	s->base.assigned = true;
 	s->base.lost = false;
 	s->base.error[0] = '\0';
+	s->damaged = 0;
 	s->start = *start;
 	s->base.next_position = -1;
 	if (start->kind == KDA_START_POSITION)
@@ -703,28 +287,16 @@ kafka_assign(KdaSource *source, int shard, const KdaShardStart *start)
 	/* what was not there when the query was created is all new */
 	if (start->kind == KDA_START_LATEST && s->was_missing)
 		s->start.kind = KDA_START_EARLIEST;
-	ask(k, s, ASK_START, &s->start);
+	ask(k, s, KAFKA_ASK_START, &s->start);
 }
 
 /* The helper has answered. */
 static void
-take_answer(Kafka *k, KafkaShard *s)
+take_answer(Kafka *k, KafkaShard *s, KafkaAsk asked, int64 low, int64 high, int64 answer)
 {
-	Ask			asked;
-	int64		low,
-				high,
-				answer;
+	int64		want = s->base.next_position;
 
-	pthread_mutex_lock(&k->mutex);
-	asked = s->ask == ASK_DONE ? s->asked : ASK_NOTHING;
-	if (s->ask == ASK_DONE)
-		s->ask = ASK_NOTHING;
-	low = s->low;
-	high = s->high;
-	answer = s->answer;
-	pthread_mutex_unlock(&k->mutex);
-
-	if (asked == ASK_START)
+	if (asked == KAFKA_ASK_START)
 	{
 		s->start.kind = KDA_START_POSITION;
 		s->start.position = Max(answer, low);
@@ -732,92 +304,171 @@ take_answer(Kafka *k, KafkaShard *s)
 		s->base.next_position = s->start.position;
 		go_on(k, s);
 	}
-	else if (asked == ASK_RANGE)
+	else if (s->base.lost || !s->base.assigned)
+		return;
+	else if (want < low)
+		lose(k, s, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone: the oldest one kept is " INT64_FORMAT,
+			 want, low - 1, s->partition, k->topic_name, low);
+	else if (want > high)
+		lose(k, s, "offset " INT64_FORMAT " of partition %d of topic \"%s\" is beyond its end " INT64_FORMAT ": the topic was truncated or created anew",
+			 want, s->partition, k->topic_name, high);
+	else if (!s->reading)
 	{
-		int64		want = s->base.next_position;
-
-		if (want < low)
-			lose(k, s, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone: the oldest one kept is " INT64_FORMAT,
-				 want, low - 1, s->partition, k->topic_name, low);
-		else if (want > high)
-			lose(k, s, "offset " INT64_FORMAT " of partition %d of topic \"%s\" is beyond its end " INT64_FORMAT ": the topic was truncated or created anew",
-				 want, s->partition, k->topic_name, high);
-		else
-		{
-			/* only the record before it has left */
-			s->check_offset = -1;
-			begin_reading(k, s, want);
-		}
+		/* only the record before it has left */
+		s->check_offset = -1;
+		begin_reading(k, s, want);
 	}
+}
+
+/* Makes shards of partitions that are new. */
+static void
+add_shards(Kafka *k, int partitions, bool was_missing)
+{
+	KafkaShard **shards = malloc(sizeof(KafkaShard *) * partitions);
+	KafkaShard **had = k->shards;
+	int			n = k->nshards;
+
+	if (shards == NULL)
+		return;					/* the next time */
+	if (n > 0)
+		memcpy(shards, had, sizeof(KafkaShard *) * n);
+	for (; n < partitions; n++)
+	{
+		KafkaShard *s = calloc(1, sizeof(KafkaShard));
+
+		if (s == NULL)
+			break;
+		s->partition = n;
+		snprintf(s->base.name, sizeof(s->base.name), "%d", n);
+		s->base.next_position = s->base.first_position = s->base.end_position = -1;
+		s->check_offset = -1;
+		s->low = s->high = -1;
+		s->was_missing = was_missing;
+		shards[n] = s;
+	}
+	pthread_mutex_lock(&k->mutex);
+	k->shards = shards;
+	k->nshards = n;
+	pthread_cond_signal(&k->to_helper);
+	pthread_mutex_unlock(&k->mutex);
+	free(had);
+	k->base.shards = (KdaSourceShard **) shards;
+	k->base.nshards = n;
+}
+
+static void
+service_shard(Kafka *k, KafkaShard *s, bool reachable, uint64 round, TimestampTz now)
+{
+	KafkaAsk	asked;
+	int64		low,
+				high,
+				answer;
+	uint64		range_round;
+
+	pthread_mutex_lock(&k->mutex);
+	asked = s->ask == KAFKA_ASK_DONE ? s->asked : KAFKA_ASK_NOTHING;
+	if (s->ask == KAFKA_ASK_DONE)
+		s->ask = KAFKA_ASK_NOTHING;
+	low = s->low;
+	high = s->high;
+	answer = s->answer;
+	range_round = s->range_round;
+	reachable &= s->reachable;
+	pthread_mutex_unlock(&k->mutex);
+
+	if (asked != KAFKA_ASK_NOTHING)
+		take_answer(k, s, asked, low, high, answer);
+	s->base.first_position = low;
+	s->base.end_position = Max(high, s->base.next_position);
+
+	if (s->again_at != 0 && now >= s->again_at && s->base.assigned && !s->base.lost)
+	{
+		s->again_at = 0;
+		if (s->check_offset >= 0)
+			go_on(k, s);
+		else
+			begin_reading(k, s, s->base.next_position);
+	}
+
+	if (!reachable)
+		s->base.at_end = false;
+	else if (!s->base.at_end && s->reading && s->check_offset < 0 && high >= 0 &&
+			 range_round >= k->unreachable_since_round && k->unreachable_since_round > 0 &&
+			 s->base.next_position >= high)
+		s->base.at_end = true;	/* the library says it only once, before the broker went away */
+
+	/* fewer records than have been read: is it still the topic that we knew? */
+	if (s->reading && high >= 0 && s->base.next_position > high && reachable &&
+		range_round == round && round > 0)
+		ask(k, s, KAFKA_ASK_RANGE, NULL);
+}
+
+/*
+ * A fetch has found no such topic, or no longer its leader: what comes now may
+ * be another topic's.  Everything is read anew, from the last record on.
+ */
+static bool
+take_doubts(Kafka *k)
+{
+	int			doubts = __atomic_load_n(&k->doubts, __ATOMIC_SEQ_CST);
+
+	if (likely(doubts == k->doubts_seen))
+		return false;
+	k->doubts_seen = doubts;
+	for (int i = 0; i < k->nshards; i++)
+		stop_reading(k, k->shards[i]);
+	pthread_mutex_lock(&k->mutex);
+	k->doubt_round++;
+	pthread_mutex_unlock(&k->mutex);
+	return true;
 }
 
 static void
 kafka_service(KdaSource *source)
 {
 	Kafka	   *k = (Kafka *) source;
-	int			partitions;
+	int			partitions,
+				sized_for;
 	bool		connected,
 				reachable,
 				missing,
 				ever_missing;
-	uint64		gone,
+	uint64		doubt,
 				round;
+	TimestampTz now = GetCurrentTimestamp();
 
 	pthread_mutex_lock(&k->mutex);
 	connected = k->connected;
 	partitions = k->partitions;
+	sized_for = k->sized_for;
 	reachable = k->reachable;
 	missing = k->topic_missing;
 	ever_missing = k->ever_missing;
-	gone = k->gone_round;
-	round = k->refresh_round;
+	doubt = k->doubt_round;
+	round = k->look_round;
 	strlcpy(source->error, k->trouble, sizeof(source->error));
 	pthread_mutex_unlock(&k->mutex);
 
 	if (!connected)
 		return;
-	rd_kafka_poll(k->rk, 0);
-	rd_kafka_poll(k->asking, 0);
+	if (take_doubts(k))
+		doubt++;				/* what it has just become */
 	if (!reachable)
 		k->unreachable_since_round = round + 1;
+	/* so many new partitions that the division of the memory is wrong */
+	if (partitions > sized_for * 2)
+		source->reopen = true;
 
-	/* new partitions */
 	if (partitions > k->nshards && !missing)
 	{
-		KafkaShard **shards = MemoryContextAlloc(k->context, sizeof(KafkaShard *) * partitions);
-		int			n = k->nshards;
-
-		if (n > 0)
-			memcpy(shards, k->shards, sizeof(KafkaShard *) * n);
-		for (; n < partitions; n++)
-		{
-			KafkaShard *s = calloc(1, sizeof(KafkaShard));
-
-			if (s == NULL)
-				break;			/* the next time */
-			s->partition = n;
-			snprintf(s->base.name, sizeof(s->base.name), "%d", n);
-			s->base.next_position = s->base.first_position = s->base.end_position = -1;
-			s->check_offset = -1;
-			s->low = s->high = -1;
-			s->was_missing = ever_missing && !source->known;
-			shards[n] = s;
-		}
-		/* the old array stays where it is: the helper may be reading it */
-		pthread_mutex_lock(&k->mutex);
-		k->shards = shards;
-		k->nshards = n;
-		pthread_cond_signal(&k->cond);
-		pthread_mutex_unlock(&k->mutex);
-		source->shards = (KdaSourceShard **) shards;
-		source->nshards = n;
+		add_shards(k, partitions, ever_missing && !source->known);
 		source->known = true;
 	}
 
-	/* The topic was gone and is back: is it still the same one? */
-	if (gone != k->gone_seen && !missing && reachable)
+	/* The topic was gone and is back, or has become shorter: is it still the same one? */
+	if (doubt != k->doubt_seen && !missing && reachable)
 	{
-		k->gone_seen = gone;
+		k->doubt_seen = doubt;
 		for (int i = 0; i < k->nshards; i++)
 		{
 			KafkaShard *s = k->shards[i];
@@ -834,30 +485,10 @@ kafka_service(KdaSource *source)
 	for (int i = 0; i < k->nshards; i++)
 	{
 		KafkaShard *s = k->shards[i];
-		int64		low,
-					high;
-		uint64		range_round;
 
-		take_answer(k, s);
-		pthread_mutex_lock(&k->mutex);
-		low = s->low;
-		high = s->high;
-		range_round = s->range_round;
-		pthread_mutex_unlock(&k->mutex);
-		s->base.first_position = low;
-		s->base.end_position = Max(high, s->base.next_position);
-
-		if (!reachable)
-			s->base.at_end = false;
-		else if (!s->base.at_end && s->reading && s->check_offset < 0 && high >= 0 &&
-				 range_round >= k->unreachable_since_round && range_round > 0 &&
-				 k->unreachable_since_round > 0 && s->base.next_position >= high)
-			s->base.at_end = true;	/* the library says it only once, before the broker went away */
-
-		/* fewer records than have been read: not the topic that we knew */
-		if (s->reading && !s->base.lost && high >= 0 && s->base.next_position > high &&
-			reachable && range_round == round && round > 0)
-			ask(k, s, ASK_RANGE, NULL);
+		service_shard(k, s, reachable, round, now);
+		if (s->base.error[0] && !s->base.lost && source->error[0] == '\0')
+			strlcpy(source->error, s->base.error, sizeof(source->error));
 	}
 }
 
@@ -884,7 +515,7 @@ arrival_of(const rd_kafka_message_t *m)
 
 	if (type == RD_KAFKA_TIMESTAMP_NOT_AVAILABLE || ms < 0 || ms > PG_INT64_MAX / 1000 - 1)
 		return KDA_NO_TIME;
-	return (ms - EPOCH_MS) * 1000;
+	return (ms - KAFKA_EPOCH_MS) * 1000;
 }
 
 static void
@@ -896,8 +527,8 @@ take_event(Kafka *k, KafkaShard *s, const rd_kafka_message_t *m)
 			if (s->check_offset >= 0)
 			{
 				/* the record before the position is not there any more, nor anything after it */
-				ask(k, s, ASK_RANGE, NULL);
 				stop_reading(k, s);
+				ask(k, s, KAFKA_ASK_RANGE, NULL);
 				break;
 			}
 			s->base.at_end = true;
@@ -907,27 +538,95 @@ take_event(Kafka *k, KafkaShard *s, const rd_kafka_message_t *m)
 		case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
 		case RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
 			stop_reading(k, s);
-			ask(k, s, ASK_RANGE, NULL);
+			ask(k, s, KAFKA_ASK_RANGE, NULL);
 			break;
 		case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
 		case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
 		case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
 			/* the helper finds out; until then nothing is read */
 			stop_reading(k, s);
+			s->again_at = GetCurrentTimestamp() + AGAIN_US;
 			pthread_mutex_lock(&k->mutex);
 			if (!k->topic_missing)
-				k->gone_round++;
+				k->doubt_round++;
 			k->topic_missing = true;
 			k->reachable = false;
-			pthread_cond_signal(&k->cond);
+			pthread_cond_signal(&k->to_helper);
 			pthread_mutex_unlock(&k->mutex);
 			break;
 		default:
-			s->base.at_end = false;
+
+			/*
+			 * The library goes on behind what it cannot read (a wrong checksum,
+			 * say); we do not: the same place is tried again.
+			 */
+			stop_reading(k, s);
 			snprintf(s->base.error, sizeof(s->base.error), "partition %d: %s", s->partition,
 					 rd_kafka_message_errstr(m));
+			s->again_at = GetCurrentTimestamp() + AGAIN_US;
+			if ((m->err == RD_KAFKA_RESP_ERR__BAD_MSG || m->err == RD_KAFKA_RESP_ERR__BAD_COMPRESSION ||
+				 m->err == RD_KAFKA_RESP_ERR__UNDERFLOW) && ++s->damaged >= DAMAGED_TIMES)
+				lose(k, s, "what follows offset " INT64_FORMAT " of partition %d of topic \"%s\" cannot be read: %s",
+					 s->base.next_position - 1, s->partition, k->topic_name, rd_kafka_message_errstr(m));
 			break;
 	}
+}
+
+/* Appends a message, or not if it is not one that was asked for; false: it is to be destroyed. */
+static bool
+take_message(Kafka *k, KafkaShard *s, rd_kafka_message_t *m, KdaRawBatch *into)
+{
+	KdaTime		arrival = arrival_of(m);
+	KdaRawRecord *rec;
+
+	if (unlikely(s->check_offset >= 0))
+	{
+		if (m->offset == s->check_offset && !same_record(s, m, arrival))
+		{
+			lose(k, s, "the record at offset " INT64_FORMAT " of partition %d of topic \"%s\" is not the one that was read: the topic was created anew",
+				 m->offset, s->partition, k->topic_name);
+			return false;
+		}
+		if (m->offset >= s->check_offset)
+			s->check_offset = -1;
+	}
+	if (m->offset < s->base.next_position)
+		return false;
+	rec = kda_raw_batch_add(into, m);
+	rec->data = m->payload;
+	rec->len = m->len;
+	rec->key = m->key;
+	rec->key_len = m->key_len;
+	rec->headers = m;
+	rec->shard = m->partition;
+	rec->position = m->offset;
+	rec->arrival = arrival;
+	into->bytes += m->len + m->key_len;
+	s->base.next_position = m->offset + 1;
+	s->base.at_end = false;
+	if (unlikely(s->base.error[0]))
+	{
+		s->base.error[0] = '\0';
+		s->damaged = 0;
+	}
+	return true;
+}
+
+/* After a fetch: if the broker has more, its thread must not sleep over it. */
+static void
+ask_for_more(Kafka *k)
+{
+	bool		backlog = false;
+
+	pthread_mutex_lock(&k->mutex);
+	for (int i = 0; i < k->nshards && !backlog; i++)
+		backlog = k->shards[i]->reading && k->shards[i]->base.next_position < k->shards[i]->high;
+	if (backlog && !k->nudge)
+	{
+		k->nudge = true;
+		pthread_cond_signal(&k->to_helper);
+	}
+	pthread_mutex_unlock(&k->mutex);
 }
 
 static int
@@ -937,68 +636,42 @@ kafka_fetch(KdaSource *source, KdaRawBatch *into, int max_records, Size max_byte
 	Size		limit = into->bytes + max_bytes;
 	int			added = 0;
 
-	if (k->queue == NULL || !source->known)
+	if (!source->known)
 		return 0;
 	while (added < max_records && (into->n == 0 || into->bytes < limit))
 	{
-		ssize_t		n = rd_kafka_consume_batch_queue(k->queue, 0, k->messages,
-													 Min(max_records - added, FETCH_CHUNK));
+		/* so many that their bytes will be about what is wanted */
+		Size		room = (limit - Min(into->bytes, limit)) / Max(k->record_bytes, 1) + 1;
+		Size		bytes = into->bytes;
+		ssize_t		n;
+		int			taken = 0;
 
+		n = rd_kafka_consume_batch_queue(k->queue, 0, k->messages,
+										 Min(Min(max_records - added, FETCH_CHUNK), room));
 		if (n <= 0)
 			break;
+		/* seen before the messages are: they came after it */
+		(void) take_doubts(k);
 		for (ssize_t i = 0; i < n; i++)
 		{
 			rd_kafka_message_t *m = k->messages[i];
 			KafkaShard *s = m->partition >= 0 && m->partition < k->nshards ? k->shards[m->partition] : NULL;
-			KdaRawRecord *rec;
-			KdaTime		arrival;
 
-			if (s == NULL || m->err)
+			if (s && s->reading && m->err)
+				take_event(k, s, m);
+			else if (s && s->reading && take_message(k, s, m, into))
 			{
-				if (s && s->reading)
-					take_event(k, s, m);
-				rd_kafka_message_destroy(m);
+				taken++;
 				continue;
 			}
-			if (!s->reading)
-			{
-				rd_kafka_message_destroy(m);
-				continue;
-			}
-			arrival = arrival_of(m);
-			if (unlikely(s->check_offset >= 0))
-			{
-				if (m->offset == s->check_offset && !same_record(s, m, arrival))
-					lose(k, s, "the record at offset " INT64_FORMAT " of partition %d of topic \"%s\" is not the one that was read: the topic was created anew",
-						 m->offset, s->partition, k->topic_name);
-				if (m->offset >= s->check_offset)
-					s->check_offset = -1;
-				if (s->base.lost)
-				{
-					rd_kafka_message_destroy(m);
-					continue;
-				}
-			}
-			if (m->offset < s->base.next_position)
-			{
-				rd_kafka_message_destroy(m);
-				continue;
-			}
-			rec = kda_raw_batch_add(into, m);
-			rec->data = m->payload;
-			rec->len = m->len;
-			rec->key = m->key;
-			rec->key_len = m->key_len;
-			rec->headers = m;
-			rec->shard = m->partition;
-			rec->position = m->offset;
-			rec->arrival = arrival;
-			into->bytes += m->len + m->key_len;
-			s->base.next_position = m->offset + 1;
-			s->base.at_end = false;
-			added++;
+			rd_kafka_message_destroy(m);
 		}
+		added += taken;
+		if (taken > 0)
+			k->record_bytes = (k->record_bytes + (into->bytes - bytes) / taken) / 2;
 	}
+	if (added > 0)
+		ask_for_more(k);
 	return added;
 }
 
@@ -1013,26 +686,27 @@ kafka_release(KdaSource *source, KdaRawBatch *batch)
 
 /*---- ends */
 
-static void
+static uint64
 kafka_ends_begin(KdaSource *source)
 {
 	Kafka	   *k = (Kafka *) source;
+	uint64		ticket;
 
 	pthread_mutex_lock(&k->mutex);
-	k->ends_asked_round = k->ends_round;
-	k->ends_wanted = true;
-	pthread_cond_signal(&k->cond);
+	ticket = ++k->ends_asked;
+	pthread_cond_signal(&k->to_helper);
 	pthread_mutex_unlock(&k->mutex);
+	return ticket;
 }
 
 static bool
-kafka_ends_poll(KdaSource *source, int64 *ends, int nends)
+kafka_ends_poll(KdaSource *source, uint64 ticket, int64 *ends, int nends)
 {
 	Kafka	   *k = (Kafka *) source;
 	bool		done;
 
 	pthread_mutex_lock(&k->mutex);
-	done = k->ends_round > k->ends_asked_round;
+	done = k->ends_answered >= ticket;
 	if (done)
 		for (int i = 0; i < nends && i < k->nshards; i++)
 			ends[i] = k->shards[i]->high;

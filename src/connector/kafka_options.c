@@ -53,18 +53,10 @@ static const Property properties[] = {
 	{"isolation.level", SERVER},
 	{"client.id", SERVER},
 	{"client.rack", SERVER},
-	{"check.crcs", SERVER},
 	{"fetch.wait.max.ms", SERVER},
 	{"fetch.min.bytes", SERVER},
-	{"fetch.max.bytes", SERVER},
-	{"fetch.message.max.bytes", SERVER},
-	{"max.partition.fetch.bytes", SERVER},
 	{"fetch.error.backoff.ms", SERVER},
-	{"queued.min.messages", SERVER},
-	{"message.max.bytes", SERVER},
-	{"receive.message.max.bytes", SERVER},
 	{"max.in.flight", SERVER},
-	{"topic.metadata.refresh.interval.ms", SERVER},
 	{"topic.metadata.refresh.fast.interval.ms", SERVER},
 	{"metadata.max.age.ms", SERVER},
 	{"socket.timeout.ms", SERVER},
@@ -97,6 +89,38 @@ allowed(int flag)
 	return s.data;
 }
 
+/*
+ * Kerberos, the library's default, would run kinit and need files of the
+ * server: how somebody authenticates must be said, and is by user and password.
+ */
+static void
+check_mechanism(List *options)
+{
+	static const char *const known[] = {"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"};
+	bool		sasl = false;
+	const char *mechanism = NULL;
+	bool		fits = false;
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *def = lfirst_node(DefElem, lc);
+
+		if (strcmp(def->defname, "security.protocol") == 0)
+			sasl = pg_strncasecmp(defGetString(def), "sasl", 4) == 0;
+		else if (strcmp(def->defname, "sasl.mechanism") == 0 || strcmp(def->defname, "sasl.mechanisms") == 0)
+			mechanism = defGetString(def);
+	}
+	for (int i = 0; mechanism && i < lengthof(known); i++)
+		fits |= strcmp(mechanism, known[i]) == 0;
+	if (mechanism ? !fits : sasl)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 mechanism ? errmsg("invalid value for property \"sasl.mechanism\": \"%s\"", mechanism) :
+				 errmsg("security.protocol with SASL needs property \"sasl.mechanism\""),
+				 errhint("Mechanisms: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.")));
+}
+
 void
 kda_kafka_check_options(List *options, bool user_mapping)
 {
@@ -119,23 +143,23 @@ kda_kafka_check_options(List *options, bool user_mapping)
 					 errmsg("property \"%s\" cannot be set for a Kafka %s", def->defname,
 							user_mapping ? "user mapping" : "server"),
 					 errhint("Properties: %s.", allowed(flag)),
-					 errhidestmt(user_mapping)));
+					 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		if (!(p->flags & flag))
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("property \"%s\" belongs to a %s", p->name, user_mapping ? "server" : "user mapping"),
-					 errhint(user_mapping ? "ALTER SERVER … OPTIONS (ADD \"%s\" '…');" :
-							 "CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", p->name),
-					 errhidestmt(true)));
+					 errhint(user_mapping ? "ALTER SERVER ... OPTIONS (ADD \"%s\" '...');" :
+							 "CREATE USER MAPPING FOR ... SERVER ... OPTIONS (\"%s\" '...');", p->name),
+					 errhidestmt(true), errhidecontext(true)));
 		if ((p->flags & FILE_) && !has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("permission denied to set property \"%s\"", p->name),
 					 errdetail("It names a file of the server; that needs the rights of role pg_read_server_files."),
-					 errhidestmt(user_mapping)));
+					 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		bootstrap |= strcmp(p->name, "bootstrap.servers") == 0;
 		if (def->arg == NULL)
-			continue;			/* ALTER … DROP */
+			continue;			/* ALTER ... DROP */
 
 		/* librdkafka itself knows what a good value is; its message may hold the value */
 		conf = rd_kafka_conf_new();
@@ -150,12 +174,14 @@ kda_kafka_check_options(List *options, bool user_mapping)
 						 p->flags & SERVER ?
 						 errmsg("invalid value for property \"%s\": %s", p->name, why) :
 						 errmsg("invalid value for property \"%s\"", p->name),
-						 errhidestmt(user_mapping)));
+						 errhidestmt(user_mapping), errhidecontext(user_mapping)));
 		}
 	}
+	if (!user_mapping)
+		check_mechanism(options);
 	if (!user_mapping && !bootstrap)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
 				 errmsg("a Kafka server needs option \"bootstrap.servers\""),
-				 errhint("OPTIONS (\"bootstrap.servers\" 'host:9092,…')")));
+				 errhint("OPTIONS (\"bootstrap.servers\" 'host:9092,...')")));
 }

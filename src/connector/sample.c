@@ -29,6 +29,9 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+#define TROUBLE_US	(4 * USECS_PER_SEC)
+#define CLOSE_MS	1000	/* longest wait for the source to end */
+
 typedef struct Sample
 {
 	KdaSource  *source;
@@ -37,6 +40,9 @@ typedef struct Sample
 	KdaBatch   *batch;
 	TupleDesc	desc;
 	ReturnSetInfo *rsinfo;
+	TimestampTz until;
+	int64	   *ends;			/* by shard */
+	uint64		ticket;
 	/* of the record being decoded */
 	bool		refused;
 	char		error[512];
@@ -110,47 +116,81 @@ put_record(Sample *s, KdaRawRecord *rec)
 static void
 pause_for(long ms)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	static uint32 event = 0;
+
+	if (event == 0)
+		event = WaitEventExtensionNew("KdaStreamSample");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, event);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
 
 static void
-read_sample(Sample *s, int n, TimestampTz until)
+no_connection(Sample *s, const char *otherwise)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
+			 errmsg("could not read from the server: %s", s->source->error[0] ? s->source->error : otherwise),
+			 errhint("Check the options of the server and of the stream, and the user mapping of the stream's owner.")));
+}
+
+/*
+ * Serves the source until done; an error when the time is over, or when there
+ * has been trouble for so long that it will not go away.
+ */
+static void
+await(Sample *s, bool (*done) (Sample *s), const char *otherwise)
+{
+	TimestampTz trouble_since = 0;
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		s->source->ops->service(s->source);
+		if (done(s))
+			return;
+		if (s->source->error[0] == '\0')
+			trouble_since = 0;
+		else if (trouble_since == 0)
+			trouble_since = now;
+		if (s->source->failed || now >= s->until ||
+			(trouble_since != 0 && now >= trouble_since + TROUBLE_US))
+			no_connection(s, otherwise);
+		pause_for(10);
+	}
+}
+
+static bool
+shards_known(Sample *s)
+{
+	return s->source->known;
+}
+
+static bool
+ends_known(Sample *s)
+{
+	return s->source->ops->ends_poll(s->source, s->ticket, s->ends, s->source->nshards);
+}
+
+/* The last n records of each shard, until there are n of them or no more. */
+static void
+read_sample(Sample *s, int n)
 {
 	const KdaSourceOps *ops = s->source->ops;
-	int64	   *ends;
 	int			got = 0;
 	bool		done = false;
 
-	/* where each shard ends */
-	while (!s->source->known && !s->source->failed)
-	{
-		ops->service(s->source);
-		if (GetCurrentTimestamp() >= until)
-			break;
-		pause_for(10);
-	}
-	if (!s->source->known)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION),
-				 errmsg("could not read from the server: %s",
-						s->source->error[0] ? s->source->error : "no answer"),
-				 errhint("Check the server's options and its user mapping.")));
-	ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
-	ops->ends_begin(s->source);
-	while (!ops->ends_poll(s->source, ends, s->source->nshards) && GetCurrentTimestamp() < until)
-	{
-		ops->service(s->source);
-		pause_for(10);
-	}
-	ops->service(s->source);
+	await(s, shards_known, "no answer");
+	s->ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
+	s->ticket = ops->ends_begin(s->source);
+	await(s, ends_known, "no answer");
 	for (int i = 0; i < s->source->nshards; i++)
 	{
 		KdaShardStart start = {0};
 
 		start.kind = KDA_START_POSITION;
-		start.position = Max(ends[i] - n, Max(s->source->shards[i]->first_position, 0));
+		start.position = Max(s->ends[i] - n, Max(s->source->shards[i]->first_position, 0));
 		start.last_position = -1;
 		ops->assign(s->source, i, &start);
 	}
@@ -162,8 +202,12 @@ read_sample(Sample *s, int n, TimestampTz until)
 			done = true;
 			for (int i = 0; i < s->source->nshards; i++)
 				done &= s->source->shards[i]->at_end || s->source->shards[i]->lost;
-			if (GetCurrentTimestamp() >= until)
+			if (!done && GetCurrentTimestamp() >= s->until)
+			{
+				if (got == 0)
+					no_connection(s, "no records came in time");
 				done = true;
+			}
 			if (!done)
 				pause_for(10);
 			continue;
@@ -189,7 +233,6 @@ kda_sample(PG_FUNCTION_ARGS)
 	ForeignServer *server;
 	UserMapping *mapping;
 	Relation	rel;
-	TimestampTz until;
 
 	InitMaterializedSRF(fcinfo, 0);
 	s.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
@@ -226,16 +269,19 @@ kda_sample(PG_FUNCTION_ARGS)
 	config.server_options = server->options;
 	config.user_options = mapping ? mapping->options : NIL;
 	config.fetch_memory = 16 * 1024 * 1024;
+	config.max_record_bytes = kda_max_record_bytes;
 	config.wake_fd = -1;
-	until = GetCurrentTimestamp() + timeout->time + (int64) timeout->day * USECS_PER_DAY;
+	s.until = GetCurrentTimestamp() + timeout->time +
+		((int64) timeout->day + (int64) timeout->month * DAYS_PER_MONTH) * USECS_PER_DAY;
 	s.source = kda_source_ops(options->server_type)->open(&config);
 	PG_TRY();
 	{
-		read_sample(&s, n, until);
+		read_sample(&s, n);
 	}
 	PG_FINALLY();
 	{
-		s.source->ops->close(s.source, 10000);
+		s.source->ops->release(s.source, s.raw);
+		s.source->ops->close(s.source, CLOSE_MS);
 	}
 	PG_END_TRY();
 	return (Datum) 0;

@@ -239,7 +239,7 @@ create_pump(KdaParser *p, KdaStmt *stmt)
 	/* the INSERT with an empty SELECT: kda_parse_query has put ON CONFLICT behind it */
 	p->copy = p->insert;
 	stmt->insert = castNode(InsertStmt, kda_parse_core(p));
-	if (stmt->insert->returningList || stmt->insert->withClause)
+	if (kda_insert_returns(stmt->insert) || stmt->insert->withClause)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("the INSERT of a pump cannot have RETURNING")));

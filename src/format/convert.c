@@ -27,6 +27,7 @@
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 typedef enum Kind
 {
@@ -43,6 +44,20 @@ typedef enum Kind
 	C_INPUT						/* everything else */
 } Kind;
 
+#define INTERN_SLOTS	512		/* a power of two */
+#define INTERN_BYTES	16		/* longer strings are not looked for */
+#define INTERN_TRIES	256		/* after so many it must have been worth it */
+
+/* A short string that a batch has already. */
+typedef struct Interned
+{
+	uint64		first;			/* with last and len, all of its bytes */
+	uint64		last;
+	uint64		generation;		/* of the batch */
+	struct varlena *text;
+	int			len;
+} Interned;
+
 struct KdaConverter
 {
 	Kind		kind;
@@ -51,14 +66,24 @@ struct KdaConverter
 	int32		typmod;
 	int16		typlen;
 	bool		byval;
-	bool		numbers;		/* C_INPUT: JSON numbers are welcome (a domain over a number, say) */
+	bool		numbers;		/* C_INPUT: JSON numbers are welcome */
+	bool		texts;			/* C_INPUT: so is everything, as its source text */
+	Oid			domain;			/* whose constraints a value must satisfy; InvalidOid: none */
+	void	   *domain_info;
+	MemoryContext context;
 	KdaTimeFormat time_format;
 	pg_tz	   *zone;
 	bool		zone_is_utc;
 	FmgrInfo	input;
 	Oid			ioparam;
+	Interned   *interned;		/* C_TEXT, C_VARCHAR: [INTERN_SLOTS] */
+	uint64		generation;		/* of the batch that the next two speak of */
+	int			tries;
+	int			hits;
+	char		minute_text[16];	/* C_TIME: YYYY-MM-DDTHH:MM of the last UTC time read */
+	int64		minute;
 	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
-	ReturnSetInfo expected;		/* … of one column */
+	ReturnSetInfo expected;		/* ... of one column */
 };
 
 bool
@@ -70,6 +95,8 @@ kda_decode_error(KdaDecodeError *error, const char *name, const char *fmt,...)
 	va_start(args, fmt);
 	vsnprintf(error->message, sizeof(error->message), fmt, args);
 	va_end(args);
+	/* no half character where it was cut off */
+	error->message[pg_mbcliplen(error->message, strlen(error->message), sizeof(error->message) - 1)] = '\0';
 	return false;
 }
 
@@ -81,6 +108,14 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 	Oid			input;
 
 	c->column = MemoryContextStrdup(context, column);
+	c->context = context;
+	if (get_typtype(type) == TYPTYPE_DOMAIN)
+	{
+		/* a value of what it is made of, which is then checked */
+		if (DomainHasConstraints(type))
+			c->domain = type;
+		type = getBaseTypeAndTypmod(type, &typmod);
+	}
 	c->type = type;
 	c->typmod = typmod;
 	get_typlenbyval(type, &c->typlen, &c->byval);
@@ -96,10 +131,9 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 	switch (type)
 	{
 		case TEXTOID:
-			c->kind = C_TEXT;
-			break;
 		case VARCHAROID:
-			c->kind = typmod < 0 ? C_TEXT : C_VARCHAR;
+			c->kind = type == TEXTOID || typmod < 0 ? C_TEXT : C_VARCHAR;
+			c->interned = MemoryContextAllocZero(context, sizeof(Interned) * INTERN_SLOTS);
 			break;
 		case INT2OID:
 		case INT4OID:
@@ -129,14 +163,14 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 			break;
 		default:
 			{
-				Oid			base = getBaseType(type);
 				char		category;
 				bool		preferred;
 
-				get_type_category_preferred(base, &category, &preferred);
-				c->numbers = category == TYPCATEGORY_NUMERIC || base == TEXTOID || base == VARCHAROID;
-				c->kind = base == type && (get_element_type(type) != InvalidOid ||
-										   get_typtype(type) == TYPTYPE_COMPOSITE) ? C_COMPOSED : C_INPUT;
+				get_type_category_preferred(type, &category, &preferred);
+				c->numbers = category == TYPCATEGORY_NUMERIC;
+				c->texts = category == TYPCATEGORY_STRING;
+				c->kind = OidIsValid(get_element_type(type)) || get_typtype(type) == TYPTYPE_COMPOSITE ?
+					C_COMPOSED : C_INPUT;
 				if (c->kind == C_COMPOSED)
 				{
 					MemoryContext old = MemoryContextSwitchTo(context);
@@ -159,11 +193,20 @@ static KdaConverted
 failed(KdaConverter *c, const KdaValue *v, KdaDecodeError *error, const char *why)
 {
 	static const char *const kinds[] = {"", "null", "string", "number", "boolean", "boolean", "object", "array"};
-	int			shown = pg_mbcliplen(v->p, v->len, 40);
+	int			len = pg_encoding_mbcliplen(PG_UTF8, v->p, v->len, 40);
+	char		shown[41];
 
-	kda_decode_error(error, "conversion", "column \"%s\": JSON %s %.*s%s cannot be %s%s%s", c->column,
-					 kinds[v->kind], shown, v->p, shown < v->len ? "…" : "", format_type_be(c->type),
-					 why ? ": " : "", why ? why : "");
+	memcpy(shown, v->p, len);
+	shown[len] = '\0';
+	/* the record is in UTF-8, the message in the database's encoding */
+	if (GetDatabaseEncoding() != PG_UTF8)
+		for (int i = 0; i < len; i++)
+			if (IS_HIGHBIT_SET(shown[i]))
+				shown[i] = '?';
+	/* quality 0: not from JSON */
+	kda_decode_error(error, "conversion", "column \"%s\": %s%s %s%s cannot be %s%s%s", c->column,
+					 v->quality == 0 ? "value" : "JSON ", v->quality == 0 ? "" : kinds[v->kind],
+					 shown, len < v->len ? "..." : "", format_type_be(c->type), why ? ": " : "", why ? why : "");
 	return KDA_CONVERT_FAILED;
 }
 
@@ -246,15 +289,101 @@ by_input(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 	return KDA_CONVERTED;
 }
 
+/* All bytes of a string of at most 16, in two numbers that overlap. */
+static inline void
+bytes_of(const char *p, int len, uint64 *first, uint64 *last)
+{
+	uint32		a,
+				b;
+
+	if (len >= 8)
+	{
+		memcpy(first, p, 8);
+		memcpy(last, p + len - 8, 8);
+	}
+	else if (len >= 4)
+	{
+		memcpy(&a, p, 4);
+		memcpy(&b, p + len - 4, 4);
+		*first = a;
+		*last = b;
+	}
+	else
+	{
+		*first = len > 0 ? (unsigned char) p[0] | (uint64) (unsigned char) p[len / 2] << 8 |
+			(uint64) (unsigned char) p[len - 1] << 16 : 0;
+		*last = 0;
+	}
+}
+
+/*
+ * The place of a short string among those of the batch, so that equal ones
+ * share their memory (see batch.h); NULL: it is not looked for.  A column
+ * whose values hardly ever come again is left alone for the rest of the batch.
+ */
+static inline Interned *
+find_interned(KdaConverter *c, KdaBatch *batch, const char *p, int len, bool *found)
+{
+	Interned   *entry;
+	uint64		first,
+				last,
+				hash;
+
+	if (c->interned == NULL || len > INTERN_BYTES)
+		return NULL;
+	if (unlikely(c->generation != batch->generation))
+	{
+		c->generation = batch->generation;
+		c->tries = c->hits = 0;
+	}
+	if (c->tries >= INTERN_TRIES && c->hits < c->tries / 2)
+		return NULL;
+	c->tries++;
+	bytes_of(p, len, &first, &last);
+	hash = (first ^ (uint64) len << 56) * UINT64CONST(0x9e3779b97f4a7c15) ^ last * UINT64CONST(0xc2b2ae3d27d4eb4f);
+	entry = &c->interned[(hash ^ hash >> 32) & (INTERN_SLOTS - 1)];
+	*found = entry->first == first && entry->last == last && entry->len == len &&
+		entry->generation == batch->generation;
+	if (*found)
+		c->hits++;
+	else
+	{
+		entry->first = first;
+		entry->last = last;
+		entry->len = len;
+		entry->generation = 0;	/* until it has been made */
+	}
+	return entry;
+}
+
 static KdaConverted
 to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
 {
 	struct varlena *out;
 	int			len = v->len;
+	Interned   *entry = NULL;
 
+	if (v->kind >= KDA_VALUE_OBJECT)
+	{
+		const char *why = kda_json_bad_escape(v->p, v->len);
+
+		if (why)
+			return failed(c, v, error, why);
+	}
 	if (foreign_encoding())
 		return by_input(c, v, batch, temp, may_raise, result, error);
+	if (likely(!v->escaped))
+	{
+		bool		found;
+
+		entry = find_interned(c, batch, v->p, len, &found);
+		if (entry && likely(found))
+		{
+			*result = PointerGetDatum(entry->text);
+			return KDA_CONVERTED;
+		}
+	}
 	out = kda_batch_alloc(batch, (Size) len + VARHDRSZ);
 	if (unlikely(v->escaped))
 	{
@@ -277,6 +406,11 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		len = clip;
 	}
 	SET_VARSIZE(out, len + VARHDRSZ);
+	if (entry)
+	{
+		entry->text = out;
+		entry->generation = batch->generation;
+	}
 	*result = PointerGetDatum(out);
 	return KDA_CONVERTED;
 }
@@ -418,7 +552,34 @@ to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, 
 	return KDA_CONVERTED;
 }
 
-/* Decimal text as a double; false if it is out of range or no number. */
+/* The text of a number with a zero byte after it, in buffer if it fits. */
+static char *
+number_text(const char *p, int len, char *buffer, int size)
+{
+	char	   *copy = len < size ? buffer : palloc(len + 1);
+
+	memcpy(copy, p, len);
+	copy[len] = '\0';
+	return copy;
+}
+
+/* A JSON number as a float; false if it is out of range.  A double made shorter would be rounded twice. */
+static bool
+single_of(const char *p, int len, float *out)
+{
+	char		buffer[128];
+	char	   *copy = number_text(p, len, buffer, sizeof(buffer));
+	bool		fine;
+
+	errno = 0;
+	*out = strtof(copy, NULL);
+	fine = !(errno == ERANGE && (*out == 0.0f || isinf(*out)));
+	if (copy != buffer)
+		pfree(copy);
+	return fine;
+}
+
+/* A JSON number as a double; false if it is out of range. */
 static bool
 double_of(const char *p, int len, double *out)
 {
@@ -431,8 +592,7 @@ double_of(const char *p, int len, double *out)
 	int			digits = 0;
 	int			scale = 0;
 	char		buffer[128];
-	char	   *copy = buffer;
-	char	   *stop;
+	char	   *copy;
 	bool		fine;
 
 	if (q < end && *q == '-')
@@ -463,13 +623,10 @@ double_of(const char *p, int len, double *out)
 		*out = negative ? -d : d;
 		return true;
 	}
-	if (len >= sizeof(buffer))
-		copy = palloc(len + 1);
-	memcpy(copy, p, len);
-	copy[len] = '\0';
+	copy = number_text(p, len, buffer, sizeof(buffer));
 	errno = 0;
-	*out = strtod(copy, &stop);
-	fine = *stop == '\0' && len > 0 && !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
+	*out = strtod(copy, NULL);
+	fine = !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
 	if (copy != buffer)
 		pfree(copy);
 	return fine;
@@ -480,21 +637,21 @@ to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 		 Datum *result, KdaDecodeError *error)
 {
 	double		d;
-	float		f;
 
 	if (v->kind == KDA_VALUE_STRING)
 		return by_input(c, v, batch, temp, may_raise, result, error);
-	if (!double_of(v->p, v->len, &d))
-		return failed(c, v, error, "out of range");
-	if (c->kind == C_FLOAT8)
+	if (c->kind == C_FLOAT4)
 	{
-		*result = Float8GetDatum(d);
+		float		f;
+
+		if (!single_of(v->p, v->len, &f))
+			return failed(c, v, error, "out of range");
+		*result = Float4GetDatum(f);
 		return KDA_CONVERTED;
 	}
-	f = (float) d;
-	if (isinf(f) || (f == 0.0f && d != 0.0))
+	if (!double_of(v->p, v->len, &d))
 		return failed(c, v, error, "out of range");
-	*result = Float4GetDatum(f);
+	*result = Float8GetDatum(d);
 	return KDA_CONVERTED;
 }
 
@@ -514,7 +671,7 @@ two_digits(const char *p)
  * is left to the input function.
  */
 static bool
-iso_time(const char *p, int len, int64 *wall, bool *has_zone, int *zone_seconds)
+iso_time(const char *p, int len, int64 *wall, int64 *date, bool *has_zone, int *zone_seconds)
 {
 	static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	const char *end = p + len;
@@ -603,8 +760,8 @@ iso_time(const char *p, int len, int64 *wall, bool *has_zone, int *zone_seconds)
 	}
 	if (p != end)
 		return false;
-	*wall = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
-		((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
+	*date = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
+	*wall = *date + ((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
 	return true;
 }
 
@@ -633,6 +790,14 @@ to_wall(KdaConverter *c, int64 time)
 	return time - (int64) tz * USECS_PER_SEC;
 }
 
+/* timestamp(n): rounded as core does it. */
+static void
+put_time(KdaConverter *c, int64 time, Datum *result)
+{
+	*result = c->typmod < 0 || c->typmod >= MAX_TIMESTAMP_PRECISION ? Int64GetDatum(time) :
+		DirectFunctionCall2(timestamp_scale, Int64GetDatum(time), Int32GetDatum(c->typmod));
+}
+
 static void
 put_date(int64 wall, Datum *result)
 {
@@ -643,11 +808,73 @@ put_date(int64 wall, Datum *result)
 	*result = DateADTGetDatum((DateADT) days);
 }
 
+/* A string as JSON would write the number: no hexadecimal digits, no "nan". */
+static bool
+looks_like_number(const char *p, int len)
+{
+	bool		digit = false;
+
+	for (int i = 0; i < len; i++)
+	{
+		if (p[i] >= '0' && p[i] <= '9')
+			digit = true;
+		else if (!(p[i] == '.' && digit) && !((p[i] == 'e' || p[i] == 'E') && digit) &&
+				 !((p[i] == '-' || p[i] == '+') && (i == 0 || (p[i - 1] | 0x20) == 'e')))
+			return false;
+	}
+	return digit;
+}
+
+/*
+ * The usual time: YYYY-MM-DDTHH:MM:SS[.fraction]Z of the same minute as the
+ * last one that was read.  *time is in UTC.
+ */
+static inline bool
+same_minute(KdaConverter *c, const char *p, int len, int64 *time)
+{
+	const char *end = p + len - 1;
+	int			second;
+	int			micros = 0;
+
+	if (len < 20 || len > 27 || memcmp(p, c->minute_text, sizeof(c->minute_text)) != 0 || p[16] != ':' ||
+		(second = two_digits(p + 17)) < 0 || second > 59 || *end != 'Z')
+		return false;
+	if (len > 20)
+	{
+		static const int scale[] = {1, 100000, 10000, 1000, 100, 10, 1};
+
+		if (p[19] != '.' || len == 21)
+			return false;
+		for (const char *q = p + 20; q < end; q++)
+		{
+			if (*q < '0' || *q > '9')
+				return false;
+			micros = micros * 10 + (*q - '0');
+		}
+		micros *= scale[end - p - 20];
+	}
+	*time = c->minute + second * USECS_PER_SEC + micros;
+	return true;
+}
+
+static void
+remember_minute(KdaConverter *c, const char *p, int len, int64 time)
+{
+	int64		into = time % USECS_PER_MINUTE;
+
+	/* more than six digits are rounded, perhaps into the next minute */
+	if (len < 20 || len > 27 || p[10] != 'T' || p[13] != ':' || p[16] != ':' || p[len - 1] != 'Z')
+		return;
+	memcpy(c->minute_text, p, sizeof(c->minute_text));
+	c->minute = time - (into < 0 ? into + USECS_PER_MINUTE : into);
+}
+
 static KdaConverted
 to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
 {
-	int64		wall;
+	int64		wall,
+				date;
 	bool		has_zone;
 	int			zone;
 
@@ -660,7 +887,7 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		int			len = v->len;
 		const char *p = v->kind == KDA_VALUE_STRING ? trim(v->p, &len) : v->p;
 
-		if (v->escaped)
+		if (v->kind == KDA_VALUE_STRING && (v->escaped || !looks_like_number(p, len)))
 			return failed(c, v, error, "it is no number");
 		if (integer_of(p, len, &whole) == NULL)
 		{
@@ -672,35 +899,42 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 			double		d;
 
 			if (!double_of(p, len, &d) || fabs(d) > 1e18 / unit)
-				return failed(c, v, error, "it is no number, or out of range");
+				return failed(c, v, error, "out of range");
 			time = (int64) rint(d * unit);
 		}
 		if (pg_sub_s64_overflow(time, (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY, &time) ||
 			!IS_VALID_TIMESTAMP(time))
 			return failed(c, v, error, "out of range");
 		if (c->type == TIMESTAMPTZOID)
-			*result = TimestampTzGetDatum(time);
+			put_time(c, time, result);
 		else if (c->type == TIMESTAMPOID)
-			*result = TimestampGetDatum(to_wall(c, time));
+			put_time(c, to_wall(c, time), result);
 		else
 			put_date(to_wall(c, time), result);
 		return KDA_CONVERTED;
 	}
 	if (v->kind == KDA_VALUE_NUMBER)
 		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
-	if (v->escaped || !iso_time(v->p, v->len, &wall, &has_zone, &zone))
+	if (c->type == TIMESTAMPTZOID && !v->escaped && same_minute(c, v->p, v->len, &wall))
+	{
+		put_time(c, wall, result);
+		return KDA_CONVERTED;
+	}
+	if (v->escaped || !iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
 		return by_input(c, v, batch, temp, may_raise, result, error);
+	remember_minute(c, v->p, v->len, wall);
 	switch (c->type)
 	{
 		case TIMESTAMPTZOID:
-			*result = TimestampTzGetDatum(has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall));
+			put_time(c, has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall), result);
 			break;
 		case TIMESTAMPOID:
 			/* a zone that is given counts: the wall clock of the stream's zone */
-			*result = TimestampGetDatum(has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall);
+			put_time(c, has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall, result);
 			break;
 		default:
-			put_date(wall, result);
+			/* as core reads a date: what follows the day does not count */
+			put_date(date, result);
 			break;
 	}
 	return KDA_CONVERTED;
@@ -782,7 +1016,10 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	old = MemoryContextSwitchTo(temp);
 	initStringInfo(&json);
 	appendStringInfoString(&json, "{\"v\":");
-	appendBinaryStringInfo(&json, v->p, v->len);
+	if (foreign_encoding())
+		appendStringInfoString(&json, pg_any_to_server(pnstrdup(v->p, v->len), v->len, PG_UTF8));
+	else
+		appendBinaryStringInfo(&json, v->p, v->len);
 	appendStringInfoChar(&json, '}');
 	InitFunctionCallInfoData(*fcinfo, &c->to_record, 1, InvalidOid, NULL, (Node *) &c->expected);
 	fcinfo->args[0].value = PointerGetDatum(cstring_to_text_with_len(json.data, json.len));
@@ -804,9 +1041,9 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	return isnull ? failed(c, v, error, NULL) : KDA_CONVERTED;
 }
 
-KdaConverted
-kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
-			Datum *result, KdaDecodeError *error)
+static KdaConverted
+to_base(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+		Datum *result, KdaDecodeError *error)
 {
 	bool		scalar = v->kind == KDA_VALUE_STRING || v->kind == KDA_VALUE_NUMBER;
 
@@ -829,19 +1066,52 @@ kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 		case C_JSON:
 			{
 				KdaValue	source;
+				const char *why;
 
 				if (v->quality == 0)	/* not from JSON: its text is the document */
 					source = *v;
 				else
 					with_quotes(v, &source);
+				/* jsonb finds them itself, json keeps the text as it is */
+				if (c->type == JSONOID && (why = kda_json_bad_escape(source.p, source.len)) != NULL)
+					return failed(c, v, error, why);
 				return by_input(c, &source, batch, temp, may_raise, result, error);
 			}
 		case C_COMPOSED:
 			return to_composed(c, v, batch, temp, may_raise, result, error);
 		case C_INPUT:
-			if (v->kind == KDA_VALUE_STRING || (v->kind == KDA_VALUE_NUMBER && c->numbers))
+			if (c->texts && v->kind >= KDA_VALUE_OBJECT && kda_json_bad_escape(v->p, v->len))
+				return failed(c, v, error, kda_json_bad_escape(v->p, v->len));
+			if (v->kind == KDA_VALUE_STRING || c->texts || (v->kind == KDA_VALUE_NUMBER && c->numbers))
 				return by_input(c, v, batch, temp, may_raise, result, error);
 			return failed(c, v, error, NULL);
 	}
 	return KDA_CONVERT_FAILED;	/* not reached */
+}
+
+KdaConverted
+kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+			Datum *result, KdaDecodeError *error)
+{
+	KdaConverted converted;
+
+	if (likely(!OidIsValid(c->domain)))
+		return to_base(c, v, batch, temp, may_raise, result, error);
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	converted = to_base(c, v, batch, temp, may_raise, result, error);
+	if (converted == KDA_CONVERTED)
+		domain_check(*result, false, c->domain, &c->domain_info, c->context);
+	return converted;
+}
+
+KdaConverted
+kda_convert_null(KdaConverter *c, bool may_raise)
+{
+	if (!OidIsValid(c->domain))
+		return KDA_CONVERTED;
+	if (!may_raise)
+		return KDA_CONVERT_MAY_RAISE;
+	domain_check((Datum) 0, true, c->domain, &c->domain_info, c->context);
+	return KDA_CONVERTED;
 }

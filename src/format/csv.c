@@ -9,6 +9,8 @@
 
 #include "format/value.h"
 
+#define MAX_HEADER	1600		/* names of a header that are looked at; a table has no more columns */
+
 typedef struct Field
 {
 	const char *p;
@@ -96,7 +98,7 @@ kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeE
 	{
 		if (csv->scratch)
 			pfree(csv->scratch);
-		csv->scratch_size = len + 1;
+		csv->scratch_size = Max(len + 1, csv->scratch_size * 2);
 		csv->scratch = MemoryContextAllocHuge(csv->context, csv->scratch_size);
 	}
 	scratch = csv->scratch;
@@ -113,7 +115,9 @@ kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeE
 		}
 		if (header)
 		{
-			column_of = palloc(sizeof(int) * (len + 1 > 1600 ? 1600 : len + 1));
+			if (csv->column_of == NULL)
+				csv->column_of = MemoryContextAlloc(csv->context, sizeof(int) * MAX_HEADER);
+			column_of = csv->column_of;
 			nfields = 0;
 		}
 		else
@@ -127,7 +131,7 @@ kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeE
 				return false;
 			if (header)
 			{
-				if (n < 1600)
+				if (n < MAX_HEADER)
 				{
 					column_of[n] = -1;
 					for (int pass = 0; pass < 2 && column_of[n] < 0; pass++)

@@ -12,6 +12,10 @@
  */
 #include "kda_stream.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "format/format.h"
@@ -31,7 +35,7 @@ typedef struct Column
 	KdaMetaKind meta;
 	KdaConverter *converter;
 	bool		rowtime;		/* it gives the record's time */
-	bool		required;		/* … and has a path: must be there */
+	bool		required;		/* ... and has a path: must be there */
 } Column;
 
 struct KdaDecoder
@@ -41,6 +45,7 @@ struct KdaDecoder
 	MemoryContext temp;			/* reset now and then */
 	TupleDesc	desc;
 	const KdaStreamOptions *options;
+	Oid			owner;			/* of the stream */
 	bool	   *needed;			/* [natts] what the plan was made for */
 	Column	   *columns;
 	int			ncolumns;
@@ -59,6 +64,7 @@ typedef struct Job
 	char	   *const *shard_names;
 	KdaBatch   *batch;
 	KdaDecodeCounts *counts;
+	Column	   *column;			/* being converted: an input function's message does not name it */
 	/* refused records, reported when they are certain */
 	int		   *refused;
 	KdaDecodeError *errors;
@@ -97,6 +103,14 @@ add_column(KdaDecoder *d, AttrNumber attno)
 	return c;
 }
 
+/* A name or path as records spell it, in memory of the context. */
+static char *
+in_utf8(MemoryContext context, const char *text)
+{
+	return MemoryContextStrdup(context, GetDatabaseEncoding() == PG_SQL_ASCII ? text :
+							   pg_server_to_any(text, strlen(text), PG_UTF8));
+}
+
 static void
 make_plan(KdaDecoder *d, KdaBatch *batch)
 {
@@ -131,7 +145,7 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 		/* CSV: columns by position, whether somebody reads them or not */
 		if (o->meta == KDA_META_NONE)
 		{
-			names[d->csv.ncolumns] = MemoryContextStrdup(d->plan, NameStr(att->attname));
+			names[d->csv.ncolumns] = in_utf8(d->plan, NameStr(att->attname));
 			slot_of[d->csv.ncolumns] = -1;
 		}
 		if (d->needed[i])
@@ -144,7 +158,7 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 			c = add_column(d, i + 1);
 			if (in_record)
 			{
-				wishes[nslots].path = o->path ? MemoryContextStrdup(d->plan, o->path) : NULL;
+				wishes[nslots].path = o->path ? in_utf8(d->plan, o->path) : NULL;
 				wishes[nslots].name = names[d->csv.ncolumns];
 				slot_of[d->csv.ncolumns] = nslots;
 				c->slot = nslots++;
@@ -161,7 +175,8 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 	d->csv.slot_of = slot_of;
 	d->csv.context = d->plan;
 	if (d->options->format == KDA_FORMAT_JSON)
-		d->json = kda_json_plan(d->plan, wishes, nslots, d->options->row_path);
+		d->json = kda_json_plan(d->plan, wishes, nslots,
+								d->options->row_path ? in_utf8(d->plan, d->options->row_path) : NULL);
 }
 
 KdaDecoder *
@@ -172,6 +187,7 @@ kda_decoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 	d->context = context;
 	d->desc = desc;
 	d->options = options;
+	d->owner = options->owner;
 	d->temp = AllocSetContextCreate(context, "kda decoder", ALLOCSET_DEFAULT_SIZES);
 	return d;
 }
@@ -204,6 +220,26 @@ refuse_later(Job *job, int index, const KdaDecodeError *error)
 	job->errors[job->nrefused++] = *error;
 }
 
+/* Valid UTF-8 that needs no closer look, nor holds a zero byte: the usual case. */
+static inline bool
+is_ascii(const char *p, Size len)
+{
+#ifdef __SSE2__
+	const char *end = p + len;
+	__m128i		zero = _mm_setzero_si128();
+
+	for (; end - p >= 16; p += 16)
+		if (_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_loadu_si128((const __m128i *) p), zero)) != 0xFFFF)
+			return false;
+	for (; p < end; p++)
+		if (*(const signed char *) p <= 0)
+			return false;
+	return true;
+#else
+	return false;
+#endif
+}
+
 static bool
 parse(KdaDecoder *d, const KdaRawRecord *rec, KdaDecodeError *error)
 {
@@ -216,8 +252,13 @@ parse(KdaDecoder *d, const KdaRawRecord *rec, KdaDecodeError *error)
 		kda_rows_add(&d->rows);
 		return true;
 	}
-	/* from a JSON or text topic comes UTF-8; a database in another encoding converts single values */
-	if (GetDatabaseEncoding() != PG_SQL_ASCII && pg_encoding_verifymbstr(PG_UTF8, rec->data, rec->len) != rec->len)
+	/*
+	 * From a topic comes UTF-8; a database in another encoding converts single
+	 * values.  SQL_ASCII takes any bytes as text, but JSON is UTF-8.
+	 */
+	if (!is_ascii(rec->data, rec->len) &&
+		(GetDatabaseEncoding() != PG_SQL_ASCII || d->options->format == KDA_FORMAT_JSON) &&
+		pg_encoding_verifymbstr(PG_UTF8, rec->data, rec->len) != rec->len)
 		return kda_decode_error(error, "malformed", "the record is not valid UTF-8 at byte %d",
 								pg_encoding_verifymbstr(PG_UTF8, rec->data, rec->len));
 	switch (d->options->format)
@@ -339,7 +380,7 @@ one_record(Job *job, int index, bool may_raise)
 	for (int r = 0; r < d->rows.nrows; r++)
 	{
 		KdaValue   *values = d->rows.values + (Size) r * d->rows.nslots;
-		int			row = kda_batch_add_row(batch);
+		int			row = kda_batch_add_raw_row(batch);
 
 		batch->rowtime[row] = KDA_NO_TIME;
 		batch->shard_wm[row] = KDA_NO_TIME;
@@ -354,6 +395,7 @@ one_record(Job *job, int index, bool may_raise)
 			bool		isnull = false;
 			KdaConverted converted = KDA_CONVERTED;
 
+			job->column = c;
 			if (c->slot < 0)
 				converted = meta_value(job, c, rec, may_raise, &result, &isnull, &error);
 			else if (d->options->format == KDA_FORMAT_BYTEA)
@@ -372,8 +414,14 @@ one_record(Job *job, int index, bool may_raise)
 				}
 				goto refused;
 			}
+			batch->nulls[c->attno - 1][row] = isnull;
 			if (isnull)
 			{
+				if (unlikely(c->converter && kda_convert_null(c->converter, may_raise) == KDA_CONVERT_MAY_RAISE))
+				{
+					batch->nrows = first;
+					return NEEDS_SUBTRANSACTION;
+				}
 				if (unlikely(c->required))
 				{
 					kda_decode_error(&error, "conversion", "column \"%s\": the record has no time at path %s",
@@ -384,7 +432,6 @@ one_record(Job *job, int index, bool may_raise)
 				continue;
 			}
 			batch->values[c->attno - 1][row] = result;
-			batch->nulls[c->attno - 1][row] = false;
 			if (c->rowtime)
 			{
 				KdaTime		t = kda_rowtime_of(d->options, TupleDescAttr(d->desc, c->attno - 1)->atttypid, result);
@@ -482,8 +529,9 @@ guarded_range(Job *job, int from, int to)
 	{
 		KdaDecodeError error;
 
-		kda_decode_error(&error, "conversion", "%s%s%s", edata->message, edata->detail ? ": " : "",
-						 edata->detail ? edata->detail : "");
+		kda_decode_error(&error, "conversion", "column \"%s\": %s%s%s",
+						 NameStr(TupleDescAttr(job->decoder->desc, job->column->attno - 1)->attname),
+						 edata->message, edata->detail ? ": " : "", edata->detail ? edata->detail : "");
 		refuse_later(job, from, &error);
 	}
 	else
@@ -502,12 +550,19 @@ kda_decode(KdaDecoder *decoder, const KdaRawBatch *raw, const KdaSourceOps *ops,
 {
 	Job			job = {decoder, raw, ops, shard_map, shard_names, batch, counts};
 	int			at;
+	Oid			user;
+	int			sec_context;
 
 	if (!plan_fits(decoder, batch))
 		make_plan(decoder, batch);
+
+	/* domains and types may call functions of users: they run as the stream's owner */
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(decoder->owner, sec_context | SECURITY_RESTRICTED_OPERATION);
 	at = plain_range(&job, 0, raw->n);
 	if (at < raw->n)
 		guarded_range(&job, at, raw->n);
+	SetUserIdAndSecContext(user, sec_context);
 	MemoryContextReset(decoder->temp);
 	for (int i = 0; i < job.nrefused; i++)
 		refuse(arg, job.refused[i], &job.errors[i]);

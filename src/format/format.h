@@ -31,6 +31,9 @@ typedef struct KdaDecodeError
 extern KdaDecoder *kda_decoder_create(MemoryContext context, TupleDesc desc,
 									  const KdaStreamOptions *options);
 
+/* ereports on a JSON path that does not parse; star: of option row_path, [*] may be in it. */
+extern void kda_json_check_path(const char *path, bool star);
+
 /*
  * Called for each record that is refused.  index: into raw->records.
  */

@@ -30,7 +30,7 @@ typedef struct KdaValue
 	uint32		len;
 	uint8		kind;			/* KdaValueKind */
 	bool		escaped;		/* a JSON string with backslashes */
-	uint8		quality;		/* 2: the key matched exactly, 1: but for its case */
+	uint8		quality;		/* 2: the key matched exactly, 1: but for its case; 0: not from JSON */
 } KdaValue;
 
 /* Rows of one record: values[row * nslots + slot]. */
@@ -87,6 +87,12 @@ extern bool kda_json_parse(KdaJsonPlan *plan, const char *data, Size len, int ma
  */
 extern int	kda_json_unescape(const char *p, uint32 len, char *out, const char **why);
 
+/*
+ * In the source text of a JSON value: why an escape stands for no character
+ * that text can have, NULL if all do.
+ */
+extern const char *kda_json_bad_escape(const char *p, uint32 len);
+
 /*---- csv.c */
 typedef struct KdaCsv
 {
@@ -98,6 +104,7 @@ typedef struct KdaCsv
 	const int  *slot_of;		/* [ncolumns]: -1: no query reads it */
 	char	   *scratch;		/* for quoted fields; as long as the longest record */
 	Size		scratch_size;
+	int		   *column_of;		/* of the record's header, by field */
 	MemoryContext context;
 } KdaCsv;
 
@@ -121,5 +128,7 @@ extern KdaConverter *kda_converter_create(MemoryContext context, const char *col
  */
 extern KdaConverted kda_convert(KdaConverter *converter, const KdaValue *value, KdaBatch *batch,
 								MemoryContext temp, bool may_raise, Datum *result, KdaDecodeError *error);
+/* May the column be null?  Raises an error if not (a domain NOT NULL). */
+extern KdaConverted kda_convert_null(KdaConverter *converter, bool may_raise);
 
 #endif							/* KDA_VALUE_H */

@@ -19,24 +19,33 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "catalog/ddl.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type.h"
+#include "catalog/store_query.h"
 #include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "parser/parse_coerce.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_func.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
 #include "query/query.h"
 #include "query/run.h"
 #include "rewrite/rewriteHandler.h"
+#include "parser/parse_coerce.h"
 #include "runtime/error_stream.h"
+#include "runtime/fault.h"
 #include "runtime/runtime.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/json.h"
@@ -98,10 +107,21 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 	return KDA_NO_TIME;			/* not reached */
 }
 
+KdaQuery   *kda_emitting_query = NULL;
+
+/* Sinks take the rows [from, to) of an emission; this one is where they begin. */
+static void
+start_at(Emission *em, int from)
+{
+	tuplestore_rescan(em->rows);
+	if (from > 0 && !tuplestore_skiptuples(em->rows, from, true))
+		elog(ERROR, "row %d of an emission is missing", from);
+}
+
 /*---- sink: the closed table of a view */
 
 static void
-emit_to_closed(Emission *em)
+emit_to_closed(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	rel = table_open(query->closed_rel, RowExclusiveLock);
@@ -112,10 +132,14 @@ emit_to_closed(Emission *em)
 	BulkInsertState bistate = GetBulkInsertState();
 	CommandId	cid = GetCurrentCommandId(true);
 	MemoryContext old;
+	KdaIdentity save;
 
+	/* indexes may hold expressions of the owner's */
+	kda_become_owner(query, &save);
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
@@ -133,8 +157,9 @@ emit_to_closed(Emission *em)
 		table_tuple_insert(rel, out, cid, 0, bistate);
 		if (info->ri_NumIndices > 0)
 			list_free(kda_insert_index_tuples(info, out, estate));
-		query->d_out++;
+		KDA_FAULT("emit_closed");
 	}
+	kda_become_self(&save);
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
 	ExecCloseIndices(info);
@@ -144,81 +169,132 @@ emit_to_closed(Emission *em)
 	table_close(rel, NoLock);
 }
 
+/*---- pumps: the INSERT, planned anew each time: it follows what DDL has done */
+
+/* As core would run it: columns that it leaves out have their defaults. */
+static List *
+insert_queries(KdaQuery *query, Query *insert)
+{
+	AcquireRewriteLocks(insert, true, false);
+	return QueryRewrite(insert);
+}
+
 /*---- sink: a stream of this database */
 
-/* For each column of the target an expression over the emitted row. */
-static List *
-target_expressions(Emission *em, Relation target, AttrNumber rowtime_attno, bool *fill_rowtime)
+/* Columns of the emitted row follow our own. */
+static Node *
+emitted_mutator(Node *node, void *context)
 {
-	TupleDesc	desc = RelationGetDescr(target);
-	List	   *exprs = NIL;
-	int		   *from = palloc0(sizeof(int) * (desc->natts + 1));
-	List	   *columns = kda_query_target_columns(em->query->id, RelationGetRelid(target),
-												   em->desc->natts - em->ours);
-	ListCell   *lc;
-	int			n = em->ours + 1;
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var) && ((Var *) node)->varno == KDA_EMITTED_VARNO)
+	{
+		Var		   *var = copyObject((Var *) node);
 
-	foreach(lc, columns)
-		from[lfirst_int(lc)] = n++;
-	*fill_rowtime = rowtime_attno > 0 && from[rowtime_attno] == 0;
+		var->varno = OUTER_VAR;
+		var->varattno += *(int *) context;
+		return (Node *) var;
+	}
+	return expression_tree_mutator(node, emitted_mutator, context);
+}
+
+/* Of a stream that was made for the query: its columns are the query's. */
+static List *
+columns_by_place(Emission *em, TupleDesc desc)
+{
+	List	   *exprs = NIL;
+
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		Node	   *expr;
+		Form_pg_attribute from = TupleDescAttr(em->desc, em->ours + i);
+		Node	   *expr = (Node *) makeVar(OUTER_VAR, em->ours + i + 1, from->atttypid, from->atttypmod,
+											from->attcollation, 0);
 
-		if (att->attisdropped)
-			expr = (Node *) makeNullConst(INT4OID, -1, InvalidOid);
-		else if (from[i + 1] > 0)
-		{
-			Form_pg_attribute source = TupleDescAttr(em->desc, from[i + 1] - 1);
-
-			expr = (Node *) makeVar(OUTER_VAR, from[i + 1], source->atttypid, source->atttypmod,
-									source->attcollation, 0);
-			expr = coerce_to_target_type(NULL, expr, source->atttypid, att->atttypid, att->atttypmod,
-										 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
-			if (expr == NULL)
-				ereport(ERROR,
-						(errcode(ERRCODE_DATATYPE_MISMATCH),
-						 errmsg("column \"%s\" is of type %s but the query gives type %s",
-								NameStr(att->attname), format_type_be(att->atttypid),
-								format_type_be(source->atttypid))));
-		}
-		else
-		{
-			expr = build_column_default(target, att->attnum);
-			if (expr == NULL)
-				expr = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
-		}
-		exprs = lappend(exprs, makeTargetEntry((Expr *) expr, i + 1, NULL, false));
+		expr = coerce_to_target_type(NULL, expr, from->atttypid, att->atttypid, att->atttypmod,
+									 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+		exprs = lappend(exprs, makeTargetEntry(expression_planner((Expr *) expr), i + 1, NULL, false));
 	}
 	return exprs;
 }
 
+/*
+ * For each column of the target an expression over the emitted row; whether
+ * the pump leaves the time column to us.
+ */
+static List *
+target_expressions(Emission *em, Relation target, AttrNumber rowtime, bool *fill_rowtime)
+{
+	KdaQuery   *query = em->query;
+	TupleDesc	desc = RelationGetDescr(target);
+	Query	   *insert;
+	List	   *exprs = NIL;
+	ListCell   *lc;
+
+	if (!OidIsValid(kda_stored_insert_rule(query->relid, true)))
+	{
+		*fill_rowtime = false;
+		return columns_by_place(em, desc);
+	}
+	insert = kda_stored_insert(query->relid);
+	*fill_rowtime = rowtime > 0;
+	foreach(lc, insert->targetList)
+		if (lfirst_node(TargetEntry, lc)->resno == rowtime)
+			*fill_rowtime = false;
+	kda_check_query_permissions(insert);
+	insert = linitial_node(Query, insert_queries(query, insert));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		Expr	   *expr = NULL;
+
+		foreach(lc, insert->targetList)
+			if (lfirst_node(TargetEntry, lc)->resno == i + 1 && !lfirst_node(TargetEntry, lc)->resjunk)
+				expr = lfirst_node(TargetEntry, lc)->expr;
+		if (att->attisdropped)
+			expr = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
+		else if (expr == NULL)
+			expr = (Expr *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
+		else
+			expr = expression_planner((Expr *) emitted_mutator((Node *) expr, &em->ours));
+		exprs = lappend(exprs, makeTargetEntry(expr, i + 1, NULL, false));
+	}
+	return exprs;
+}
+
+/* Rows [from, to). */
 static void
-emit_to_stream(Emission *em)
+emit_to_stream(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	target = table_open(query->target_rel, RowExclusiveLock);
+	TupleDesc	desc = RelationGetDescr(target);
 	KdaStreamOptions *options = kda_stream_options_get(query->target_rel);
 	AttrNumber	rowtime = options->rowtime_attno;
-	Oid			rowtime_type = rowtime > 0 ?
-		TupleDescAttr(RelationGetDescr(target), rowtime - 1)->atttypid : InvalidOid;
+	Oid			rowtime_type = rowtime > 0 ? TupleDescAttr(desc, rowtime - 1)->atttypid : InvalidOid;
+	bool		checked = desc->constr && (desc->constr->has_not_null || desc->constr->num_check > 0);
+	bool		generated = desc->constr && desc->constr->has_generated_stored;
 	bool		fill_rowtime;
-	List	   *exprs = target_expressions(em, target, rowtime, &fill_rowtime);
 	EState	   *estate = CreateExecutorState();
 	ExprContext *econtext = GetPerTupleExprContext(estate);
+	ResultRelInfo *info = makeNode(ResultRelInfo);
 	TupleTableSlot *in = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
-	TupleTableSlot *out = MakeSingleTupleTableSlot(RelationGetDescr(target), &TTSOpsVirtual);
+	TupleTableSlot *out = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	ProjectionInfo *project;
 	KdaInboxWriter *writer = kda_inbox_begin(query->target_rel);
 	KdaIdentity save;
 	MemoryContext old;
+	List	   *exprs;
 
 	kda_become_owner(query, &save);
+	exprs = target_expressions(em, target, rowtime, &fill_rowtime);
+	/* no range table stands behind it */
+	InitResultRelInfo(info, target, 0, NULL, 0);
 	old = MemoryContextSwitchTo(estate->es_query_cxt);
 	project = ExecBuildProjectionInfo(exprs, econtext, out, NULL, em->desc);
 	MemoryContextSwitchTo(old);
-	while (tuplestore_gettupleslot(em->rows, true, false, in))
+	start_at(em, from);
+	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
@@ -232,8 +308,12 @@ emit_to_stream(Emission *em)
 			row->tts_values[rowtime - 1] = kda_rowtime_value(options, rowtime_type, time);
 			row->tts_isnull[rowtime - 1] = false;
 		}
+		if (generated)
+			ExecComputeStoredGenerated(info, estate, row, CMD_INSERT);
+		if (checked)
+			ExecConstraints(info, row, estate);
 		kda_inbox_put(writer, row, time, wm, true);
-		query->d_out++;
+		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);
 	kda_inbox_end(writer);
@@ -287,38 +367,100 @@ kda_emitted(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static void
-insert_range(Emission *em, int from, int to)
+/* kda.emitted() AS e(…) with the columns of the view, as a range table entry. */
+static RangeTblEntry *
+emitted_entry(KdaQuery *query)
 {
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	RangeTblFunction *function = makeNode(RangeTblFunction);
+	Relation	view = table_open(query->relid, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(view);
+	Oid			none[1];
+	FuncExpr   *call = makeFuncExpr(LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("emitted")), 0, none, false),
+									RECORDOID, NIL, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+
+	call->funcretset = true;
+	function->funcexpr = (Node *) call;
+	function->funccolcount = desc->natts;
+	rte->rtekind = RTE_FUNCTION;
+	rte->functions = list_make1(function);
+	rte->eref = makeAlias("e", NIL);
+	rte->inFromCl = true;
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		rte->eref->colnames = lappend(rte->eref->colnames, makeString(pstrdup(NameStr(att->attname))));
+		function->funccolnames = lappend(function->funccolnames, makeString(pstrdup(NameStr(att->attname))));
+		function->funccoltypes = lappend_oid(function->funccoltypes, att->atttypid);
+		function->funccoltypmods = lappend_int(function->funccoltypmods, att->atttypmod);
+		function->funccolcollations = lappend_oid(function->funccolcollations, att->attcollation);
+	}
+	table_close(view, NoLock);
+	return rte;
+}
+
+/* Rows [from, to), by the stored INSERT over kda.emitted(). */
+static void
+insert_into_table(Emission *em, int from, int to)
+{
+	KdaQuery   *query = em->query;
+	Query	   *insert;
+	RangeTblRef *ref = makeNode(RangeTblRef);
 	KdaIdentity save;
-	int			rc;
+	ListCell   *lc;
 
 	emitting = em;
 	emitting_from = from;
 	emitting_to = to;
-	SPI_connect();
-	kda_become_owner(em->query, &save);
-	if (em->query->insert_plan == NULL)
+	kda_become_owner(query, &save);
+	insert = kda_stored_insert(query->relid);
+	lfirst(list_nth_cell(insert->rtable, KDA_EMITTED_VARNO - 1)) = emitted_entry(query);
+	ref->rtindex = KDA_EMITTED_VARNO;
+	insert->jointree->fromlist = lappend(insert->jointree->fromlist, ref);
+	foreach(lc, insert_queries(query, insert))
 	{
-		SPIPlanPtr	plan = SPI_prepare(em->query->insert_text, 0, NULL);
+		PlannedStmt *plan;
+		QueryDesc  *desc;
 
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "could not prepare: %s", em->query->insert_text);
-		em->query->insert_plan = plan;
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetLatestSnapshot());
+		plan = pg_plan_query(lfirst_node(Query, lc), NULL, CURSOR_OPT_PARALLEL_OK, NULL);
+		desc = CreateQueryDesc(plan, "pump", GetActiveSnapshot(), InvalidSnapshot, None_Receiver, NULL, NULL, 0);
+		ExecutorStart(desc, 0);
+		kda_executor_run(desc);
+		ExecutorFinish(desc);
+		ExecutorEnd(desc);
+		FreeQueryDesc(desc);
+		PopActiveSnapshot();
 	}
-	rc = SPI_execute_plan(em->query->insert_plan, NULL, NULL, false, 0);
-	if (rc < 0)
-		elog(ERROR, "%s: %s", SPI_result_code_string(rc), em->query->insert_text);
+	KDA_FAULT("emit_table");
+	CommandCounterIncrement();
 	kda_become_self(&save);
-	SPI_finish();
 	emitting = NULL;
-	em->query->d_out += to - from;
 }
 
-/* A row as JSON, but for its first columns. */
-static char *
-slot_json(TupleTableSlot *slot, int skip)
+static void
+emit_range(Emission *em, int from, int to)
 {
+	if (!em->query->is_pump)
+	{
+		emit_to_closed(em, from, to);
+		if (em->query->target_is_stream && em->query->target_is_read)
+			emit_to_stream(em, from, to);
+	}
+	else if (em->query->target_is_stream)
+		emit_to_stream(em, from, to);
+	else
+		insert_into_table(em, from, to);
+}
+
+/* A row as JSON, but for its first columns; casts to json may be the owner's code. */
+static char *
+slot_json(KdaQuery *query, TupleTableSlot *slot, int skip)
+{
+	KdaIdentity save;
+	char	   *json;
 	TupleDesc	from = slot->tts_tupleDescriptor;
 	TupleDesc	desc = CreateTemplateTupleDesc(from->natts - skip);
 	HeapTuple	tuple;
@@ -328,12 +470,15 @@ slot_json(TupleTableSlot *slot, int skip)
 		TupleDescCopyEntry(desc, i - skip + 1, from, i + 1);
 	BlessTupleDesc(desc);
 	tuple = heap_form_tuple(desc, slot->tts_values + skip, slot->tts_isnull + skip);
-	return TextDatumGetCString(DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc)));
+	kda_become_owner(query, &save);
+	json = TextDatumGetCString(DirectFunctionCall1(row_to_json, heap_copy_tuple_as_datum(tuple, desc)));
+	kda_become_self(&save);
+	return json;
 }
 
-/* A row that the table refuses goes to the error stream; the others are inserted. */
+/* A row that the target refuses goes to the error stream; the others get there. */
 static void
-insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
+emit_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceOwner owner)
 {
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
@@ -343,7 +488,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		insert_range(em, from, to);
+		kda_query_timer_start();
+		emit_range(em, from, to);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -351,6 +498,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(em->query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		emitting = NULL;
 		kda_in_query = false;
@@ -360,9 +508,14 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	if (edata == NULL)
+	{
+		em->query->d_out += to - from;
 		return;
+	}
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (em->query->failure)
+		return;
 	/* a missing right, table or column is nobody's record's fault */
 	if (ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
 	{
@@ -382,7 +535,7 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 			if (n++ == from)
 			{
 				time = emitted_time(em, slot, &wm);
-				json = slot_json(slot, em->ours);
+				json = slot_json(em->query, slot, em->ours);
 				break;
 			}
 		ExecDropSingleTupleTableSlot(slot);
@@ -391,9 +544,9 @@ insert_or_halve(Emission *em, int from, int to, MemoryContext context, ResourceO
 		return;
 	}
 	FreeErrorData(edata);
-	insert_or_halve(em, from, from + (to - from) / 2, context, owner);
+	emit_or_halve(em, from, from + (to - from) / 2, context, owner);
 	if (em->query->failure == NULL)
-		insert_or_halve(em, from + (to - from) / 2, to, context, owner);
+		emit_or_halve(em, from + (to - from) / 2, to, context, owner);
 }
 
 /*---- all sinks */
@@ -406,22 +559,16 @@ emit(Emission *em)
 
 	if (n == 0)
 		return;
-	if (!query->is_pump)
-	{
-		emit_to_closed(em);
-		if (query->target_is_stream && query->target_is_read)
-		{
-			int64		out = query->d_out;
-
-			tuplestore_rescan(em->rows);
-			emit_to_stream(em);
-			query->d_out = out;	/* they count once */
-		}
-	}
-	else if (query->target_is_stream)
-		emit_to_stream(em);
+	/* inserts run code of users in any case; the other sinks rarely refuse a row */
+	if ((query->is_pump && !query->target_is_stream) || query->careful > 0)
+		emit_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
 	else
-		insert_or_halve(em, 0, (int) n, CurrentMemoryContext, CurrentResourceOwner);
+	{
+		kda_emitting_query = query;
+		emit_range(em, 0, (int) n);
+		kda_emitting_query = NULL;
+		query->d_out += n;
+	}
 }
 
 void
@@ -523,7 +670,7 @@ refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *eda
 
 		if (table_tuple_fetch_row_version(rel, &bounds->tids[0], GetActiveSnapshot(), slot))
 		{
-			json = slot_json(slot, KDA_OPEN_FIRST_KEY - 1);
+			json = slot_json(query, slot, KDA_OPEN_FIRST_KEY - 1);
 			if (kda_query_has_sessions(query))
 				time = kda_groups_tuple_end(query->groups, slot) - 1;
 		}
@@ -725,7 +872,9 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		kda_query_timer_start();
 		run_final(query, bounds, rows);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -733,6 +882,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		FlushErrorState();
+		kda_query_timer_judge(query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		kda_in_query = false;
 		SetUserIdAndSecContext(save.userid, save.sec_context);
@@ -746,6 +896,8 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	tuplestore_end(rows);
 	if (kda_error_is_transient(edata->sqlerrcode))
 		ReThrowError(edata);
+	if (query->failure)
+		return NULL;
 	/* does it fail without any row, or for want of a right, no row is to blame */
 	if (bounds->after == none.after ||
 		ERRCODE_TO_CATEGORY(edata->sqlerrcode) == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
@@ -785,6 +937,7 @@ emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool 
 	kda_current_query = query;
 	closing = closed;
 	CommandCounterIncrement();
+	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
 	em.rows = final_rows(query, bounds);
 	PopActiveSnapshot();
@@ -849,6 +1002,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 		kda_groups_close(query->groups, frontier);
 	else
 		kda_kept_close(query->kept, frontier);
+	KDA_FAULT("closed");
 	kda_current_query = NULL;
 }
 
@@ -1002,21 +1156,59 @@ kda_frontier(PG_FUNCTION_ARGS)
 
 #define FORGET_EVERY	(10 * USECS_PER_SEC)
 
+/* The index on the time of the closed rows: ours, made first. */
+static Oid
+time_index(Relation closed)
+{
+	ListCell   *lc;
+	Oid			found = InvalidOid;
+	List	   *indexes = RelationGetIndexList(closed);
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_index->indnatts == 1 && index->rd_index->indkey.values[0] == 1 &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+			found = lfirst_oid(lc);
+		index_close(index, NoLock);
+		if (OidIsValid(found))
+			break;
+	}
+	list_free(indexes);
+	return found;
+}
+
+/*
+ * Not by a DELETE statement: planning one would run the owner's index
+ * expressions with the worker's rights.
+ */
 void
 kda_query_forget_old(KdaQuery *query, TimestampTz now)
 {
 	KdaTime		mark = query->stream->watermark;
-	Oid			types[1] = {TIMESTAMPTZOID};
-	Datum		values[1];
+	Relation	closed;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple	tuple;
+	Oid			index;
 
 	if (query->retention_us < 0 || !OidIsValid(query->closed_rel) || mark == KDA_NO_TIME ||
 		TIMESTAMP_NOT_FINITE(mark) || now < query->forget_at)
 		return;
 	query->forget_at = now + FORGET_EVERY;
-	values[0] = TimestampTzGetDatum(mark - query->retention_us);
-	SPI_connect();
-	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE kda_time < $1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->closed_rel))),
-						  1, types, values, NULL, false, 0);
-	SPI_finish();
+	closed = table_open(query->closed_rel, RowExclusiveLock);
+	CommandCounterIncrement();
+	ScanKeyInit(&key, 1, BTLessStrategyNumber, F_TIMESTAMPTZ_LT, TimestampTzGetDatum(mark - query->retention_us));
+	PushActiveSnapshot(GetLatestSnapshot());
+	index = time_index(closed);
+	scan = systable_beginscan(closed, index, OidIsValid(index), GetActiveSnapshot(), 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		simple_table_tuple_delete(closed, &tuple->t_self, GetActiveSnapshot());
+	}
+	systable_endscan(scan);
+	PopActiveSnapshot();
+	table_close(closed, NoLock);
 }

@@ -42,7 +42,7 @@ typedef struct Final
 	bool		internal;
 	FunctionCallInfo final;		/* NULL: the state is the result */
 	FunctionCallInfo deserial;
-	FunctionCallInfo combine;
+	FunctionCallInfo combine;	/* … also makes a state of what deserial gives */
 	int16		len;			/* of the transition type */
 	bool		byval;
 	AggState   *aggstate;
@@ -153,6 +153,22 @@ open_state(Final *f, Datum stored, bool *isnull)
 	return stored;
 }
 
+/* What a deserialize function gives is good for the right side of the combine function only. */
+static Datum
+combine_with_nothing(Final *f, Datum state, bool *isnull)
+{
+	if (!f->internal || *isnull)
+		return state;
+	f->combine->args[0].value = (Datum) 0;
+	f->combine->args[0].isnull = true;
+	f->combine->args[1].value = state;
+	f->combine->args[1].isnull = false;
+	f->combine->isnull = false;
+	state = FunctionCallInvoke(f->combine);
+	*isnull = f->combine->isnull;
+	return state;
+}
+
 /* The final function; in the current context. */
 static Datum
 finish(Final *f, Datum state, bool *isnull)
@@ -211,6 +227,7 @@ kda_final(PG_FUNCTION_ARGS)
 	if (!f->internal && !isnull)
 		state = datumCopy(state, f->byval, f->len);
 	state = open_state(f, state, &isnull);
+	state = combine_with_nothing(f, state, &isnull);
 	result = finish(f, state, &isnull);
 	MemoryContextSwitchTo(old);
 	if (isnull)
@@ -274,22 +291,8 @@ kda_merge_step(PG_FUNCTION_ARGS)
 	other = open_state(f, other, &other_null);
 	if (!m->any || (f->combine->flinfo->fn_strict && m->isnull))
 	{
-		/* the first one is taken as it is; a combine function that is not strict may want to copy it */
-		if (!f->combine->flinfo->fn_strict && m->any == false && f->internal)
-		{
-			f->combine->args[0].value = (Datum) 0;
-			f->combine->args[0].isnull = true;
-			f->combine->args[1].value = other;
-			f->combine->args[1].isnull = other_null;
-			f->combine->isnull = false;
-			m->state = FunctionCallInvoke(f->combine);
-			m->isnull = f->combine->isnull;
-		}
-		else
-		{
-			m->state = other;
-			m->isnull = other_null;
-		}
+		m->state = combine_with_nothing(f, other, &other_null);
+		m->isnull = other_null;
 	}
 	else if (!(f->combine->flinfo->fn_strict && other_null))
 	{

@@ -250,6 +250,7 @@ kda_key_make(MemoryContext context, KdaKeySpec *key, Node *expr)
 		key->hash = make_call(context, entry->hash_proc, 1, key->collation, NULL, NULL);
 }
 
+/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
 Datum
 kda_copy_value(Datum d, bool byval, int16 len)
 {
@@ -306,30 +307,16 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
 	form = (Form_pg_aggregate) GETSTRUCT(tuple);
-	switch (form->aggtransfn)
-	{
-		case F_INT8INC:
-		case F_INT8INC_ANY:
-			spec->fast = KDA_FAST_COUNT;
-			break;
-		case F_INT4_SUM:
-			spec->fast = KDA_FAST_SUM_INT4;
-			break;
-		case F_INT2_SUM:
-			spec->fast = KDA_FAST_SUM_INT2;
-			break;
-		default:
-			spec->fast = KDA_FAST_NONE;
-	}
+	spec->fast = kda_fast_transition(form->aggtransfn);
 	build_aggregate_transfn_expr(argtypes, nargs, 0, aggref->aggvariadic, transtype,
 								 aggref->inputcollid, form->aggtransfn, InvalidOid, &expr, &inv);
 	spec->trans = make_call(groups->context, form->aggtransfn, nargs + 1, aggref->inputcollid,
 							(Node *) groups->aggstate, (Node *) expr);
 	spec->strict = spec->trans->flinfo->fn_strict;
-	if (groups->sessions)
+	if (groups->sessions || spec->internal)
 	{
 		build_aggregate_transfn_expr(&transtype, 1, 0, false, transtype, aggref->inputcollid, form->aggcombinefn,
-									 InvalidOid, &expr, &inv);
+									 InvalidOid, &expr, NULL);
 		spec->combine = make_call(groups->context, form->aggcombinefn, 2, aggref->inputcollid,
 								  (Node *) groups->aggstate, (Node *) expr);
 	}
@@ -353,152 +340,6 @@ make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
 	}
 	ReleaseSysCache(tuple);
 	MemoryContextSwitchTo(old);
-}
-
-/* What a function has made of a state takes its place; its memory is the bucket's. */
-static void
-replace_state(KdaAggSpec *spec, MemoryContext bucket, Datum *value, bool *isnull, Datum result, bool result_null)
-{
-	if (!spec->byval && DatumGetPointer(result) != DatumGetPointer(*value))
-	{
-		Datum		was = *value;
-		bool		was_null = *isnull;
-
-		if (!result_null)
-		{
-			MemoryContext old = MemoryContextSwitchTo(bucket);
-
-			if (!(DatumIsReadWriteExpandedObject(result, false, spec->len) &&
-				  MemoryContextGetParent(DatumGetEOHP(result)->eoh_context) == bucket))
-				result = kda_copy_value(result, spec->byval, spec->len);
-			MemoryContextSwitchTo(old);
-		}
-		else
-			result = (Datum) 0;
-		if (!was_null)
-		{
-			if (DatumIsReadWriteExpandedObject(was, false, spec->len))
-				DeleteExpandedObject(was);
-			else
-				pfree(DatumGetPointer(was));
-		}
-	}
-	*value = result;
-	*isnull = result_null;
-}
-
-/* As core's advance_transition_function, with the state in the group's bucket. */
-static void
-call_transition(KdaGroups *groups, KdaGroup *g, KdaAggSpec *spec, Datum *value, bool *isnull,
-				const Datum *args, const bool *nulls)
-{
-	FunctionCallInfo fcinfo = spec->trans;
-	MemoryContext bucket = g->bucket->context;
-	MemoryContext old;
-	Datum		result;
-
-	if (spec->strict)
-	{
-		for (int i = 0; i < spec->nargs; i++)
-			if (nulls[i])
-				return;
-		if (*isnull)
-		{
-			/* the first value becomes the state: binary compatible, as core requires */
-			if (!spec->init_null)
-				return;			/* the state has become NULL for good */
-			old = MemoryContextSwitchTo(bucket);
-			*value = kda_copy_value(args[0], spec->byval, spec->len);
-			*isnull = false;
-			MemoryContextSwitchTo(old);
-			return;
-		}
-	}
-	groups->aggcontext->ecxt_per_tuple_memory = bucket;
-	old = MemoryContextSwitchTo(groups->aggstate->tmpcontext->ecxt_per_tuple_memory);
-	fcinfo->args[0].value = *value;
-	fcinfo->args[0].isnull = *isnull;
-	for (int i = 0; i < spec->nargs; i++)
-	{
-		fcinfo->args[i + 1].value = args[i];
-		fcinfo->args[i + 1].isnull = nulls[i];
-	}
-	fcinfo->isnull = false;
-	result = FunctionCallInvoke(fcinfo);
-	replace_state(spec, bucket, value, isnull, result, fcinfo->isnull);
-	MemoryContextSwitchTo(old);
-}
-
-/* The states of two groups become one: as core's advance_combine_function, with the result in the first one's bucket. */
-void
-kda_group_combine(KdaGroups *groups, KdaGroup *g, KdaGroup *other, int agg)
-{
-	KdaAggSpec *spec = &groups->aggs[agg];
-	FunctionCallInfo fcinfo = spec->combine;
-	int			att = groups->nkeys + agg;
-	Datum	   *value = &g->values[att];
-	bool	   *isnull = &kda_group_nulls(groups, g)[att];
-	bool		other_null = kda_group_nulls(groups, other)[att];
-	MemoryContext old;
-	Datum		result;
-
-	if (fcinfo->flinfo->fn_strict)
-	{
-		if (other_null)
-			return;
-		if (*isnull)
-		{
-			/* core knows no strict combine functions of internal states */
-			old = MemoryContextSwitchTo(g->bucket->context);
-			*value = kda_copy_value(other->values[att], spec->byval, spec->len);
-			*isnull = false;
-			MemoryContextSwitchTo(old);
-			return;
-		}
-	}
-	groups->aggcontext->ecxt_per_tuple_memory = g->bucket->context;
-	old = MemoryContextSwitchTo(groups->aggstate->tmpcontext->ecxt_per_tuple_memory);
-	fcinfo->args[0].value = *value;
-	fcinfo->args[0].isnull = *isnull;
-	fcinfo->args[1].value = MakeExpandedObjectReadOnly(other->values[att], other_null, spec->len);
-	fcinfo->args[1].isnull = other_null;
-	fcinfo->isnull = false;
-	result = FunctionCallInvoke(fcinfo);
-	replace_state(spec, g->bucket->context, value, isnull, result, fcinfo->isnull);
-	MemoryContextSwitchTo(old);
-}
-
-void
-kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg, const Datum *args, const bool *nulls)
-{
-	KdaAggSpec *spec = &groups->aggs[agg];
-	Datum	   *value = &g->values[groups->nkeys + agg];
-	bool	   *isnull = &kda_group_nulls(groups, g)[groups->nkeys + agg];
-
-	switch (spec->fast)
-	{
-		case KDA_FAST_COUNT:
-			for (int i = 0; i < spec->nargs; i++)
-				if (nulls[i])
-					return;
-			*value = Int64GetDatum(DatumGetInt64(*value) + 1);
-			return;
-		case KDA_FAST_SUM_INT4:
-		case KDA_FAST_SUM_INT2:
-			{
-				int64		add;
-
-				if (nulls[0])
-					return;
-				add = spec->fast == KDA_FAST_SUM_INT4 ? DatumGetInt32(args[0]) : DatumGetInt16(args[0]);
-				/* core's int4_sum does not check for overflow either: 2^32 rows are needed */
-				*value = Int64GetDatum(*isnull ? add : DatumGetInt64(*value) + add);
-				*isnull = false;
-				return;
-			}
-		case KDA_FAST_NONE:
-			call_transition(groups, g, spec, value, isnull, args, nulls);
-	}
 }
 
 /*---- states on disk */
@@ -546,16 +387,35 @@ kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull, 
 		MemoryContextSwitchTo(old);
 		return value;
 	}
-	groups->aggcontext->ecxt_per_tuple_memory = context;
-	old = MemoryContextSwitchTo(context);
+	groups->aggcontext->ecxt_per_tuple_memory = groups->restoring;
+	old = MemoryContextSwitchTo(groups->restoring);
 	fcinfo->args[0].value = PointerGetDatum(kda_state_open(stored, spec->crc, spec->signature));
 	fcinfo->args[0].isnull = false;
 	fcinfo->args[1].value = (Datum) 0;
 	fcinfo->args[1].isnull = true;
 	fcinfo->isnull = false;
 	value = FunctionCallInvoke(fcinfo);
-	*value_null = fcinfo->isnull;
+	if (!fcinfo->isnull)
+	{
+		/*
+		 * What a deserialize function gives is good for the right side of the
+		 * combine function only: numeric_accum() adds no squares to it.
+		 */
+		FunctionCallInfo combine = spec->combine;
+
+		groups->aggcontext->ecxt_per_tuple_memory = context;
+		combine->args[0].value = (Datum) 0;
+		combine->args[0].isnull = true;
+		combine->args[1].value = value;
+		combine->args[1].isnull = false;
+		combine->isnull = false;
+		value = FunctionCallInvoke(combine);
+		*value_null = combine->isnull;
+	}
+	else
+		*value_null = true;
 	MemoryContextSwitchTo(old);
+	MemoryContextReset(groups->restoring);
 	return value;
 }
 
@@ -935,6 +795,7 @@ kda_groups_create(KdaQuery *query, Size budget)
 	groups->context = context;
 	groups->state = AllocSetContextCreate(context, "kda group states", ALLOCSET_DEFAULT_SIZES);
 	groups->temp = AllocSetContextCreate(context, "kda group temp", ALLOCSET_DEFAULT_SIZES);
+	groups->restoring = AllocSetContextCreate(context, "kda group restored", ALLOCSET_DEFAULT_SIZES);
 	groups->budget = budget;
 	groups->aggstate = kda_fake_aggstate(context, &groups->aggcontext);
 	groups->nkeys = query->nkeys;
@@ -1167,6 +1028,9 @@ kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n)
 	KdaTime    *ends = palloc(sizeof(KdaTime) * room);
 	int			found = 0;
 
+	/* after a start or an abort time may go on before the query's next row comes */
+	if (!groups->bound)
+		kda_groups_prepare(groups);
 	FOREACH_BUCKET(groups, b)
 	{
 		KdaTime		after = query->frontier;

@@ -2,8 +2,8 @@
  *
  * groups.h
  *	  The groups of one query's open windows, in memory between batches.
- *	  Private to query/: windowagg.c advances them, writeback.c stores them,
- *	  groups.c finds, reads back and forgets them.
+ *	  Private to query/: windowagg.c advances them with transition.c, writeback.c
+ *	  stores them, groups.c finds, reads back and forgets them.
  *
  * Truth is the open table as of the last commit plus, for dirty groups, the
  * memory.  Groups live in buckets: a window's, or for endless groups one of
@@ -27,13 +27,27 @@
 #include "query/query.h"
 #include "storage/itemptr.h"
 
-/* Transitions that need no function call. */
+/* Transitions that need no function call: of built-in functions over values that fit into a Datum. */
 typedef enum KdaFastAgg
 {
 	KDA_FAST_NONE,
 	KDA_FAST_COUNT,				/* count(*), count(x): arguments that are not NULL */
 	KDA_FAST_SUM_INT4,			/* sum(int4) and sum(int2): bigint state, NULL at first */
-	KDA_FAST_SUM_INT2
+	KDA_FAST_SUM_INT2,
+	KDA_FAST_AVG_INT4,			/* avg(int4) and avg(int2): array of number and sum */
+	KDA_FAST_AVG_INT2,
+	KDA_FAST_SUM_FLOAT8,
+	KDA_FAST_SUM_FLOAT4,
+	KDA_FAST_MIN_INT2,
+	KDA_FAST_MAX_INT2,
+	KDA_FAST_MIN_INT4,			/* date too */
+	KDA_FAST_MAX_INT4,
+	KDA_FAST_MIN_INT8,			/* time, timestamps too */
+	KDA_FAST_MAX_INT8,
+	KDA_FAST_MIN_FLOAT8,
+	KDA_FAST_MAX_FLOAT8,
+	KDA_FAST_BOOL_AND,
+	KDA_FAST_BOOL_OR
 } KdaFastAgg;
 
 /* One state column. */
@@ -51,7 +65,7 @@ typedef struct KdaAggSpec
 	Datum		init;
 	bool		init_null;
 	FunctionCallInfo trans;		/* state, arguments */
-	FunctionCallInfo combine;	/* state, another one; sessions: others have none */
+	FunctionCallInfo combine;	/* state, another one; makes a state of what deserial gives; NULL: neither is needed */
 	FunctionCallInfo serial;
 	FunctionCallInfo deserial;
 } KdaAggSpec;
@@ -113,6 +127,7 @@ struct KdaGroups
 	KdaQuery   *query;
 	MemoryContext context;		/* specs, for the life of the query */
 	MemoryContext state;		/* groups; emptied when everything is forgotten */
+	MemoryContext restoring;	/* a state on its way back, reset after each */
 	Size		budget;
 
 	int			nkeys;
@@ -166,9 +181,26 @@ extern void kda_groups_prepare(KdaGroups *groups);
 /* The group of probe_values/probe_nulls; made if there is none.  Marks it dirty. */
 extern KdaGroup *kda_groups_touch(KdaGroups *groups);
 
+/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
+extern Datum kda_copy_value(Datum d, bool byval, int16 len);
+
+/*---- transition.c */
+
+/* The direct transition that stands for a transition function. */
+extern KdaFastAgg kda_fast_transition(Oid function);
+
 /* Adds one input row to a state. */
 extern void kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg,
 							  const Datum *args, const bool *nulls);
+
+/*
+ * Adds n input rows to a state that has a direct transition: of rows[i] of a
+ * column to list[i].  values NULL: without argument; nulls NULL: none is.
+ */
+extern void kda_groups_advance_rows(KdaGroups *groups, int agg, KdaGroup *const *list, const int *rows, int n,
+									const Datum *values, const bool *nulls);
+
+/*---- groups.c */
 
 /* What is stored for a state, and the other way; in the current context. */
 extern Datum kda_agg_store(KdaGroups *groups, KdaAggSpec *spec, Datum value, bool isnull, bool *stored_null);

@@ -28,6 +28,7 @@
 #include "parser/parsetree.h"
 #include "query/query.h"
 #include "rewrite/rewriteHandler.h"
+#include "runtime/locks.h"
 #include "storage/lmgr.h"
 #include "stream/fdw.h"
 #include "tcop/dest.h"
@@ -176,8 +177,10 @@ typedef struct ColumnsContext
 } ColumnsContext;
 
 static bool
-columns_walker(Node *node, ColumnsContext *cxt)
+columns_walker(Node *node, void *context)
 {
+	ColumnsContext *cxt = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
@@ -256,8 +259,10 @@ kda_plan_columns_of(Oid view, Oid stream)
 }
 
 static bool
-relations_walker(Node *node, List **oids)
+relations_walker(Node *node, void *context)
 {
+	List	  **oids = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
@@ -451,7 +456,10 @@ make_plan(KdaPlan *plan, int which, double row_count)
 	return plan->plans[which];
 }
 
-/* Locks what the plan names; taking a lock is also when invalidations arrive. */
+/*
+ * Locks what the plan names; taking a lock is also when invalidations arrive.
+ * In a worker nearly all of it is locked already.
+ */
 static void
 lock_relations(PlannedStmt *stmt)
 {
@@ -462,7 +470,7 @@ lock_relations(PlannedStmt *stmt)
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
 		if (rte->rtekind == RTE_RELATION)
-			LockRelationOid(rte->relid, rte->rellockmode);
+			kda_lock_or_leave(rte->relid, rte->rellockmode);
 	}
 }
 

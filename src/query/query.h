@@ -78,7 +78,6 @@ typedef struct KdaQuery
 	Oid			target_rel;
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
-	char	   *insert_text;
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */
@@ -86,6 +85,7 @@ typedef struct KdaQuery
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
 	KdaTime		complete_from;
+	char	   *search_path;	/* that it was declared under */
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
 
 	KdaStream  *stream;
@@ -93,7 +93,13 @@ typedef struct KdaQuery
 	KdaKeptRows *kept;			/* state rows */
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
-	struct _SPI_plan *insert_plan;	/* pumps into tables */
+
+	int			timeouts;		/* kda_stream.query_timeout was reached in this batch */
+	int			careful;		/* so many commits more, rows are emitted so that one which is refused can be told */
+
+	/* growth.c: size of the open table */
+	int64		had_blocks;
+	double		blocks_per_group;	/* the least that it needed; 0: not known */
 
 	/* shape over */
 	int64		delay_us;		/* rows leave this long after their time: WITHIN of a sort */
@@ -255,6 +261,12 @@ extern void kda_query_run(KdaQuery *query, Tuplestorestate *rows,
 extern void kda_query_write_back(KdaQuery *query);
 
 /*---- emit.c: final rows to closed table, stream, or table */
+
+/*
+ * The query whose rows are on their way to a closed table or stream without a
+ * subtransaction: on an error the worker tries again with query->careful set.
+ */
+extern KdaQuery *kda_emitting_query;
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);

@@ -19,8 +19,10 @@
 #include "query/groups.h"
 #include "query/query.h"
 #include "query/run.h"
+#include "runtime/fault.h"
 #include "runtime/runtime.h"
 #include "tcop/dest.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
@@ -65,6 +67,9 @@ kda_become_owner(KdaQuery *query, KdaIdentity *save)
 	SetUserIdAndSecContext(query->owner,
 						   save->sec_context | SECURITY_RESTRICTED_OPERATION |
 						   SECURITY_LOCAL_USERID_CHANGE);
+	save->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", query->search_path, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	kda_current_query = query;
 	kda_in_query = true;
 }
@@ -72,9 +77,52 @@ kda_become_owner(KdaQuery *query, KdaIdentity *save)
 void
 kda_become_self(const KdaIdentity *save)
 {
+	AtEOXact_GUC(true, save->guc_level);
 	SetUserIdAndSecContext(save->userid, save->sec_context);
 	kda_in_query = false;
 }
+
+/*---- kda_stream.query_timeout */
+
+#define MAX_TIMEOUTS	16		/* in one batch */
+
+static TimestampTz timer_started = 0;	/* 0: not running */
+static int	timer_ms;
+
+void
+kda_query_timer_start(void)
+{
+	timer_started = 0;
+	if (kda_query_timeout_ms <= 0)
+		return;
+	timer_ms = kda_query_timeout_ms;
+	timer_started = GetCurrentTimestamp();
+	enable_timeout_after(STATEMENT_TIMEOUT, timer_ms);
+}
+
+void
+kda_query_timer_stop(void)
+{
+	if (timer_started != 0)
+		disable_timeout(STATEMENT_TIMEOUT, false);
+	timer_started = 0;
+}
+
+void
+kda_query_timer_judge(KdaQuery *query, ErrorData *edata)
+{
+	bool		expired = timer_started != 0 && edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		TimestampDifferenceExceeds(timer_started, GetCurrentTimestamp(), timer_ms);
+
+	kda_query_timer_stop();
+	if (!expired)
+		return;
+	edata->message = psprintf("the query took longer than kda_stream.query_timeout (%d ms)", timer_ms);
+	if (++query->timeouts > MAX_TIMEOUTS && query->failure == NULL)
+		kda_query_fail(query, edata);
+}
+
+/*---- running */
 
 /* Runs rows [from, to); into is NULL for groups. */
 static void
@@ -95,10 +143,12 @@ execute(RunContext *cxt, int from, int to, Tuplestorestate *into)
 	}
 	else
 		dest = None_Receiver;
+	KDA_FAULT("query");
 	kda_plan_run(query->batch_plan, to - from, dest);
 	if (into)
 		dest->rDestroy(dest);
 	kda_become_self(&save);
+	KDA_FAULT("query_done");
 	if (cxt->halving && query->groups)
 		kda_groups_write_back(query->groups);
 }
@@ -126,11 +176,9 @@ attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
 	MemoryContextSwitchTo(cxt->context);
 	PG_TRY();
 	{
-		if (kda_query_timeout_ms > 0)
-			enable_timeout_after(STATEMENT_TIMEOUT, kda_query_timeout_ms);
+		kda_query_timer_start();
 		execute(cxt, from, to, into);
-		if (kda_query_timeout_ms > 0)
-			disable_timeout(STATEMENT_TIMEOUT, false);
+		kda_query_timer_stop();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -138,8 +186,7 @@ attempt(RunContext *cxt, int from, int to, Tuplestorestate *into)
 		MemoryContextSwitchTo(cxt->context);
 		edata = CopyErrorData();
 		FlushErrorState();
-		if (kda_query_timeout_ms > 0)
-			disable_timeout(STATEMENT_TIMEOUT, false);
+		kda_query_timer_judge(cxt->query, edata);
 		RollbackAndReleaseCurrentSubTransaction();
 		kda_in_query = false;
 		SetUserIdAndSecContext(save.userid, save.sec_context);
@@ -169,6 +216,8 @@ halve(RunContext *cxt, int from, int to)
 	ErrorData  *edata;
 
 	CHECK_FOR_INTERRUPTS();
+	if (cxt->query->failure)
+		return;
 	if (cxt->rows)
 		part = tuplestore_begin_heap(false, false, work_mem);
 	edata = attempt(cxt, from, to, part);
@@ -212,6 +261,7 @@ kda_query_run(KdaQuery *query, Tuplestorestate *rows,
 	ErrorData  *edata;
 
 	kda_current_query = query;
+	query->timeouts = 0;
 	if (query->batch_plan == NULL)
 	{
 		query->batch_plan = kda_plan_create(query->context, query->batch_rel, false);

@@ -23,6 +23,7 @@
 #include "nodes/makefuncs.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
+#include "runtime/fault.h"
 #include "storage/bufmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -128,7 +129,10 @@ insert_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < m; i++)
+		{
+			KDA_FAULT("write_back_new");
 			fill_slot(groups, list[from + i], slots[i]);
+		}
 		table_multi_insert(rel, slots, m, cid, 0, bistate);
 		MemoryContextSwitchTo(old);
 		for (int i = 0; i < m; i++)
@@ -173,6 +177,7 @@ update_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 			ReleaseBuffer(buffer);
 			pruned = block;
 		}
+		KDA_FAULT("write_back");
 		old = MemoryContextSwitchTo(groups->temp);
 		fill_slot(groups, g, slot);
 		kda_table_tuple_update(rel, &tid, slot, snapshot, &index);

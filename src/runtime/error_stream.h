@@ -18,7 +18,12 @@ extern void kda_error_add(const char *error_name, const char *message, Oid strea
 						  const char *shard, const char *position, KdaTime rowtime,
 						  const char *data, Size len, Oid query);
 
-/* Now and then forgets the oldest rows; in the worker's transaction. */
-extern void kda_error_stream_trim(void);
+/*
+ * At the begin and at the end of a worker's transaction: accounts for the rows
+ * that it has added, and forgets the oldest ones beyond
+ * kda_stream.error_stream_size and error_retention.
+ */
+extern void kda_error_stream_begin(void);
+extern void kda_error_stream_settle(TimestampTz now);
 
 #endif							/* KDA_ERROR_STREAM_H */

@@ -120,9 +120,13 @@ probe_all(List *dbs)
 		BackgroundWorker worker;
 		BackgroundWorkerHandle *handle;
 		char		name[BGW_MAXLEN];
+		bool		parked;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!kda_database_allowed(db->name))
+		LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+		parked = kda_is_parked(db->oid);
+		LWLockRelease(kda_shared->lock);
+		if (parked || !kda_database_allowed(db->name))
 			continue;
 		snprintf(name, sizeof(name), "kda_stream probe of %s", db->name);
 		bgworker(&worker, "kda_probe_main", name, "kda_stream probe");
@@ -151,9 +155,50 @@ database_name(List *dbs, Oid oid)
 	return NULL;
 }
 
-/* Starts and stops workers; returns the time in ms until it has to be called again. */
+/* A worker's process has gone.  With the lock held. */
+static void
+ended(KdaSlot *slot, TimestampTz now)
+{
+	slot->latch = NULL;
+	if (slot->stop_asked)
+		slot->next_start = now;
+	else
+	{
+		if (slot->started != 0 && (now - slot->started) / 1000 > STABLE_MS)
+			slot->restarts = 0;
+		slot->restarts++;
+		slot->next_start = TimestampTzPlusMilliseconds(now,
+													   Min((int64) BACKOFF_FIRST_MS << Min(slot->restarts - 1, 16),
+														   kda_retry_max_interval_ms));
+	}
+	slot->stop_asked = false;
+}
+
+/* Gives a free slot to the first worker that waits for one.  With the lock held. */
+static void
+serve_queue(KdaSlot *slot, List *dbs)
+{
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+	{
+		KdaQueued  *queued = &kda_shared->queued[i];
+
+		if (!OidIsValid(queued->database))
+			continue;
+		if (database_name(dbs, queued->database) != NULL)
+			kda_slot_assign(slot, queued->database, NameStr(queued->worker));
+		queued->database = InvalidOid;
+		if (slot->wanted)
+			return;
+	}
+}
+
+/*
+ * Starts and stops workers; returns the time in ms until it has to be called
+ * again.  A worker runs as long as its slot shows its pid: this launcher has
+ * no handle of those that one before it has started.
+ */
 static long
-tend(List *dbs, BackgroundWorkerHandle **handles)
+tend(List *dbs, BackgroundWorkerHandle **handles, bool *running)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		wait = LOOK_MS;
@@ -164,56 +209,55 @@ tend(List *dbs, BackgroundWorkerHandle **handles)
 		const char *name;
 		bool		allowed;
 		bool		start = false;
-		bool		stop = false;
+		pid_t		stop = 0;
 		pid_t		pid;
+		uint64		generation = 0;
 
-		if (handles[s])
+		if (handles[s] && GetBackgroundWorkerPid(handles[s], &pid) == BGWH_STOPPED)
 		{
-			BgwHandleStatus status = GetBackgroundWorkerPid(handles[s], &pid);
-
-			if (status == BGWH_STOPPED)
-			{
-				int64		ran;
-
-				pfree(handles[s]);
-				handles[s] = NULL;
-				LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-				slot->pid = 0;
-				slot->latch = NULL;
-				ran = slot->started ? (now - slot->started) / 1000 : 0;
-				if (ran > STABLE_MS)
-					slot->restarts = 0;
-				slot->restarts++;
-				slot->next_start = TimestampTzPlusMilliseconds(now,
-															   Min((int64) BACKOFF_FIRST_MS << Min(slot->restarts - 1, 16),
-																   kda_retry_max_interval_ms));
-				LWLockRelease(kda_shared->lock);
-			}
+			pfree(handles[s]);
+			handles[s] = NULL;
 		}
 
 		LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+		if (handles[s] == NULL && slot->pid == 0)
+		{
+			if (running[s])
+				ended(slot, now);
+			running[s] = false;
+		}
+		else
+			running[s] = true;
 		name = OidIsValid(slot->database) ? database_name(dbs, slot->database) : NULL;
 		if (OidIsValid(slot->database) && name == NULL)
 			slot->wanted = false;	/* dropped */
-		allowed = slot->wanted && kda_database_allowed(name) && !kda_is_parked(slot->database);
-		if (handles[s] == NULL)
+		if (!running[s] && !slot->wanted)
 		{
-			if (!slot->wanted)
-				slot->database = InvalidOid;
-			else if (allowed && slot->next_start <= now)
+			slot->database = InvalidOid;
+			serve_queue(slot, dbs);
+			name = slot->wanted ? database_name(dbs, slot->database) : NULL;
+		}
+		allowed = slot->wanted && kda_database_allowed(name) && !kda_is_parked(slot->database);
+		if (!running[s])
+		{
+			if (allowed && slot->next_start <= now)
 			{
 				start = true;
-				slot->generation++;
+				generation = ++slot->generation;
 			}
 			else if (allowed)
 				wait = Min(wait, TimestampDifferenceMilliseconds(now, slot->next_start));
 		}
 		else if (!allowed)
-			stop = true;
+		{
+			slot->stop_asked = true;
+			stop = slot->pid;
+		}
 		LWLockRelease(kda_shared->lock);
 
-		if (stop)
-			TerminateBackgroundWorker(handles[s]);
+		/* its next look at its slot would tell it, too, but it may be waiting for a lock */
+		if (stop != 0)
+			kill(stop, SIGTERM);
 		if (start)
 		{
 			BackgroundWorker worker;
@@ -224,10 +268,12 @@ tend(List *dbs, BackgroundWorkerHandle **handles)
 			snprintf(title, sizeof(title), "kda_stream worker %s of %s", NameStr(slot->worker), name);
 			bgworker(&worker, "kda_worker_main", title, "kda_stream worker");
 			worker.bgw_main_arg = Int32GetDatum(s);
+			memcpy(worker.bgw_extra, &generation, sizeof(generation));
 			worker.bgw_notify_pid = MyProcPid;
 			old = MemoryContextSwitchTo(TopMemoryContext);	/* of the handle */
 			registered = RegisterDynamicBackgroundWorker(&worker, &handles[s]);
 			MemoryContextSwitchTo(old);
+			running[s] = registered;
 			if (!registered)
 			{
 				handles[s] = NULL;
@@ -236,6 +282,7 @@ tend(List *dbs, BackgroundWorkerHandle **handles)
 						sizeof(slot->last_error));
 				slot->next_start = TimestampTzPlusMilliseconds(now, 5000);
 				LWLockRelease(kda_shared->lock);
+				wait = Min(wait, 5000);
 				ereport(WARNING,
 						(errmsg("kda_stream could not start worker \"%s\" of database \"%s\": no free background worker",
 								NameStr(slot->worker), name),
@@ -259,6 +306,7 @@ void
 kda_launcher_main(Datum arg)
 {
 	BackgroundWorkerHandle **handles;
+	bool	   *running;		/* by slot: a process of it was there at the last look */
 	MemoryContext scratch;
 	bool		probed = false;
 
@@ -274,10 +322,7 @@ kda_launcher_main(Datum arg)
 	LWLockRelease(kda_shared->lock);
 	before_shmem_exit(at_exit, (Datum) 0);
 
-	/*
-	 * Handles of a launcher that ended alone are lost with it: its workers see
-	 * another generation and end by themselves.
-	 */
+	running = MemoryContextAllocZero(TopMemoryContext, sizeof(bool) * kda_shared->nslots);
 	handles = MemoryContextAllocZero(TopMemoryContext,
 									 sizeof(BackgroundWorkerHandle *) * kda_shared->nslots);
 	scratch = AllocSetContextCreate(TopMemoryContext, "kda launcher", ALLOCSET_DEFAULT_SIZES);
@@ -302,7 +347,7 @@ kda_launcher_main(Datum arg)
 			probe_all(dbs);
 			probed = true;
 		}
-		wait = tend(dbs, handles);
+		wait = tend(dbs, handles, running);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, wait,
 						 kda_wait_event_main());

@@ -29,6 +29,7 @@
 
 KdaWorker  *kda_worker = NULL;
 
+
 static int
 column(const char *name)
 {
@@ -98,6 +99,17 @@ qualified_name(MemoryContext context, Oid relid)
 		return MemoryContextStrdup(context, "?");
 	return MemoryContextStrdup(context,
 							   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), rel));
+}
+
+bool
+kda_feed_has_queries(const KdaFeed *feed)
+{
+	ListCell   *lc;
+
+	foreach(lc, feed->stream->queries)
+		if (kda_query_runs(lfirst(lc)))
+			return true;
+	return false;
 }
 
 KdaFeed *
@@ -224,8 +236,9 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	return feed;
 }
 
+/* Waits at most that long: a source that hangs in a call cleans up behind us. */
 void
-kda_source_close(KdaStream *stream)
+kda_source_close(KdaStream *stream, int deadline_ms)
 {
 	KdaSource  *source = stream->source;
 
@@ -235,7 +248,7 @@ kda_source_close(KdaStream *stream)
 	if (stream->raw && stream->raw->n > 0)
 		source->ops->release(source, stream->raw);
 	stream->source = NULL;
-	source->ops->close(source, 1000);
+	source->ops->close(source, deadline_ms);
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		stream->shards[s].source_index = -1;
@@ -246,7 +259,7 @@ kda_source_close(KdaStream *stream)
 static void
 drop_feed(KdaFeed *feed)
 {
-	kda_source_close(feed->stream);
+	kda_source_close(feed->stream, 0);
 	MemoryContextDelete(feed->stream->context);
 }
 
@@ -279,9 +292,10 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT s.*, c.oid IS NOT NULL AS alive FROM kda_storage.stream s "
-				"LEFT JOIN pg_catalog.pg_class c ON c.oid = s.rel "
-				"ORDER BY stream_id", true, 0);
+	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
+						 "JOIN kda_storage.stream_progress p USING (stream_id) "
+						 "LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
+						 "WHERE s.origin = %s ORDER BY stream_id", quote_literal_cstr(kda_origin())), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -295,6 +309,8 @@ load_streams(KdaWorker *worker)
 					reset;
 		char	   *worker_name;
 		TimestampTz since;
+		int64		declared,
+					begun;
 
 		SPI_tuptable = table;
 		if (!int_value(i, "alive", 0))
@@ -309,27 +325,33 @@ load_streams(KdaWorker *worker)
 		paused = int_value(i, "paused", 0);
 		reset = int_value(i, "reset_wanted", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
+		declared = int_value(i, "declared", 0);
+		begun = int_value(i, "begun", 0);
 
-		worker_name = kda_stream_options_get(relid)->worker;
+		worker_name = kda_stream_worker_name(relid);
 		if (strcmp(worker_name, worker->name) != 0)
 			continue;
 
 		feed = kda_feed_by_relid(relid);
-		if (feed && feed->stream->id == id && same_stream(feed->stream, segments) &&
+		/* its first query may have been dropped and another one created: then it begins anew */
+		if (feed && feed->stream->id == id && feed->begun == begun && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
 		else
 			feed = make_feed(worker, id, relid);
+		feed->declared = declared;
+		feed->begun = begun;
 		feed->stream->inbox = segments[0];
 		feed->stream->inbox2 = segments[1];
 		feed->stream->ring = segments[2];
 		feed->stream->ring2 = segments[3];
 		feed->stream->segment_since = since;
 		if (paused != feed->stream->paused)
-			kda_source_close(feed->stream);
+			kda_source_close(feed->stream, 0);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
 		feed->reset_wanted = reset;
+		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
 			/* the first query may have been created since */
@@ -460,7 +482,6 @@ load_queries(KdaWorker *worker)
 			query->final_rel = (Oid) int_value(i, "final", 0);
 			query->open_rel = (Oid) int_value(i, "open", 0);
 			query->closed_rel = (Oid) int_value(i, "closed", 0);
-			query->insert_text = text_value(context, i, "insert_text");
 			query->is_pump = strcmp(text_value(CurrentMemoryContext, i, "kind"), "pump") == 0;
 			shape = text_value(CurrentMemoryContext, i, "shape");
 			query->shape = strcmp(shape, "rows") == 0 ? KDA_SHAPE_ROWS :
@@ -485,6 +506,7 @@ load_queries(KdaWorker *worker)
 			query->saved_frontier = query->frontier;
 			query->saved_complete_from = query->complete_from;
 			query->start_snapshot = text_value(context, i, "start_snapshot");
+			query->search_path = text_value(context, i, "search_path");
 		}
 		query->name = qualified_name(query->context, query->relid);
 		if (query->shape == KDA_SHAPE_JOIN)
@@ -617,11 +639,14 @@ kda_load(KdaWorker *worker)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	worker->reload = false;
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
-		kda_adopt_strangers();
+		/* before anything in memory changes; messages that came with the locks are obeyed now */
+		kda_locks_take_catalog(worker);
+		worker->reload = false;
+		kda_locks_forget();
+		worker->strangers = kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();
@@ -631,98 +656,133 @@ kda_load(KdaWorker *worker)
 		derive(worker);
 		SPI_finish();
 	}
+	else
+		worker->reload = false;
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 }
 
 /*---- sources */
 
-static List *
-copy_options(List *options)
+/*
+ * The options of a stream's server and of the user mapping that it is read
+ * with, as they are now; in memory of the context.  No transaction.
+ */
+static void
+look_up_options(KdaStream *stream, MemoryContext context, List **server_options, List **user_options)
 {
-	return copyObject(options);
+	MemoryContext old = CurrentMemoryContext;
+	ForeignServer *server;
+	UserMapping *mapping;
+
+	StartTransactionCommand();
+	server = GetForeignServer(stream->options->serverid);
+	mapping = kda_user_mapping(stream->owner, stream->options->serverid);
+	MemoryContextSwitchTo(context);
+	*server_options = copyObject(server->options);
+	*user_options = mapping ? copyObject(mapping->options) : NIL;
+	MemoryContextSwitchTo(old);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 }
 
 static bool
 wants_source(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
 
-	if (stream->options->server_type == NULL || stream->paused || stream->failure)
-		return false;
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
+	return stream->options->server_type != NULL && kda_feed_runs(feed);
+}
 
-		if (!query->stopped && query->failure == NULL)
-			return true;
-	}
-	return false;
+static void
+open_source(KdaWorker *worker, KdaFeed *feed, Size fetch_memory)
+{
+	static uint64 serial = 0;
+	KdaStream  *stream = feed->stream;
+	KdaSourceConfig config = {0};
+
+	if (feed->options_context)
+		MemoryContextReset(feed->options_context);
+	else
+		feed->options_context = AllocSetContextCreate(stream->context, "kda source options",
+													  ALLOCSET_SMALL_SIZES);
+	look_up_options(stream, feed->options_context, &feed->server_options, &feed->user_options);
+	config.server_options = feed->server_options;
+	config.user_options = feed->user_options;
+	config.stream_name = stream->name;
+	config.topic = stream->options->topic;
+	config.fetch_memory = fetch_memory;
+	config.max_record_bytes = kda_max_record_bytes;
+	config.wake_fd = worker->wake_write;
+	config.ring_wanted = stream->options->retention_us > 0;
+	stream->source = kda_source_ops(stream->options->server_type)->open(&config);
+	stream->source->serial = ++serial;
+	feed->fetch_memory = fetch_memory;
+}
+
+/* Have server or user mapping changed since it was opened? */
+static bool
+options_changed(KdaFeed *feed)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
+												  ALLOCSET_SMALL_SIZES);
+	List	   *server_options,
+			   *user_options;
+	bool		changed;
+
+	look_up_options(feed->stream, scratch, &server_options, &user_options);
+	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options);
+	MemoryContextDelete(scratch);
+	return changed;
 }
 
 void
 kda_sources_update(KdaWorker *worker)
 {
 	ListCell   *lc;
-	volatile int wanted = 0;
+	Size		share;
+	int			wanted = 0;
+	bool		check_options = worker->check_options;
+	MemoryContext old = CurrentMemoryContext;
 
+	worker->check_options = false;
 	foreach(lc, worker->feeds)
 		if (wants_source(lfirst(lc)))
 			wanted++;
+	share = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
 
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 		KdaStream  *stream = feed->stream;
 
-		if (stream->source && !wants_source(feed))
-			kda_source_close(stream);
-		if (stream->source == NULL && wants_source(feed) &&
-			(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at))
+		if (stream->source == NULL && !(wants_source(feed) &&
+										(feed->retry_at == 0 || kda_clock_now() >= feed->retry_at || check_options)))
+			continue;
+		PG_TRY();
 		{
-			KdaSourceConfig config = {0};
-			const KdaSourceOps *ops = kda_source_ops(stream->options->server_type);
-			ForeignServer *server;
-			UserMapping *mapping;
-			MemoryContext old = CurrentMemoryContext;
-			MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
-														  ALLOCSET_SMALL_SIZES);
-
-			PG_TRY();
-			{
-				StartTransactionCommand();
-				server = GetForeignServer(stream->options->serverid);
-				mapping = kda_user_mapping(stream->owner, stream->options->serverid);
-				MemoryContextSwitchTo(scratch);
-				config.server_options = copy_options(server->options);
-				config.user_options = mapping ? copy_options(mapping->options) : NIL;
-				MemoryContextSwitchTo(old);
-				CommitTransactionCommand();
-				MemoryContextSwitchTo(old);
-				config.stream_name = stream->name;
-				config.topic = stream->options->topic;
-				config.fetch_memory = (Size) kda_fetch_memory_kb * 1024 / Max(wanted, 1);
-				config.wake_fd = worker->wake_write;
-				config.ring_wanted = stream->options->retention_us > 0;
-				stream->source = ops->open(&config);
-			}
-			PG_CATCH();
-			{
-				ErrorData  *edata;
-
-				MemoryContextSwitchTo(scratch);
-				edata = CopyErrorData();
-				FlushErrorState();
-				AbortOutOfAnyTransaction();
-				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
-				feed->touched = true;
-				feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
-			}
-			PG_END_TRY();
-			MemoryContextSwitchTo(old);
-			MemoryContextDelete(scratch);
+			/* also when it holds more than its share, now that there are more of them */
+			if (stream->source && (!wants_source(feed) || stream->source->reopen ||
+								   feed->fetch_memory / 2 > share ||
+								   (check_options && options_changed(feed))))
+				kda_source_close(stream, 0);
+			if (stream->source == NULL && wants_source(feed))
+				open_source(worker, feed, share);
 		}
+		PG_CATCH();
+		{
+			ErrorData  *edata;
+
+			MemoryContextSwitchTo(old);
+			edata = CopyErrorData();
+			FlushErrorState();
+			AbortOutOfAnyTransaction();
+			MemoryContextSwitchTo(old);
+			kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
+			feed->retry_at = kda_clock_now() + 5 * USECS_PER_SEC;
+			FreeErrorData(edata);
+		}
+		PG_END_TRY();
 	}
 }
 
@@ -757,15 +817,27 @@ kda_sources_assign(KdaFeed *feed)
 			shard->last_arrival = KDA_NO_TIME;
 			shard->max_arrival = KDA_NO_TIME;
 			shard->watermark = KDA_NO_TIME;
-			/* A partition that appears while we run is read from its beginning: nothing in it has been seen. */
+			/*
+			 * A partition that appears while we run is read from its beginning:
+			 * nothing in it has been seen.  The first ones are stored even
+			 * before their place is known, so that it can be told.
+			 */
 			if (later)
 				shard->position = -2;
+			else
+				shard->dirty = true;
 			shard->source_index = -1;
 		}
 		if (from->assigned && shard->source_index == i)
 		{
 			/* A position that the source has found (latest, timestamp) is ours from now on. */
 			if (shard->position < 0 && from->next_position >= 0)
+			{
+				shard->position = shard->begun_at = from->next_position;
+				shard->dirty = true;
+			}
+			/* What is at the end and no record (a transaction's marker) lies behind us, too. */
+			else if (from->at_end && stream->raw->n == 0 && from->next_position > shard->position)
 			{
 				shard->position = from->next_position;
 				shard->dirty = true;

@@ -33,14 +33,14 @@ kda_worker_names(char ***names)
 	if (!kda_extension_exists() || !OidIsValid(kda_storage_relation("query_progress")))
 		return 0;
 	kda_owner_begin(&scope);
-	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_class c "
-				"ON c.oid = s.rel ORDER BY s.stream_id", true, 0);
+	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_foreign_table t "
+				"ON t.ftrelid = s.rel ORDER BY s.stream_id", true, 0);
 	*names = MemoryContextAlloc(context, sizeof(char *) * (SPI_processed + 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
 		Oid			rel = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		char	   *name = kda_stream_options_get(rel)->worker;
+		char	   *name = kda_stream_worker_name(rel);
 		bool		have = false;
 
 		for (int j = 0; j < n; j++)

@@ -11,6 +11,7 @@
 #include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -32,10 +33,13 @@ detach(int code, Datum arg)
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-	if (slot->generation == my_generation)
+	/* nobody else sets or clears it while this process lives: two workers never meet in a slot */
+	if (slot->pid == MyProcPid)
 	{
 		slot->latch = NULL;
 		slot->pid = 0;
+		slot->waiting_for[0] = slot->held_back_by[0] = '\0';
+		slot->backing_off = false;
 	}
 	if (kda_shared->launcher_latch)
 		SetLatch(kda_shared->launcher_latch);
@@ -48,10 +52,12 @@ kda_worker_attach(int number)
 	KdaSlot    *slot = &kda_shared->slots[number];
 	Oid			database;
 	char		name[NAMEDATALEN];
+	uint64		generation;
 
 	kda_my_slot = number;
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-	if (slot->pid != 0 || !slot->wanted)
+	if (slot->pid != 0 || !slot->wanted || slot->generation != generation || kda_is_parked(slot->database))
 	{
 		/* given up since, or somebody else is there already */
 		LWLockRelease(kda_shared->lock);
@@ -60,7 +66,7 @@ kda_worker_attach(int number)
 	slot->pid = MyProcPid;
 	slot->latch = &MyProc->procLatch;
 	slot->started = GetCurrentTimestamp();
-	my_generation = slot->generation;
+	my_generation = generation;
 	database = slot->database;
 	strlcpy(name, NameStr(slot->worker), sizeof(name));
 	LWLockRelease(kda_shared->lock);
@@ -81,9 +87,20 @@ kda_worker_should_stop(void)
 	bool		stop;
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-	stop = !slot->wanted || slot->generation != my_generation || kda_is_parked(slot->database);
+	stop = !slot->wanted || slot->generation != my_generation || kda_is_parked(slot->database) || !kda_enabled;
+	if (stop)
+		slot->stop_asked = true;
 	LWLockRelease(kda_shared->lock);
-	return stop || !kda_enabled;
+	return stop;
+}
+
+void
+kda_copy_text(char *to, const char *from, Size size)
+{
+	int			len = pg_mbcliplen(from, strlen(from), size - 1);
+
+	memmove(to, from, len);
+	to[len] = '\0';
 }
 
 void
@@ -92,7 +109,47 @@ kda_worker_report_error(const char *message)
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
-	strlcpy(slot->last_error, message, sizeof(slot->last_error));
+	kda_copy_text(slot->last_error, message, sizeof(slot->last_error));
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_worker_report_waiting(const char *what)
+{
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+	static char before[sizeof(slot->last_error)];
+
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	if (what)
+	{
+		if (slot->waiting_for[0] == '\0')
+			strlcpy(before, slot->last_error, sizeof(before));
+		strlcpy(slot->waiting_for, what, sizeof(slot->waiting_for));
+		snprintf(slot->last_error, sizeof(slot->last_error), "waiting for %s", what);
+	}
+	else if (slot->waiting_for[0] != '\0')
+	{
+		slot->waiting_for[0] = '\0';
+		strlcpy(slot->last_error, before, sizeof(slot->last_error));
+	}
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_worker_report_held_back(const char *who)
+{
+	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
+
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	strlcpy(slot->held_back_by, who ? who : "", sizeof(slot->held_back_by));
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_worker_report_backoff(bool backing_off)
+{
+	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	kda_shared->slots[kda_my_slot].backing_off = backing_off;
 	LWLockRelease(kda_shared->lock);
 }
 

@@ -9,6 +9,8 @@
 #define KDA_RUNTIME_H
 
 #include "kda_stream.h"
+#include "port/atomics.h"
+#include "runtime/fault.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -43,6 +45,7 @@ extern TimestampTz kda_clock_now(void);
 /*---- shmem.c */
 #define KDA_MAX_WAITS		64
 #define KDA_MAX_PARKED		16
+#define KDA_MAX_QUEUED		64
 
 /*
  * A slot for a pipeline worker: slot number + generation identify a run.
@@ -60,12 +63,22 @@ typedef struct KdaSlot
 	TimestampTz started;
 	TimestampTz next_start;		/* back-off */
 	char		last_error[256];
+	char		waiting_for[192];	/* what holds the worker up now; empty: nothing */
+	char		held_back_by[192];	/* whose old snapshot makes tables grow; empty: nobody's */
+	bool		backing_off;	/* the worker itself pauses after an error */
+	bool		stop_asked;		/* its end is no failure */
+	/*
+	 * Counts calls of kda_slots_wake().  The latch is not enough: whatever
+	 * waits inside a transaction (for a lock, in code of users) resets it.
+	 */
+	pg_atomic_uint32 wakes;
 	/* written by the worker alone, read without lock for kda.workers */
 	uint64		commits;
 	double		commit_ms;
 	double		busy_ms;
 	double		idle_ms;
 	double		backpressured_ms;
+	int			interval_ms;	/* between its commits, as stretched now */
 	TimestampTz last_commit;
 } KdaSlot;
 
@@ -86,6 +99,13 @@ typedef struct KdaParked
 	pid_t		pid;			/* of the session that does it */
 } KdaParked;
 
+/* A worker that a database asks for and that no slot is free for. */
+typedef struct KdaQueued
+{
+	Oid			database;		/* InvalidOid: free */
+	NameData	worker;
+} KdaQueued;
+
 typedef struct KdaShared
 {
 	LWLock	   *lock;
@@ -95,6 +115,10 @@ typedef struct KdaShared
 	ConditionVariable wait_cv;	/* broadcast whenever a request is done */
 	KdaWaitRequest waits[KDA_MAX_WAITS];
 	KdaParked	parked[KDA_MAX_PARKED];
+	KdaQueued	queued[KDA_MAX_QUEUED];
+#ifdef KDA_FAULTS
+	KdaFaultState fault;
+#endif
 	int			nslots;			/* kda_stream.max_workers */
 	KdaSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } KdaShared;
@@ -106,9 +130,11 @@ extern void kda_shmem_init(void);
 /*
  * Says which workers a database needs (names of option worker); slots that it
  * had and does not name any more are given up.  Returns the number of names
- * for which there was no free slot.
+ * for which there was no free slot; they are queued for the next one.
  */
 extern int	kda_slots_want(Oid database, int n, char **names);
+/* Makes a free slot that worker's; with the lock held. */
+extern void kda_slot_assign(KdaSlot *slot, Oid database, const char *worker);
 extern void kda_slots_wake(Oid database);	/* sets the latches of its workers */
 extern bool kda_slots_any(Oid database);	/* has it any? */
 extern void kda_launcher_wake(void);
@@ -140,7 +166,13 @@ extern void kda_wait_mark_done(uint64 id);
 /*---- process.c: what a worker's process is made of */
 extern void kda_worker_attach(int slot);
 extern bool kda_worker_should_stop(void);
+/* strlcpy() that does not cut a character in two. */
+extern void kda_copy_text(char *to, const char *from, Size size);
 extern void kda_worker_report_error(const char *message);
+/* What the worker is held up by, for kda.workers; NULL: by nothing any more. */
+extern void kda_worker_report_waiting(const char *what);
+extern void kda_worker_report_held_back(const char *who);
+extern void kda_worker_report_backoff(bool backing_off);
 extern uint32 kda_wait_event_main(void);
 /* Is the database one that this server was told to run? */
 extern bool kda_database_allowed(const char *name);

@@ -18,7 +18,7 @@
 #include "runtime/worker.h"
 #include "utils/builtins.h"
 
-#define MAX_PARAMS 16
+#define MAX_PARAMS 17
 
 typedef struct Statement
 {
@@ -36,7 +36,7 @@ static Statement save_stream = {
 	"records_late = records_late + $11, records_failed = records_failed + $12, "
 	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
 	"derived = $16 "
-	"WHERE stream_id = $1",
+	"WHERE stream_id = $1 RETURNING declared",
 	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
 	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
 };
@@ -78,10 +78,13 @@ static Statement fail_query = {
 	2, {INT4OID, TEXTOID}
 };
 
-static void
+/* The first column of the first row that it returns, else 0: a bigint. */
+static int64
 run(Statement *st, Datum *values, char *nulls)
 {
 	int			rc;
+	int64		result = 0;
+	bool		isnull;
 
 	SPI_connect();
 	if (st->plan == NULL)
@@ -95,7 +98,10 @@ run(Statement *st, Datum *values, char *nulls)
 	rc = SPI_execute_plan(st->plan, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "%s: %s", SPI_result_code_string(rc), st->sql);
+	if (SPI_tuptable && SPI_processed > 0)
+		result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
+	return result;
 }
 
 static void
@@ -143,7 +149,14 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
 	set_time(values, nulls, 15, stream->derived);
-	run(&save_stream, values, nulls);
+	if (run(&save_stream, values, nulls) != feed->declared)
+	{
+		kda_worker->reload = true;
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("a query of stream %s was declared while its records were processed", stream->name),
+				 errdetail("They are processed again, with it.")));
+	}
 
 	for (int i = 0; i < stream->nshards; i++)
 	{
@@ -151,7 +164,7 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 		KdaSourceShard *from = stream->source && shard->source_index >= 0 ?
 			stream->source->shards[shard->source_index] : NULL;
 
-		if (!shard->dirty || (shard->position < 0 && from))
+		if (!shard->dirty)
 			continue;
 		memset(nulls, ' ', sizeof(nulls));
 		values[0] = Int32GetDatum(stream->id);
@@ -238,7 +251,7 @@ copy_shards(KdaFeed *feed)
 	feed->saved_nshards = stream->nshards;
 }
 
-/* The new text lives in memory of the transaction. */
+/* The new text lives only until the next transaction begins. */
 static void
 keep_text(MemoryContext context, char **had, const char *now)
 {
@@ -250,6 +263,20 @@ keep_text(MemoryContext context, char **had, const char *now)
 	if (*had)
 		pfree(*had);
 	*had = copy;
+}
+
+void
+kda_feed_remember_catalog(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+
+	feed->saved_reset_wanted = feed->reset_wanted;
+	feed->saved_segments[0] = stream->inbox;
+	feed->saved_segments[1] = stream->inbox2;
+	feed->saved_segments[2] = stream->ring;
+	feed->saved_segments[3] = stream->ring2;
+	feed->saved_segment_since = stream->segment_since;
+	feed->saved_retired_by = stream->retired_by;
 }
 
 void
@@ -266,6 +293,9 @@ kda_feed_remember(KdaFeed *feed)
 	feed->saved_watermark = stream->watermark;
 	feed->saved_advanced = stream->advanced;
 	feed->saved_derived = stream->derived;
+	feed->saved_derived_sent = feed->derived_sent;
+	kda_feed_remember_catalog(feed);
+	feed->saved_idle_since = stream->idle_since;
 	keep_text(stream->context, &feed->position.snapshot1, feed->next_position.snapshot1);
 	keep_text(stream->context, &feed->position.snapshot2, feed->next_position.snapshot2);
 	feed->position.last_xid = feed->next_position.last_xid;
@@ -282,12 +312,18 @@ kda_feed_go_back(KdaFeed *feed)
 
 	for (int i = 0; i < feed->saved_nshards; i++)
 	{
-		int			source_index = stream->shards[i].source_index;
-		TimestampTz quiet = stream->shards[i].quiet_since;
+		KdaShard   *shard = &stream->shards[i];
+		KdaShard	had = *shard;
 
-		stream->shards[i] = feed->saved_shards[i];
-		stream->shards[i].source_index = source_index;
-		stream->shards[i].quiet_since = quiet;
+		*shard = feed->saved_shards[i];
+		shard->source_index = had.source_index;
+		shard->quiet_since = had.quiet_since;
+		/* where it begins was found since: that is not asked again */
+		if (shard->position < 0 && had.position >= 0)
+		{
+			shard->position = shard->begun_at = had.begun_at;
+			shard->dirty = true;
+		}
 	}
 	/* Shards that the last commit did not know yet start over. */
 	for (int i = feed->saved_nshards; i < stream->nshards; i++)
@@ -298,11 +334,24 @@ kda_feed_go_back(KdaFeed *feed)
 		shard->last_position = -1;
 		shard->idle = false;
 		if (shard->position >= 0)
+		{
+			shard->position = shard->begun_at;
 			shard->dirty = true;
+		}
 	}
 	stream->watermark = feed->saved_watermark;
 	stream->advanced = feed->saved_advanced;
 	stream->derived = feed->saved_derived;
+	feed->derived_sent = feed->saved_derived_sent;
+	feed->reset_wanted = feed->saved_reset_wanted;
+	feed->advanced = true;		/* what was taken is there again */
+	stream->inbox = feed->saved_segments[0];
+	stream->inbox2 = feed->saved_segments[1];
+	stream->ring = feed->saved_segments[2];
+	stream->ring2 = feed->saved_segments[3];
+	stream->segment_since = feed->saved_segment_since;
+	stream->retired_by = feed->saved_retired_by;
+	stream->idle_since = feed->saved_idle_since;
 	feed->next_position = feed->position;
 	stream->d_records = stream->d_bytes = stream->d_late = stream->d_failed = stream->d_skipped = 0;
 }

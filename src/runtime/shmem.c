@@ -52,6 +52,8 @@ startup(void)
 		memset(kda_shared, 0, shared_size());
 		kda_shared->lock = &GetNamedLWLockTranche("kda_stream")->lock;
 		kda_shared->nslots = kda_max_workers;
+		for (int i = 0; i < kda_max_workers; i++)
+			pg_atomic_init_u32(&kda_shared->slots[i].wakes, 0);
 		ConditionVariableInit(&kda_shared->wait_cv);
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -66,12 +68,41 @@ kda_shmem_init(void)
 	shmem_startup_hook = startup;
 }
 
+void
+kda_slot_assign(KdaSlot *slot, Oid database, const char *worker)
+{
+	uint64		generation = slot->generation;
+
+	memset(slot, 0, sizeof(*slot));
+	pg_atomic_init_u32(&slot->wakes, 0);
+	slot->generation = generation + 1;	/* one that was about to start for somebody else ends */
+	slot->wanted = true;
+	slot->database = database;
+	namestrcpy(&slot->worker, worker);
+}
+
+/* With the lock held. */
+static void
+queue(Oid database, const char *worker)
+{
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+		if (!OidIsValid(kda_shared->queued[i].database))
+		{
+			kda_shared->queued[i].database = database;
+			namestrcpy(&kda_shared->queued[i].worker, worker);
+			return;
+		}
+}
+
 int
 kda_slots_want(Oid database, int n, char **names)
 {
 	int			missing = 0;
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+		if (kda_shared->queued[i].database == database)
+			kda_shared->queued[i].database = InvalidOid;
 	for (int s = 0; s < kda_shared->nslots; s++)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
@@ -102,12 +133,10 @@ kda_slots_want(Oid database, int n, char **names)
 		if (unused == NULL)
 		{
 			missing++;
+			queue(database, names[i]);
 			continue;
 		}
-		memset(unused, 0, sizeof(*unused));
-		unused->wanted = true;
-		unused->database = database;
-		namestrcpy(&unused->worker, names[i]);
+		kda_slot_assign(unused, database, names[i]);
 	}
 	LWLockRelease(kda_shared->lock);
 	return missing;
@@ -121,7 +150,10 @@ kda_slots_wake(Oid database)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
 
-		if (slot->database == database && slot->latch)
+		if (slot->database != database)
+			continue;
+		pg_atomic_fetch_add_u32(&slot->wakes, 1);
+		if (slot->latch)
 			SetLatch(slot->latch);
 	}
 	LWLockRelease(kda_shared->lock);

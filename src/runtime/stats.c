@@ -14,7 +14,7 @@
 #include "runtime/runtime.h"
 #include "utils/builtins.h"
 
-#define NCOLUMNS 13
+#define NCOLUMNS 16
 
 PG_FUNCTION_INFO_V1(kda_workers);
 
@@ -25,6 +25,7 @@ kda_workers(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz now = kda_clock_now();
 	KdaSlot    *slots;
+	KdaQueued	queued[KDA_MAX_QUEUED];
 	pid_t		launcher;
 	int			n;
 
@@ -33,6 +34,7 @@ kda_workers(PG_FUNCTION_ARGS)
 	slots = palloc(sizeof(KdaSlot) * Max(n, 1));
 	LWLockAcquire(kda_shared->lock, LW_SHARED);
 	memcpy(slots, kda_shared->slots, sizeof(KdaSlot) * n);
+	memcpy(queued, kda_shared->queued, sizeof(queued));
 	launcher = kda_shared->launcher_pid;
 	LWLockRelease(kda_shared->lock);
 
@@ -58,7 +60,8 @@ kda_workers(PG_FUNCTION_ARGS)
 		{
 			char	   *database = get_database_name(slot->database);
 			const char *state = slot->pid == 0 ?
-				(!slot->wanted ? "stopped" : slot->next_start > now ? "backing off" : "starting") : "running";
+				(!slot->wanted ? "stopped" : slot->next_start > now ? "backing off" : "starting") :
+				slot->backing_off ? "backing off" : "running";
 
 			values[0] = Int32GetDatum(slot->pid);
 			nulls[0] = slot->pid == 0;
@@ -77,7 +80,33 @@ kda_workers(PG_FUNCTION_ARGS)
 			values[11] = Float8GetDatum(slot->idle_ms);
 			values[12] = TimestampTzGetDatum(slot->last_commit);
 			nulls[12] = slot->last_commit == 0;
+			values[13] = Int32GetDatum(slot->interval_ms);
+			nulls[13] = slot->interval_ms == 0;
+			nulls[14] = slot->waiting_for[0] == '\0';
+			values[14] = CStringGetTextDatum(slot->waiting_for);
+			nulls[15] = slot->held_back_by[0] == '\0';
+			values[15] = CStringGetTextDatum(slot->held_back_by);
 		}
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	/* those that no slot is free for */
+	for (int i = 0; i < KDA_MAX_QUEUED; i++)
+	{
+		Datum		values[NCOLUMNS] = {0};
+		bool		nulls[NCOLUMNS];
+		char	   *database;
+
+		if (!OidIsValid(queued[i].database))
+			continue;
+		memset(nulls, true, sizeof(nulls));
+		database = get_database_name(queued[i].database);
+		values[1] = CStringGetTextDatum("pipeline");
+		values[3] = database ? CStringGetTextDatum(database) : (Datum) 0;
+		values[4] = CStringGetTextDatum("starting");
+		values[6] = CStringGetTextDatum(psprintf("worker \"%s\" waits for a slot: raise kda_stream.max_workers (%d) and restart the server",
+												 NameStr(queued[i].worker), kda_max_workers));
+		nulls[1] = nulls[4] = nulls[6] = false;
+		nulls[3] = database == NULL;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -4,6 +4,7 @@
  *	  One micro-batch: all stages of all streams of this worker, in order, in
  *	  one transaction.
  *
+ *		lock			every relation of it, or nothing (locks.c)
  *		advance, read	what was declared and what has come
  *		decode			bytes to columns (source streams)
  *		watermark		rowtime, lateness, shard and stream watermark
@@ -30,6 +31,7 @@
 #include "port/pg_crc32c.h"
 #include "portability/instr_time.h"
 #include "runtime/error_stream.h"
+#include "runtime/fault.h"
 #include "query/groups.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
@@ -45,7 +47,11 @@ KdaFeed    *kda_current_feed = NULL;
 /* Memory of what is found in a transaction and needed behind its commit; emptied when the next one begins. */
 static MemoryContext after_commit = NULL;
 
+/* Microseconds of this transaction that do not depend on the number of records. */
+static int64 settle_time = 0;
+
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
+#define ROTATE_SOON		(USECS_PER_SEC / 50)
 
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext
@@ -69,6 +75,18 @@ running_batch(void)
 	return kda_current_query ? kda_current_query->stream->batch : NULL;
 }
 
+/*
+ * Types of a stream's columns may run code of whoever made them (domains,
+ * casts to json): it runs as the stream's owner.
+ */
+static void
+become_stream_owner(KdaStream *stream, Oid *userid, int *sec_context)
+{
+	GetUserIdAndSecContext(userid, sec_context);
+	SetUserIdAndSecContext(stream->owner,
+						   *sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_LOCAL_USERID_CHANGE);
+}
+
 /*---- refused records */
 
 /* The bytes of a row: the raw record, or a database stream's row as JSON. */
@@ -90,6 +108,8 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 		bool	   *nulls = palloc(sizeof(bool) * stream->desc->natts);
 		HeapTuple	tuple;
 		text	   *json;
+		Oid			userid;
+		int			sec_context;
 
 		for (int i = 0; i < stream->desc->natts; i++)
 		{
@@ -97,8 +117,10 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 			values[i] = nulls[i] ? (Datum) 0 : batch->values[i][row];
 		}
 		tuple = heap_form_tuple(stream->desc, values, nulls);
+		become_stream_owner(stream, &userid, &sec_context);
 		json = DatumGetTextPP(DirectFunctionCall1(row_to_json,
 												  heap_copy_tuple_as_datum(tuple, stream->desc)));
+		SetUserIdAndSecContext(userid, sec_context);
 		*data = VARDATA_ANY(json);
 		*len = VARSIZE_ANY_EXHDR(json);
 	}
@@ -184,6 +206,8 @@ stage_read(KdaFeed *feed)
 	KdaDecodeCounts counts = {0};
 	int32	   *shard_map;
 	char	  **names;
+	Oid			userid;
+	int			sec_context;
 
 	kda_batch_reset(stream->batch);
 	if (stream->options->server_type == NULL)
@@ -214,8 +238,10 @@ stage_read(KdaFeed *feed)
 		if (stream->shards[s].source_index >= 0)
 			shard_map[stream->shards[s].source_index] = s;
 	}
+	become_stream_owner(stream, &userid, &sec_context);
 	kda_decode(stream->decoder, stream->raw, stream->source->ops, shard_map, names, stream->batch,
 			   refuse_record, feed, &counts);
+	SetUserIdAndSecContext(userid, sec_context);
 	stream->d_records += stream->raw->n;
 	stream->d_bytes += stream->raw->bytes;
 	stream->d_skipped += counts.skipped;
@@ -326,12 +352,6 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 
 /*---- stage: queries */
 
-static bool
-query_runs(KdaQuery *query)
-{
-	return query->failure == NULL && !query->stopped;
-}
-
 /* A query that this worker has not run yet: where does it begin? */
 static void
 join_query(KdaFeed *feed, KdaQuery *query)
@@ -381,7 +401,7 @@ run_queries(KdaFeed *feed)
 		instr_time	start,
 					end;
 
-		if (!query_runs(query))
+		if (!kda_query_runs(query))
 			continue;
 		INSTR_TIME_SET_CURRENT(start);
 		batch->scan_from = 0;
@@ -440,7 +460,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 		KdaQuery   *query = lfirst(lc);
 		KdaTime		closed = kda_query_closed_upto(query, stream->watermark);
 
-		if (!query_runs(query))
+		if (!kda_query_runs(query))
 			continue;
 		if (query->groups)
 		{
@@ -484,7 +504,7 @@ pass_watermark_on(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (query_runs(query))
+		if (kda_query_runs(query))
 			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) :
 						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
 						query->stream->watermark - query->delay_us :
@@ -523,7 +543,7 @@ reset_stream(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (!query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
+		if (!kda_query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
 			continue;
 		if (query->groups)
 			kda_query_write_back(query);
@@ -548,26 +568,29 @@ reset_stream(KdaFeed *feed)
 
 /*---- all of it */
 
-static bool
-has_queries(KdaFeed *feed)
-{
-	ListCell   *lc;
-
-	foreach(lc, feed->stream->queries)
-		if (query_runs(lfirst(lc)))
-			return true;
-	return false;
-}
-
 /* Storage that nobody needs any more makes room. */
 static void
 rotate(KdaFeed *feed, TimestampTz now)
 {
+	bool		again = kda_stream_rotate(feed->stream, now, feed->stream->queries == NIL ? NULL : &feed->next_position);
+
+	feed->rotate_at = now + (again ? ROTATE_SOON : ROTATE_EVERY);
+	if (again)
+		feed->tick_at = Min(feed->tick_at, feed->rotate_at);
+}
+
+/* A database stream without queries: rows that nobody waits for go by age and size. */
+static void
+keep_unread(KdaFeed *feed, TimestampTz now)
+{
 	KdaStream  *stream = feed->stream;
 
-	kda_stream_rotate(stream, now,
-					  OidIsValid(stream->inbox2) &&
-					  kda_inbox_consumed(stream, stream->inbox2, &feed->next_position));
+	if (stream->options->server_type != NULL)
+		return;
+	if (now >= feed->rotate_at)
+		rotate(feed, now);
+	if (kda_segment_bytes(stream->inbox) > 0 || kda_segment_bytes(stream->inbox2) > 0)
+		feed->tick_at = feed->rotate_at;
 }
 
 static void
@@ -576,23 +599,17 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	KdaStream  *stream = feed->stream;
 	KdaTime		advance;
 	bool		moved = false;
+	instr_time	start,
+				end;
 	ListCell   *lc;
 
 	feed->more = false;
 	feed->tick_at = KDA_END_TIME;
-	if (stream->failure)
+	if (stream->failure || stream->paused)
 		return;
-	if (stream->paused)
-		return;
-	if (stream->queries == NIL && stream->options->server_type == NULL && now >= feed->rotate_at)
-	{
-		/* nobody reads it: its rows are for looking at only, as long as retention says */
-		kda_current_feed = feed;
-		kda_stream_rotate(stream, now, true);
-		feed->rotate_at = now + ROTATE_EVERY;
-		kda_current_feed = NULL;
-	}
-	if (!has_queries(feed))
+	if (stream->queries == NIL)
+		keep_unread(feed, now);
+	if (!kda_feed_runs(feed))
 		return;
 	kda_current_feed = feed;
 	if (feed->reset_wanted)
@@ -609,18 +626,28 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	}
 	feed->advanced = false;
 
+	KDA_FAULT("read");
 	stage_read(feed);
+	KDA_FAULT("decoded");
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
+	KDA_FAULT("watermark");
 	if (OidIsValid(stream->ring) && stream->raw->n > 0)
 		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
+	KDA_FAULT("ring");
 	run_queries(feed);
+	KDA_FAULT("queries");
 
 	/* idle shards and the wall clock come after the rows that were there */
 	feed->tick_at = kda_watermark_tick(stream, now, &moved);
 	moved |= kda_watermark_update(stream);
 
+	INSTR_TIME_SET_CURRENT(start);
 	settle_queries(feed, now);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	settle_time += INSTR_TIME_GET_MICROSEC(end);
+	KDA_FAULT("settled");
 
 	feed->touched |= moved || stream->batch->nrows > 0 || stream->d_records > 0 ||
 		stream->watermark != feed->saved_watermark || stream->advanced != feed->saved_advanced ||
@@ -630,11 +657,19 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;
 	if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
-	{
 		rotate(feed, now);
-		feed->rotate_at = now + ROTATE_EVERY;
-	}
 	kda_current_feed = NULL;
+}
+
+/*
+ * From the commit on until memory has followed, going back to the last commit
+ * would apply the batch twice.
+ */
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && kda_worker->began)
+		kda_worker->committed = true;
 }
 
 bool
@@ -644,13 +679,30 @@ kda_transaction(KdaWorker *worker)
 	ListCell   *lc,
 			   *lq;
 	bool		more = false;
+	static bool registered = false;
+	instr_time	start,
+				end;
 
-	if (after_commit == NULL)
+	if (!registered)
+	{
+		RegisterXactCallback(at_xact_event, NULL);
 		after_commit = AllocSetContextCreate(worker->context, "kda positions", ALLOCSET_SMALL_SIZES);
+	}
+	registered = true;
 	MemoryContextReset(after_commit);
+	worker->began = worker->committed = false;
+	worker->settle_us = -1;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "processing a batch");
+	if (!kda_locks_take(worker))
+	{
+		CommitTransactionCommand();
+		return true;
+	}
+	worker->began = true;
+	settle_time = 0;
+	kda_error_stream_begin();
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
@@ -665,14 +717,17 @@ kda_transaction(KdaWorker *worker)
 		PopActiveSnapshot();
 		CommandCounterIncrement();
 	}
+	INSTR_TIME_SET_CURRENT(start);
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, worker->feeds)
 		pass_watermark_on(lfirst(lc));
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
+		KDA_FAULT("save");
 		if (feed->touched)
 			kda_save_feed(feed, now);
+		KDA_FAULT("saved");
 		foreach(lq, feed->stream->queries)
 		{
 			KdaQuery   *query = lfirst(lq);
@@ -682,7 +737,7 @@ kda_transaction(KdaWorker *worker)
 				kda_fail_query(query, query->failure);
 				query->failed_now = false;
 			}
-			if (feed->touched && query_runs(query) && !query->saved)
+			if (feed->touched && kda_query_runs(query) && !query->saved)
 			{
 				kda_save_query(query, now);
 				query->saved = true;	/* a join stands in two lists */
@@ -696,9 +751,15 @@ kda_transaction(KdaWorker *worker)
 			}
 		}
 	}
-	kda_error_stream_trim();
+	kda_error_stream_settle(now);
+	kda_growth_look(worker, now);
 	PopActiveSnapshot();
+	KDA_FAULT("commit");
 	CommitTransactionCommand();
+	KDA_FAULT("committed");
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	worker->settle_us = settle_time + INSTR_TIME_GET_MICROSEC(end);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	pgstat_report_stat(false);
 
@@ -710,8 +771,9 @@ kda_transaction(KdaWorker *worker)
 		if (feed->stream->source && feed->stream->raw->n > 0)
 			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
 		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
+		KDA_FAULT("remember");
 		kda_feed_remember(feed);
-		more |= feed->more && has_queries(feed) && !feed->stream->paused && !feed->stream->failure;
+		more |= feed->more && kda_feed_runs(feed);
 		foreach(lq, feed->stream->queries)
 		{
 			KdaQuery   *query = lfirst(lq);
@@ -721,10 +783,13 @@ kda_transaction(KdaWorker *worker)
 			query->saved_frontier = query->frontier;
 			query->saved_complete_from = query->complete_from;
 			query->saved_joined = query->joined;
+			if (query->careful > 0)
+				query->careful--;
 			query->d_in = query->d_late = query->d_out = 0;
 			query->d_busy_ms = 0;
 			query->saved = false;
 		}
 	}
+	worker->began = worker->committed = false;
 	return more;
 }

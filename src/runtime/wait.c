@@ -9,19 +9,26 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
+#include "catalog/ddl.h"
 #include "catalog/options.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "runtime/runtime.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "stream/inbox.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 
+#define MAX_TIMEOUT_US	(100 * 365 * USECS_PER_DAY)
+
+/* Also when the session is ended while it waits. */
 static void
-free_request(int i)
+free_request(int code, Datum arg)
 {
+	int			i = DatumGetInt32(arg);
+
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
 	memset(&kda_shared->waits[i], 0, sizeof(KdaWaitRequest));
 	LWLockRelease(kda_shared->lock);
@@ -63,8 +70,8 @@ kda_wait(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	Interval   *iv = PG_GETARG_INTERVAL_P(1);
-	int64		timeout_us = iv->time + ((int64) iv->day + (int64) iv->month * DAYS_PER_MONTH) * USECS_PER_DAY;
-	TimestampTz until = GetCurrentTimestamp() + timeout_us;
+	double		timeout_us = iv->time + ((double) iv->day + (double) iv->month * DAYS_PER_MONTH) * USECS_PER_DAY;
+	TimestampTz until;
 	volatile int mine = -1;
 	bool		done = false;
 
@@ -82,6 +89,11 @@ kda_wait(PG_FUNCTION_ARGS)
 				 errmsg("this transaction has itself inserted into \"%s\"", get_rel_name(relid)),
 				 errhint("COMMIT first: rows are processed once they are committed.")));
 
+	/* nothing depends on it: all of it has been processed */
+	if (!kda_stream_has_query(relid))
+		PG_RETURN_BOOL(true);
+
+	until = GetCurrentTimestamp() + (int64) Max(Min(timeout_us, (double) MAX_TIMEOUT_US), 0);
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < KDA_MAX_WAITS; i++)
 		if (kda_shared->waits[i].id == 0)
@@ -98,10 +110,11 @@ kda_wait(PG_FUNCTION_ARGS)
 	if (mine < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("%d sessions are waiting in kda.wait already", KDA_MAX_WAITS)));
+				 errmsg("%d sessions are waiting in kda.wait already", KDA_MAX_WAITS),
+				 errhint("Try again when some of them have ended.")));
 	kda_slots_wake(MyDatabaseId);
 
-	PG_TRY();
+	PG_ENSURE_ERROR_CLEANUP(free_request, Int32GetDatum(mine));
 	{
 		ConditionVariablePrepareToSleep(&kda_shared->wait_cv);
 		for (;;)
@@ -119,12 +132,7 @@ kda_wait(PG_FUNCTION_ARGS)
 		}
 		ConditionVariableCancelSleep();
 	}
-	PG_CATCH();
-	{
-		free_request(mine);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	free_request(mine);
+	PG_END_ENSURE_ERROR_CLEANUP(free_request, Int32GetDatum(mine));
+	free_request(0, Int32GetDatum(mine));
 	PG_RETURN_BOOL(done);
 }

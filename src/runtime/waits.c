@@ -27,7 +27,8 @@ typedef struct Wait
 	int64	   *ends;			/* source streams: by source shard */
 	int			nends;
 	bool		ends_known;
-	bool		begun;			/* ends_begin was called */
+	uint64		asked;			/* serial of the source whose ends_begin gave this ticket; 0: none yet */
+	uint64		ticket;
 	List	   *pending;		/* Oid of streams that are still to be found empty */
 	bool		armed;			/* a transaction has begun since the current level came up */
 } Wait;
@@ -85,6 +86,8 @@ kda_waits_look(KdaWorker *worker)
 		{
 			waits = foreach_delete_current(waits, lc);
 			list_free(wait->pending);
+			if (wait->ends)
+				pfree(wait->ends);
 			pfree(wait);
 		}
 	}
@@ -132,15 +135,18 @@ kda_waits_look(KdaWorker *worker)
 		}
 		if (source && source->known && !wait->ends_known)
 		{
-			if (!wait->begun)
+			if (wait->asked != source->serial)
 			{
-				source->ops->ends_begin(source);
-				wait->begun = true;
+				/* the first time, or it has been opened anew since */
+				wait->ticket = source->ops->ends_begin(source);
+				wait->asked = source->serial;
 				wait->nends = source->nshards;
+				if (wait->ends)
+					pfree(wait->ends);
 				wait->ends = MemoryContextAllocZero(worker->context,
 													sizeof(int64) * Max(source->nshards, 1));
 			}
-			wait->ends_known = source->ops->ends_poll(source, wait->ends, wait->nends);
+			wait->ends_known = source->ops->ends_poll(source, wait->ticket, wait->ends, wait->nends);
 		}
 	}
 }
@@ -153,15 +159,15 @@ reached(Wait *wait, KdaFeed *feed)
 	ListCell   *lc;
 	bool		live = false;
 
-	if (stream->paused)
-		return false;
+	if (stream->paused || stream->failure)
+		return false;			/* what it holds has not been processed */
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
 
 		live |= !query->stopped && query->failure == NULL;
 	}
-	if (stream->failure || !live)
+	if (!live)
 		return true;			/* nothing depends on it that could still come */
 	if (stream->options->server_type == NULL)
 		return wait->armed && !feed->more;

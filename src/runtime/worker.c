@@ -26,6 +26,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "query/run.h"
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -34,9 +35,16 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #define BACKOFF_FIRST_MS	100
+#define STRANGERS_MS		500		/* from one look at a restore to the next */
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
+
+#define IDLE_TRANSACTION	(60 * USECS_PER_SEC)	/* retention goes on without records */
+#define CAREFUL_COMMITS	1000
+#define LOCK_BACKOFF_MS	1000	/* who holds a row or lock is gone at any moment */
+#define CLOSE_MS		2000	/* for all sources together, when the process ends */
 
 static int	retry_backoff_ms = 0;
 
@@ -61,6 +69,14 @@ on_relcache(Datum arg, Oid relid)
 	foreach(lc, worker->queries)
 		if (((KdaQuery *) lfirst(lc))->relid == relid)
 			worker->reload = true;
+}
+
+/* A server or a user mapping: what is read with it is opened anew. */
+static void
+on_options(Datum arg, int cacheid, uint32 hash)
+{
+	if (kda_worker)
+		kda_worker->check_options = true;
 }
 
 static void
@@ -97,7 +113,7 @@ own_settings(void)
 	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", psprintf("%d", kda_locks_timeout_ms()), PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
@@ -156,17 +172,36 @@ go_back(KdaWorker *worker)
 
 /* The one at fault stops; the transaction is tried again without it. */
 static void
-stop_culprit(KdaQuery *query, KdaFeed *feed, const char *message)
+stop_stream(KdaFeed *feed, const char *message)
 {
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (query)
-		kda_fail_query(query, message);
-	else
-		kda_fail_stream(feed, message);
+	kda_fail_stream(feed, message);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	kda_worker->reload = true;
+}
+
+/*---- the commit interval */
+
+/*
+ * When write-back, saving and commit take more than a quarter of the time
+ * between two commits, that time doubles; when they take less than a
+ * sixteenth, it shrinks again.  Growing tables (growth.c) stretch it, too.
+ */
+static void
+adapt_interval(KdaWorker *worker)
+{
+	int			least = kda_commit_interval_ms;
+	int			most = Max(kda_commit_interval_max_ms, least);
+
+	if (worker->settle_us > (int64) worker->interval_ms * 250)
+		worker->interval_ms *= 2;
+	else if (worker->settle_us < (int64) worker->interval_ms * 60)
+		worker->interval_ms -= Max(worker->interval_ms / 4, 1);
+	least = Max(least, worker->interval_floor_ms);
+	worker->interval_ms = Max(least, Min(worker->interval_ms, most));
+	kda_shared->slots[kda_my_slot].interval_ms = worker->interval_ms;
 }
 
 /* One transaction; true if more input waits.  Errors do not leave. */
@@ -177,6 +212,7 @@ try_transaction(KdaWorker *worker)
 	MemoryContext context = CurrentMemoryContext;
 	volatile int64 started = GetCurrentTimestamp();
 	volatile bool failed = false;
+	volatile bool blocked = false;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 
 	kda_current_query = NULL;
@@ -184,11 +220,17 @@ try_transaction(KdaWorker *worker)
 	PG_TRY();
 	{
 		more = kda_transaction(worker);
+		if (retry_backoff_ms > 0)
+			kda_worker_report_backoff(false);
 		retry_backoff_ms = 0;
-		slot->commits++;
-		slot->last_commit = GetCurrentTimestamp();
-		slot->commit_ms += (slot->last_commit - started) / 1000.0;
-		slot->busy_ms += (slot->last_commit - started) / 1000.0;
+		if (worker->settle_us >= 0)
+		{
+			slot->commits++;
+			slot->last_commit = GetCurrentTimestamp();
+			slot->commit_ms += (slot->last_commit - started) / 1000.0;
+			slot->busy_ms += (slot->last_commit - started) / 1000.0;
+			adapt_interval(worker);
+		}
 	}
 	PG_CATCH();
 	{
@@ -199,45 +241,114 @@ try_transaction(KdaWorker *worker)
 		MemoryContextSwitchTo(context);
 		edata = CopyErrorData();
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
+		blocked = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && kda_locks_blocked();
+		if (!blocked)
+			EmitErrorReport();
 		FlushErrorState();
 		kda_in_query = false;
+		if (worker->committed)
+		{
+			/* what is in the tables counts: read it again */
+			ereport(LOG,
+					(errmsg("worker \"%s\" of kda_stream starts again: an error came after its commit", worker->name)));
+			proc_exit(1);
+		}
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(context);
-		go_back(worker);
+		if (worker->began)
+			go_back(worker);
+		worker->began = false;
 		kda_current_query = NULL;
 		kda_current_feed = NULL;
 		RESUME_INTERRUPTS();
-		kda_worker_report_error(edata->message);
 		failed = true;
 
 		if (ProcDiePending || (edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN))
 			proc_exit(1);
+		if (!blocked)
+			kda_worker_report_error(edata->message);
 
-		if (!retriable(edata->sqlerrcode) && (query || feed))
+		if (blocked)
+			more = true;
+		else if (!retriable(edata->sqlerrcode) && query && query == kda_emitting_query && query->careful == 0)
 		{
-			char	   *why = edata->detail ?
-				psprintf("%s (%s)", edata->message, edata->detail) : edata->message;
-
-			stop_culprit(query, feed, why);
+			/* perhaps only some rows are refused by where they go */
+			query->careful = CAREFUL_COMMITS;
+			more = true;
+		}
+		else if (!retriable(edata->sqlerrcode) && query)
+		{
+			/* stored by the next try, which goes without it */
+			kda_query_fail(query, edata);
+			more = true;
+		}
+		else if (!retriable(edata->sqlerrcode) && feed)
+		{
+			stop_stream(feed, edata->detail ? psprintf("%s (%s)", edata->message, edata->detail) : edata->message);
 			more = true;
 		}
 		else
 		{
+			bool		lock = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+				edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED;
+
 			retry_backoff_ms = retry_backoff_ms == 0 ? BACKOFF_FIRST_MS :
-				Min(retry_backoff_ms * 2, kda_retry_max_interval_ms);
+				Min(retry_backoff_ms * 2,
+					lock ? Min(LOCK_BACKOFF_MS, kda_retry_max_interval_ms) : kda_retry_max_interval_ms);
+			kda_worker_report_backoff(true);
 			if (feed)
 			{
-				strlcpy(feed->last_error, edata->message, sizeof(feed->last_error));
+				kda_copy_text(feed->last_error, edata->message, sizeof(feed->last_error));
 				feed->stored_error[0] = '\0';
 			}
 		}
+		kda_emitting_query = NULL;
 		FreeErrorData(edata);
 	}
 	PG_END_TRY();
 	if (failed)
 		pgstat_report_activity(STATE_IDLE, NULL);
+	if (blocked)
+		kda_locks_wait();
 	return more;
+}
+
+/* Streams and queries as the catalog says; waits for a lock without holding anything. */
+static void
+load(KdaWorker *worker)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool blocked;
+
+	do
+	{
+		blocked = false;
+		PG_TRY();
+		{
+			kda_load(worker);
+		}
+		PG_CATCH();
+		{
+			ErrorData  *edata;
+
+			MemoryContextSwitchTo(context);
+			edata = CopyErrorData();
+			blocked = edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && kda_locks_blocked();
+			if (!blocked)
+			{
+				/* memory may be half made: the next process makes it anew */
+				kda_worker_report_error(edata->message);
+				PG_RE_THROW();
+			}
+			FreeErrorData(edata);
+			FlushErrorState();
+			AbortOutOfAnyTransaction();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		if (blocked)
+			kda_locks_wait();
+	} while (blocked);
 }
 
 /*---- sources */
@@ -259,7 +370,12 @@ poll_sources(KdaWorker *worker, bool *any)
 		TimestampTz now;
 
 		if (source == NULL)
+		{
+			/* it could not be opened: that is to be seen */
+			if (strcmp(feed->last_error, feed->stored_error) != 0)
+				*any = true;
 			continue;
+		}
 		source->ops->service(source);
 		kda_sources_assign(feed);
 
@@ -273,7 +389,7 @@ poll_sources(KdaWorker *worker, bool *any)
 			full = true;
 
 		now = kda_clock_now();
-		strlcpy(feed->last_error, source->error, sizeof(feed->last_error));
+		kda_copy_text(feed->last_error, source->error, sizeof(feed->last_error));
 		for (int s = 0; s < stream->nshards; s++)
 		{
 			KdaShard   *shard = &stream->shards[s];
@@ -284,8 +400,8 @@ poll_sources(KdaWorker *worker, bool *any)
 			from = source->shards[shard->source_index];
 			if (from->lost)
 			{
-				stop_culprit(NULL, feed,
-							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '…') and ALTER STREAM %s RESUME go on from there",
+				stop_stream(feed,
+							 psprintf("%s; ALTER STREAM %s OPTIONS (SET start '...') and ALTER STREAM %s RESUME go on from there",
 									  from->error, stream->name, stream->name));
 				break;
 			}
@@ -300,7 +416,7 @@ poll_sources(KdaWorker *worker, bool *any)
 				*any = true;
 		}
 		if (source->failed && stream->failure == NULL)
-			stop_culprit(NULL, feed, source->error);
+			stop_stream(feed, source->error);
 		if (strcmp(feed->last_error, feed->stored_error) != 0)
 			*any = true;
 	}
@@ -343,8 +459,13 @@ look_into_inboxes(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->stream->queries != NIL && !feed->stream->paused && !feed->stream->failure)
+		if (kda_feed_runs(feed))
+		{
 			feed->more = true;
+			feed->advanced = true;
+		}
+		else if (feed->stream->queries == NIL && OidIsValid(feed->stream->inbox) && feed->tick_at == KDA_END_TIME)
+			feed->tick_at = feed->rotate_at;	/* rows that nobody reads are looked after, too */
 	}
 }
 
@@ -354,11 +475,13 @@ static void
 close_sources(int code, Datum arg)
 {
 	ListCell   *lc;
+	TimestampTz until;
 
 	if (kda_worker == NULL)
 		return;
+	until = GetCurrentTimestamp() + CLOSE_MS * 1000;
 	foreach(lc, kda_worker->feeds)
-		kda_source_close(((KdaFeed *) lfirst(lc))->stream);
+		kda_source_close(((KdaFeed *) lfirst(lc))->stream, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until));
 }
 
 static void
@@ -366,10 +489,12 @@ loop(KdaWorker *worker)
 {
 	TimestampTz last_commit = 0;
 	bool		more = true;	/* look at once */
+	uint32		wakes;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 	MemoryContext scratch = AllocSetContextCreate(worker->context, "kda worker loop",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	wakes = pg_atomic_read_u32(&slot->wakes);
 	look_into_inboxes(worker);
 	for (;;)
 	{
@@ -397,9 +522,14 @@ loop(KdaWorker *worker)
 			AcceptInvalidationMessages();
 		if (worker->reload)
 		{
-			kda_load(worker);
+			load(worker);
 			look_into_inboxes(worker);
 			more = true;
+		}
+		if (pg_atomic_read_u32(&slot->wakes) != wakes)
+		{
+			wakes = pg_atomic_read_u32(&slot->wakes);
+			look_into_inboxes(worker);
 		}
 		kda_sources_update(worker);
 		kda_waits_look(worker);
@@ -407,20 +537,22 @@ loop(KdaWorker *worker)
 
 		now = kda_clock_now();
 		tick = next_tick(worker);
-		due = last_commit + (int64) kda_commit_interval_ms * 1000;
+		due = last_commit + (int64) worker->interval_ms * 1000;
 		if (retry_backoff_ms > 0)
 			due = last_commit + (int64) retry_backoff_ms * 1000;
-		any |= inbox_rows_waiting(worker) || tick <= now;
+		any |= inbox_rows_waiting(worker) || tick <= now ||
+			(worker->feeds != NIL && now >= last_commit + IDLE_TRANSACTION);
 		if ((any && now >= due) || (full && retry_backoff_ms == 0) ||
 			(more && retry_backoff_ms == 0) || (kda_waits_pending() && any && retry_backoff_ms == 0))
 		{
 			more = try_transaction(worker);
 			last_commit = kda_clock_now();
 			kda_waits_after_commit(worker);
-			if (retry_backoff_ms == 0 && more)
+			/* a full batch may have left records behind, for which nobody wakes us */
+			if (retry_backoff_ms == 0 && (more || full))
 				continue;
 			now = last_commit;
-			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : kda_commit_interval_ms) * 1000;
+			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : worker->interval_ms) * 1000;
 			any = inbox_rows_waiting(worker);
 			tick = next_tick(worker);
 		}
@@ -435,6 +567,8 @@ loop(KdaWorker *worker)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, tick));
 		if (kda_waits_pending())
 			timeout = Min(timeout, 20);
+		if (worker->strangers)
+			timeout = Min(timeout, STRANGERS_MS);
 
 		if (set == NULL)
 		{
@@ -446,13 +580,12 @@ loop(KdaWorker *worker)
 		if (WaitEventSetWait(set, Max(timeout, 0), &event, 1, kda_wait_event_main()) > 0)
 		{
 			if (event.events & WL_LATCH_SET)
-			{
 				ResetLatch(MyLatch);
-				look_into_inboxes(worker);
-			}
 			if (event.events & WL_SOCKET_READABLE)
 				drain_pipe(worker);
 		}
+		else if (worker->strangers)
+			worker->reload = true;
 		slot->idle_ms += (kda_clock_now() - now) / 1000.0;
 	}
 }
@@ -470,9 +603,12 @@ kda_worker_main(Datum arg)
 	worker->context = AllocSetContextCreate(TopMemoryContext, "kda worker", ALLOCSET_DEFAULT_SIZES);
 	worker->name = MemoryContextStrdup(worker->context, NameStr(kda_shared->slots[kda_my_slot].worker));
 	worker->reload = true;
+	worker->interval_ms = kda_commit_interval_ms;
 	kda_worker = worker;
 	make_pipe(worker);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_options, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_options, (Datum) 0);
 	before_shmem_exit(close_sources, (Datum) 0);
 
 	loop(worker);

@@ -20,6 +20,8 @@
 typedef struct KdaFeed
 {
 	KdaStream  *stream;			/* first, so that lists of either can be cast */
+	int64		declared;		/* kda_storage.stream_progress, as of the last load */
+	int64		begun;
 	int			level;			/* 0: no pump writes it; writers have a smaller level */
 	List	   *writers;		/* KdaQuery: pumps that write it */
 	KdaInboxPosition position;	/* database streams: as of the last commit */
@@ -29,6 +31,7 @@ typedef struct KdaFeed
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	bool		reset_wanted;
+	bool		saved_reset_wanted;
 	bool		touched;		/* something of it changed in this transaction */
 	bool		advanced;		/* kda.advance may have left something */
 	TimestampTz rotate_at;		/* next look at the segments */
@@ -39,11 +42,19 @@ typedef struct KdaFeed
 	KdaTime		saved_watermark;
 	KdaTime		saved_advanced;
 	KdaTime		saved_derived;
+	KdaTime		saved_derived_sent;
+	Oid			saved_segments[4];	/* inbox, inbox2, ring, ring2 */
+	TimestampTz saved_segment_since;
+	TransactionId saved_retired_by;
+	TimestampTz saved_idle_since;
 	char		last_error[512];
 	char		stored_error[512];	/* what kda_storage says */
-	TimestampTz retry_at;
-	/* kda.wait */
-	int64	   *wait_ends;
+	TimestampTz retry_at;		/* its source could not be opened: not before this */
+	/* what the source was opened with */
+	MemoryContext options_context;
+	List	   *server_options;
+	List	   *user_options;
+	Size		fetch_memory;
 } KdaFeed;
 
 typedef struct KdaWorker
@@ -57,6 +68,15 @@ typedef struct KdaWorker
 	int			wake_write;
 	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
+	bool		check_options;	/* a server or user mapping has changed */
+	bool		began;			/* the running transaction has its locks and may have changed memory */
+	bool		committed;		/* it has committed, but memory does not follow yet */
+	int			interval_ms;	/* between commits: commit_interval, stretched */
+	int			interval_floor_ms;	/* growth.c: not below this for now; 0: no reason */
+	TimestampTz growth_look_at;
+	TransactionId growth_look_xid;	/* the next one to be given at the last look */
+	int64		settle_us;		/* what it has cost beside its records: write-back, saving, commit; -1: no batch */
+	bool		strangers;		/* a restore is under way: look again soon */
 } KdaWorker;
 
 extern KdaWorker *kda_worker;
@@ -64,13 +84,30 @@ extern KdaWorker *kda_worker;
 /* The stream that is being worked on: an error outside its queries is its own. */
 extern KdaFeed *kda_current_feed;
 
+/* Does this query take part in transactions? */
+static inline bool
+kda_query_runs(const KdaQuery *query)
+{
+	return query->failure == NULL && !query->stopped;
+}
+
+/* Has the stream a query that does? */
+extern bool kda_feed_has_queries(const KdaFeed *feed);
+
+/* Is there anything to do for the stream in a transaction? */
+static inline bool
+kda_feed_runs(const KdaFeed *feed)
+{
+	return feed->stream->failure == NULL && !feed->stream->paused && kda_feed_has_queries(feed);
+}
+
 /*---- load.c */
 
 /* Brings feeds and queries in line with the catalog; in a transaction of its own. */
 extern void kda_load(KdaWorker *worker);
 extern KdaFeed *kda_feed_by_relid(Oid relid);
-/* Ends reading from a source; what was fetched and not applied is forgotten. */
-extern void kda_source_close(KdaStream *stream);
+/* Ends reading from a source; what was fetched and not applied is forgotten.  deadline_ms 0: the process ends. */
+extern void kda_source_close(KdaStream *stream, int deadline_ms);
 /* Opens sources of streams that have queries, closes the others; no transaction. */
 extern void kda_sources_update(KdaWorker *worker);
 /* Matches the shards that a source has found with the stored ones and begins to read them; no transaction. */
@@ -82,7 +119,28 @@ extern void kda_save_query(KdaQuery *query, TimestampTz now);
 extern void kda_fail_stream(KdaFeed *feed, const char *why);
 extern void kda_fail_query(KdaQuery *query, const char *why);
 extern void kda_feed_remember(KdaFeed *feed);	/* after a commit */
+extern void kda_feed_remember_catalog(KdaFeed *feed);	/* after loading: the part that DDL changes */
 extern void kda_feed_go_back(KdaFeed *feed);	/* after an abort */
+
+/*---- locks.c: see locks.h */
+
+/*
+ * In the worker's transaction, first of all: locks all that its queries touch.
+ * False: the catalog has changed, load it first.  Leaves by an error when a
+ * lock is not to be had; then kda_locks_blocked(), and kda_locks_wait() waits
+ * for it after the rollback.
+ */
+extern bool kda_locks_take(KdaWorker *worker);
+/* The same for what kda_load() looks at. */
+extern void kda_locks_take_catalog(KdaWorker *worker);
+extern bool kda_locks_blocked(void);
+extern void kda_locks_wait(void);
+extern void kda_locks_forget(void); /* queries have changed */
+/* For lock_timeout, of locks that cannot be known beforehand. */
+extern int	kda_locks_timeout_ms(void);
+
+/*---- growth.c: inside the worker's transaction, now and then */
+extern void kda_growth_look(KdaWorker *worker, TimestampTz now);
 
 /*---- transaction.c: one transaction, all stages */
 

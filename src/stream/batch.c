@@ -16,6 +16,9 @@
 #define CHUNK_BYTES		(1024 * 1024)
 #define KEEP_CHUNKS		64		/* more than this is given back at reset */
 
+/* Over all batches of the process, so that no two are ever taken for one. */
+static uint64 generations = 0;
+
 struct KdaArenaChunk
 {
 	KdaArenaChunk *next;
@@ -51,6 +54,7 @@ kda_batch_create(MemoryContext parent, TupleDesc desc, Bitmapset *needed)
 	KdaBatch   *batch = MemoryContextAllocZero(context, sizeof(KdaBatch));
 
 	batch->context = context;
+	batch->generation = ++generations;
 	batch->desc = desc;
 	batch->values = MemoryContextAllocZero(context, sizeof(Datum *) * Max(desc->natts, 1));
 	batch->nulls = MemoryContextAllocZero(context, sizeof(bool *) * Max(desc->natts, 1));
@@ -83,6 +87,7 @@ kda_batch_reset(KdaBatch *batch)
 			link = &chunk->next;
 	}
 	batch->arena_next = batch->arena_end = NULL;
+	batch->generation = ++generations;
 	batch->bytes = 0;
 	batch->nrows = 0;
 	batch->scan_from = batch->scan_to = 0;

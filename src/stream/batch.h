@@ -6,7 +6,9 @@
  * Filled by format/ (values) and stream/watermark.c (rowtime, shard_wm, late);
  * read by the stream's foreign scan and by query/.  Everything a batch points
  * to lives in its arena (or in the connector's own buffers for raw bytes) and
- * goes with kda_batch_reset(); nothing in it is freed one by one.
+ * goes with kda_batch_reset(); nothing in it is freed one by one.  Rows may
+ * share values by reference: an equal string of the same column often has the
+ * same address, so that comparing addresses is worth a try.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,6 +46,7 @@ typedef struct KdaBatch
 	int			scan_to;
 	const uint8 *scan_skip;		/* one byte a row, nonzero: not for this query */
 
+	uint64		generation;		/* another one after each reset, never 0 */
 	MemoryContext context;		/* owns arrays and arena */
 	KdaArenaChunk *arena;
 	char	   *arena_next;		/* bump pointer */
@@ -72,6 +75,15 @@ kda_batch_alloc(KdaBatch *batch, Size size)
 		return p;
 	}
 	return kda_batch_alloc_slow(batch, size);
+}
+
+/* Appends a row; values and nulls of every needed column are the caller's to set. */
+static inline int
+kda_batch_add_raw_row(KdaBatch *batch)
+{
+	if (unlikely(batch->nrows == batch->capacity))
+		kda_batch_grow(batch, batch->nrows + 1);
+	return batch->nrows++;
 }
 
 /* Appends a row with every needed column NULL; returns its number. */

@@ -12,8 +12,11 @@
 #include "kda_stream.h"
 
 #include "access/heapam.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/ddl.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
@@ -42,10 +45,35 @@ KdaStream  *(*kda_current_stream) (Oid relid) = NULL;
 double		kda_plan_row_estimate = 1000;
 KdaBatch   *(*kda_running_batch) (void) = NULL;
 
+static bool
+is_empty(Oid segment)
+{
+	Relation	rel;
+	BlockNumber blocks;
+
+	if (!OidIsValid(segment))
+		return true;
+	rel = table_open(segment, AccessShareLock);
+	blocks = RelationGetNumberOfBlocks(rel);
+	table_close(rel, AccessShareLock);
+	return blocks == 0;
+}
+
+/* Has the stream's worker ever committed a record? */
+static bool
+has_read(int32 stream_id)
+{
+	char	   *found;
+
+	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.stream_progress WHERE has_read AND stream_id = %d",
+								  stream_id), 1, &found);
+}
+
 void
 kda_note_unread_stream(Oid relid)
 {
 	char	   *name = get_rel_name(relid);
+	KdaStreamIds ids;
 
 	if (!kda_stream_has_query(relid))
 		ereport(NOTICE,
@@ -55,6 +83,12 @@ kda_note_unread_stream(Oid relid)
 	else if (kda_stream_options_get(relid)->retention_us == 0)
 		ereport(NOTICE,
 				(errmsg("stream \"%s\" keeps no records for looking at: its option retention is '0'", name)));
+	else if (kda_stream_ids(relid, &ids) && is_empty(ids.ring) && is_empty(ids.ring2) && has_read(ids.id))
+		ereport(NOTICE,
+				(errmsg("the buffer of stream \"%s\" is empty", name),
+				 errdetail("It keeps records for as long as option retention says, and does not survive a crash of the server."),
+				 errhint("SELECT * FROM kda.sample('%s') reads some records directly.",
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name))));
 }
 
 /*---- planning a scan */
@@ -124,56 +158,89 @@ typedef struct StreamScan
 	KdaBatch   *block;
 	int			block_next;
 	MemoryContext block_context;
+	int			number;			/* in scans; -1: none */
 	KdaTime    *rowtimes;		/* of every row handed out, for kda.rowtime(ctid) */
 	int			nrows;
 	int			capacity;
 	MemoryContext context;
 } StreamScan;
 
-/* The session's most recent scan: whose rows kda.rowtime(ctid) speaks of. */
-static StreamScan *last_scan = NULL;
+/*
+ * A session's scans that are under way.  The ctid of a row tells its scan and
+ * its place in it, so that kda.rowtime(ctid) finds it whatever else the query
+ * reads.  Offset numbers of tables are smaller.
+ */
+#define FIRST_SCAN	0x8000
+#define MAX_SCANS	(0xFFFE - FIRST_SCAN)
+
+static StreamScan **scans = NULL;
+static int	nscans = 0;
+
+static void
+register_scan(StreamScan *s)
+{
+	int			i = 0;
+
+	while (i < nscans && scans[i])
+		i++;
+	if (i >= MAX_SCANS)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many scans of streams at once")));
+	if (i == nscans)
+	{
+		int			room = Max(nscans * 2, 16);
+
+		scans = scans ? repalloc(scans, sizeof(StreamScan *) * room) :
+			MemoryContextAlloc(TopMemoryContext, sizeof(StreamScan *) * room);
+		memset(scans + nscans, 0, sizeof(StreamScan *) * (room - nscans));
+		nscans = room;
+	}
+	scans[i] = s;
+	s->number = i;
+}
 
 static void
 forget_scan(void *arg)
 {
-	if (last_scan == arg)
-		last_scan = NULL;
+	StreamScan *s = arg;
+
+	if (s->number >= 0)
+		scans[s->number] = NULL;
+	s->number = -1;
 }
 
 static void
-begin_batch_scan(StreamScan *s, TupleDesc desc, Oid relid)
+begin_batch_scan(StreamScan *s, ForeignScanState *node)
 {
+	TupleDesc	desc = RelationGetDescr(node->ss.ss_currentRelation);
+	Oid			relid = RelationGetRelid(node->ss.ss_currentRelation);
 	KdaStream  *stream = kda_current_stream ? kda_current_stream(relid) : NULL;
+	Scan	   *plan = (Scan *) node->ss.ps.plan;
+	Bitmapset  *used = NULL;
+	bool		all;
 
 	s->natts = desc->natts;
 	if (stream == NULL || stream->batch == NULL)
 		return;
 	s->batch = stream->batch;
+	pull_varattnos((Node *) plan->plan.targetlist, plan->scanrelid, &used);
+	pull_varattnos((Node *) plan->plan.qual, plan->scanrelid, &used);
+	all = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, used);
 	s->attrs = palloc(sizeof(int) * Max(desc->natts, 1));
 	for (int i = 0; i < Min(desc->natts, s->batch->desc->natts); i++)
-		if (s->batch->values[i])
+		if (s->batch->values[i] &&
+			(all || bms_is_member(i + 1 - FirstLowInvalidHeapAttributeNumber, used)))
 			s->attrs[s->nattrs++] = i;
 	s->next = s->batch->scan_from;
 }
 
-static TupleTableSlot *
-next_of_batch(StreamScan *s, TupleTableSlot *slot)
+static inline TupleTableSlot *
+load_row(StreamScan *s, TupleTableSlot *slot, int row)
 {
 	KdaBatch   *batch = s->batch;
-	int			row = s->next;
 
 	ExecClearTuple(slot);
-	if (batch == NULL)
-		return slot;
-	if (batch->scan_skip)
-		while (row < batch->scan_to && batch->scan_skip[row])
-			row++;
-	if (row >= batch->scan_to)
-	{
-		s->next = row;
-		return slot;
-	}
-	s->next = row + 1;
 	if (s->nattrs < s->natts)
 		memset(slot->tts_isnull, true, s->natts);
 	for (int i = 0; i < s->nattrs; i++)
@@ -187,6 +254,104 @@ next_of_batch(StreamScan *s, TupleTableSlot *slot)
 	return ExecStoreVirtualTuple(slot);
 }
 
+static TupleTableSlot *
+next_of_batch(StreamScan *s, TupleTableSlot *slot)
+{
+	KdaBatch   *batch = s->batch;
+	int			row = s->next;
+
+	if (batch == NULL)
+		return ExecClearTuple(slot);
+	if (batch->scan_skip)
+		while (row < batch->scan_to && batch->scan_skip[row])
+			row++;
+	if (row >= batch->scan_to)
+	{
+		s->next = row;
+		return ExecClearTuple(slot);
+	}
+	s->next = row + 1;
+	return load_row(s, slot, row);
+}
+
+static TupleTableSlot *iterate_scan(ForeignScanState *node);
+extern PGDLLEXPORT Datum kda_rowtime(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum kda_window_start_of(PG_FUNCTION_ARGS);
+
+KdaBatch *
+kda_scan_batch(PlanState *node)
+{
+	if (!kda_in_worker || !IsA(node, ForeignScanState) ||
+		((ForeignScanState *) node)->fdwroutine->IterateForeignScan != iterate_scan)
+		return NULL;
+	return ((StreamScan *) ((ForeignScanState *) node)->fdw_state)->batch;
+}
+
+AttrNumber
+kda_scan_column(PlanState *node, AttrNumber result_column)
+{
+	Scan	   *plan = (Scan *) node->plan;
+	TargetEntry *tle = list_nth_node(TargetEntry, plan->plan.targetlist, result_column - 1);
+	Var		   *var = (Var *) tle->expr;
+	KdaBatch   *batch = kda_scan_batch(node);
+
+	if (!IsA(var, Var) || var->varno != (int) plan->scanrelid || var->varattno <= 0 ||
+		var->varattno > batch->desc->natts || batch->values[var->varattno - 1] == NULL)
+		return 0;
+	return var->varattno;
+}
+
+/* Is expr a call of that C function of ours? */
+static List *
+arguments_of(Expr *expr, PGFunction function)
+{
+	FmgrInfo	finfo;
+
+	if (!IsA(expr, FuncExpr))
+		return NIL;
+	fmgr_info(((FuncExpr *) expr)->funcid, &finfo);
+	return finfo.fn_addr == function ? ((FuncExpr *) expr)->args : NIL;
+}
+
+bool
+kda_scan_window(PlanState *node, AttrNumber result_column, AttrNumber *attno, KdaWindowSpec *window)
+{
+	Scan	   *plan = (Scan *) node->plan;
+	KdaBatch   *batch = kda_scan_batch(node);
+	List	   *args = arguments_of(list_nth_node(TargetEntry, plan->plan.targetlist, result_column - 1)->expr,
+									kda_window_start_of);
+	Const	   *description;
+	Var		   *time;
+
+	if (list_length(args) != 2)
+		return false;
+	description = lsecond(args);
+	if (!IsA(description, Const) || description->constisnull || description->consttype != TEXTOID)
+		return false;
+	kda_window_parse(TextDatumGetCString(description->constvalue), window);
+	/* the others depend on a time zone, too */
+	if (window->unit != KDA_UNIT_US)
+		return false;
+	time = linitial(args);
+	if (IsA(time, Var))
+	{
+		*attno = time->varattno;
+		return time->varno == (int) plan->scanrelid && time->vartype == TIMESTAMPTZOID &&
+			time->varattno > 0 && time->varattno <= batch->desc->natts && batch->values[time->varattno - 1] != NULL;
+	}
+	args = arguments_of((Expr *) time, kda_rowtime);
+	time = args ? linitial(args) : NULL;
+	*attno = 0;
+	return time && IsA(time, Var) && time->varno == (int) plan->scanrelid &&
+		time->varattno == SelfItemPointerAttributeNumber && kda_running_batch && kda_running_batch() == batch;
+}
+
+TupleTableSlot *
+kda_scan_load(PlanState *node, int row)
+{
+	return load_row(((ForeignScanState *) node)->fdw_state, ((ScanState *) node)->ss_ScanTupleSlot, row);
+}
+
 static void
 begin_scan(ForeignScanState *node, int eflags)
 {
@@ -196,9 +361,10 @@ begin_scan(ForeignScanState *node, int eflags)
 
 	node->fdw_state = s;
 	s->context = CurrentMemoryContext;
+	s->number = -1;
 	if (kda_in_worker)
 	{
-		begin_batch_scan(s, RelationGetDescr(rel), RelationGetRelid(rel));
+		begin_batch_scan(s, node);
 		return;
 	}
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
@@ -210,6 +376,13 @@ begin_scan(ForeignScanState *node, int eflags)
 	s->ring = s->options->server_type != NULL;
 	s->segments[0] = s->ring ? ids.ring2 : ids.inbox2;
 	s->segments[1] = s->ring ? ids.ring : ids.inbox;
+	if (RecoveryInProgress() && (s->ring || !s->options->durable))
+	{
+		/* unlogged tables are not there */
+		s->segments[0] = s->segments[1] = InvalidOid;
+		ereport(NOTICE,
+				(errmsg("the buffer of stream \"%s\" is empty on a standby", RelationGetRelationName(rel))));
+	}
 	if (s->ring)
 	{
 		s->block_context = AllocSetContextCreate(CurrentMemoryContext, "kda ring block",
@@ -217,7 +390,8 @@ begin_scan(ForeignScanState *node, int eflags)
 		s->decoder = kda_decoder_create(CurrentMemoryContext, RelationGetDescr(rel), s->options);
 		s->raw = kda_raw_batch_create(CurrentMemoryContext);
 		s->block = kda_batch_create(CurrentMemoryContext, RelationGetDescr(rel), NULL);
-		kda_note_unread_stream(RelationGetRelid(rel));
+		if (!RecoveryInProgress())
+			kda_note_unread_stream(RelationGetRelid(rel));
 	}
 	{
 		MemoryContextCallback *cb = palloc0(sizeof(MemoryContextCallback));
@@ -226,7 +400,7 @@ begin_scan(ForeignScanState *node, int eflags)
 		cb->arg = s;
 		MemoryContextRegisterResetCallback(CurrentMemoryContext, cb);
 	}
-	last_scan = s;
+	register_scan(s);
 }
 
 static void
@@ -235,7 +409,7 @@ ignore_refusal(void *arg, int index, const KdaDecodeError *error)
 }
 
 static bool
-next_segment(StreamScan *s, EState *estate)
+next_segment(StreamScan *s, TupleDesc desc, EState *estate)
 {
 	MemoryContext old;
 
@@ -258,11 +432,7 @@ next_segment(StreamScan *s, EState *estate)
 		s->slot = table_slot_create(s->segment, NULL);
 		s->scan = table_beginscan(s->segment, estate->es_snapshot, 0, NULL);
 		if (!s->ring)
-		{
-			s->map = palloc0(sizeof(AttrNumber) * Max(s->natts, 1));
-			for (int i = 0; i < s->natts; i++)
-				s->map[i] = get_attnum(segment, psprintf("c%d", i + 1));
-		}
+			s->map = kda_inbox_map(desc, s->segment);
 		MemoryContextSwitchTo(old);
 		return true;
 	}
@@ -278,7 +448,7 @@ note_rowtime(StreamScan *s, KdaTime t, TupleTableSlot *slot)
 		s->rowtimes = s->rowtimes ? repalloc_huge(s->rowtimes, sizeof(KdaTime) * (Size) s->capacity) :
 			MemoryContextAllocHuge(s->context, sizeof(KdaTime) * (Size) s->capacity);
 	}
-	kda_row_to_tid(s->nrows, &slot->tts_tid);
+	ItemPointerSet(&slot->tts_tid, (BlockNumber) s->nrows, FIRST_SCAN + s->number);
 	s->rowtimes[s->nrows++] = t;
 }
 
@@ -293,11 +463,11 @@ next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, node->ss.ps.state))
+		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 			return NULL;
 		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
 		{
-			if (!next_segment(s, node->ss.ps.state))
+			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 				return NULL;
 			continue;
 		}
@@ -345,11 +515,11 @@ next_block(ForeignScanState *node, StreamScan *s)
 		MemoryContext old;
 
 		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, node->ss.ps.state))
+		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 			return false;
 		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
 		{
-			if (!next_segment(s, node->ss.ps.state))
+			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
 				return false;
 			continue;
 		}
@@ -422,7 +592,7 @@ rescan(ForeignScanState *node)
 		return;
 	}
 	s->nth = 2;
-	next_segment(s, node->ss.ps.state);
+	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
 	s->nth = 0;
 	s->nrows = 0;
 	s->block_next = 0;
@@ -438,7 +608,8 @@ end_scan(ForeignScanState *node)
 	if (s == NULL || kda_in_worker)
 		return;
 	s->nth = 2;
-	next_segment(s, node->ss.ps.state);
+	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
+	forget_scan(s);
 }
 
 static void
@@ -455,22 +626,28 @@ PG_FUNCTION_INFO_V1(kda_rowtime);
 Datum
 kda_rowtime(PG_FUNCTION_ARGS)
 {
-	int			row = kda_tid_to_row((ItemPointer) PG_GETARG_POINTER(0));
+	ItemPointer tid = (ItemPointer) PG_GETARG_POINTER(0);
+	StreamScan *s = NULL;
+	int			number;
 
 	if (kda_in_worker)
 	{
+		int			row = kda_tid_to_row(tid);
 		KdaBatch   *batch = kda_running_batch ? kda_running_batch() : NULL;
 
 		if (batch == NULL || row < 0 || row >= batch->nrows)
 			PG_RETURN_NULL();
 		PG_RETURN_TIMESTAMPTZ(batch->rowtime[row]);
 	}
-	if (last_scan == NULL || row < 0 || row >= last_scan->nrows)
+	number = (int) ItemPointerGetOffsetNumberNoCheck(tid) - FIRST_SCAN;
+	if (number >= 0 && number < nscans)
+		s = scans[number];
+	if (s == NULL || ItemPointerGetBlockNumberNoCheck(tid) >= (BlockNumber) s->nrows)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("ROWTIME is known only inside a query over its stream"),
 				 errhint("Declare a column rowtime to see it in a plain SELECT.")));
-	PG_RETURN_TIMESTAMPTZ(last_scan->rowtimes[row]);
+	PG_RETURN_TIMESTAMPTZ(s->rowtimes[ItemPointerGetBlockNumberNoCheck(tid)]);
 }
 
 /*---- inserting */
@@ -518,12 +695,32 @@ begin_insert(ModifyTableState *mtstate, ResultRelInfo *rinfo)
 	rinfo->ri_FdwState = kda_inbox_begin(RelationGetRelid(rinfo->ri_RelationDesc));
 }
 
+/* RETURNING shows for a time that was left out what everybody else will see. */
+static void
+show_arrival(ResultRelInfo *rinfo, TupleTableSlot *slot)
+{
+	KdaStreamOptions *options = kda_stream_options_get(RelationGetRelid(rinfo->ri_RelationDesc));
+	AttrNumber	rowtime = options->rowtime_attno;
+
+	if (rowtime <= 0 || !slot->tts_isnull[rowtime - 1])
+		return;
+	slot->tts_values[rowtime - 1] = kda_rowtime_value(options, TupleDescAttr(slot->tts_tupleDescriptor, rowtime - 1)->atttypid,
+													  GetCurrentTransactionStartTimestamp());
+	slot->tts_isnull[rowtime - 1] = false;
+}
+
 static TupleTableSlot *
 exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
+	/* core leaves both to a foreign table's owner: that is us */
 	if (rinfo->ri_RelationDesc->rd_att->constr)
 		ExecConstraints(rinfo, slot, estate);
+	if (rinfo->ri_RelationDesc->rd_rel->relispartition &&
+		(rinfo->ri_RootResultRelInfo == NULL || (rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_before_row)))
+		ExecPartitionCheck(rinfo, slot, estate, true);
 	kda_inbox_put(rinfo->ri_FdwState, slot, KDA_NO_TIME, KDA_NO_TIME, false);
+	if (rinfo->ri_projectReturning)
+		show_arrival(rinfo, slot);
 	return slot;
 }
 

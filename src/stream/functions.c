@@ -32,12 +32,14 @@ kda_advance(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("\"%s\" is not a stream", get_rel_name(relid) ? get_rel_name(relid) : "?")));
-	if (pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK)
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_INSERT) != ACLCHECK_OK && !kda_is_relation_owner(relid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
 	if (TIMESTAMP_NOT_FINITE(t))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("a watermark must be finite")));
+				 errmsg("a watermark must be finite"),
+				 errdetail("It is %s.", t == DT_NOBEGIN ? "-infinity" : "infinity"),
+				 errhint("kda.advance takes the time before which nothing more will come.")));
 	if (kda_stream_options_get(relid)->server_type == NULL)
 	{
 		KdaInboxWriter *writer = kda_inbox_begin(relid);

@@ -45,10 +45,24 @@
 
 /*---- tables */
 
+/*
+ * A domain's checks were made when the row came in; here they would run as the
+ * extension's owner.
+ */
+static Oid
+stored_type(Form_pg_attribute att, int32 *typmod)
+{
+	*typmod = att->atttypmod;
+	return getBaseTypeAndTypmod(att->atttypid, typmod);
+}
+
 static char *
 column_type(Form_pg_attribute att)
 {
-	return kda_column_type_sql(att->atttypid, att->atttypmod, att->attcollation);
+	int32		typmod;
+	Oid			type = stored_type(att, &typmod);
+
+	return kda_column_type_sql(type, typmod, att->attcollation);
 }
 
 char *
@@ -91,8 +105,10 @@ kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
 		char	   *name = psprintf("c%d", i + 1);
 		AttrNumber	attno = get_attnum(inbox, name);
 		Oid			type,
-					collation;
-		int32		typmod;
+					collation,
+					wanted;
+		int32		typmod,
+					wanted_typmod;
 
 		if (att->attisdropped)
 			continue;
@@ -103,29 +119,103 @@ kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
 			continue;
 		}
 		get_atttypetypmodcoll(inbox, attno, &type, &typmod, &collation);
-		if (type != att->atttypid || typmod != att->atttypmod || collation != att->attcollation)
+		wanted = stored_type(att, &wanted_typmod);
+		if (type != wanted || typmod != wanted_typmod || collation != att->attcollation)
 		{
+			/* rows are cast as the extension's owner: by core's functions only */
+			if (type != wanted && (type >= FirstNormalObjectId || wanted >= FirstNormalObjectId))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("column \"%s\" of stream \"%s\" cannot be changed from type %s to type %s",
+								NameStr(att->attname), RelationGetRelationName(stream), format_type_be(type),
+								format_type_be(wanted)),
+						 errhint("Add a column of the new type.")));
 			appendStringInfo(&s, "%sALTER COLUMN %s TYPE %s USING %s::%s", separator, name,
 							 column_type(att), name,
-							 format_type_extended(att->atttypid, att->atttypmod,
+							 format_type_extended(wanted, wanted_typmod,
 												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 			separator = ", ";
 		}
 	}
+	for (int i = 0; i < desc->natts; i++)
+		if (TupleDescAttr(desc, i)->attisdropped && get_attnum(inbox, psprintf("c%d", i + 1)) != InvalidAttrNumber)
+		{
+			appendStringInfo(&s, "%sDROP COLUMN c%d", separator, i + 1);
+			separator = ", ";
+		}
 	table_close(stream, NoLock);
 	return separator[0] ? s.data : NULL;
 }
 
-/* For each column of the stream its attribute number in a segment, 0: none. */
-static AttrNumber *
-map_columns(TupleDesc stream, Relation inbox)
+/* The attribute numbers of a segment's columns of the stream, in the order of their names' numbers; returns how many. */
+static int
+stream_columns(TupleDesc inbox, AttrNumber *attnos)
+{
+	int		   *numbers = palloc(sizeof(int) * Max(inbox->natts, 1));
+	int			n = 0;
+
+	for (int i = KDA_INBOX_NCOLS; i < inbox->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(inbox, i);
+		int			number,
+					at;
+
+		if (att->attisdropped)
+			continue;
+		number = atoi(NameStr(att->attname) + 1);
+		for (at = n++; at > 0 && numbers[at - 1] > number; at--)
+		{
+			numbers[at] = numbers[at - 1];
+			attnos[at] = attnos[at - 1];
+		}
+		numbers[at] = number;
+		attnos[at] = i + 1;
+	}
+	pfree(numbers);
+	return n;
+}
+
+/*
+ * By their order, not by their names: in a restored stream the columns are
+ * numbered anew, without those that had been dropped.
+ */
+AttrNumber *
+kda_inbox_map(TupleDesc stream, Relation inbox)
 {
 	AttrNumber *map = palloc0(sizeof(AttrNumber) * Max(stream->natts, 1));
+	AttrNumber *attnos = palloc(sizeof(AttrNumber) * Max(RelationGetDescr(inbox)->natts, 1));
+	int			n = stream_columns(RelationGetDescr(inbox), attnos);
+	int			next = 0;
 
-	for (int i = 0; i < stream->natts; i++)
+	for (int i = 0; i < stream->natts && next < n; i++)
 		if (!TupleDescAttr(stream, i)->attisdropped)
-			map[i] = get_attnum(RelationGetRelid(inbox), psprintf("c%d", i + 1));
+			map[i] = attnos[next++];
+	pfree(attnos);
 	return map;
+}
+
+void
+kda_inbox_rename_columns(Oid stream_relid, Oid segment)
+{
+	Relation	stream = table_open(stream_relid, AccessShareLock);
+	Relation	inbox = table_open(segment, AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(stream);
+	AttrNumber *map = kda_inbox_map(desc, inbox);
+
+	/* a number never grows, so that no name is taken when its turn comes */
+	for (int i = 0; i < desc->natts; i++)
+	{
+		const char *had;
+
+		if (map[i] <= 0)
+			continue;
+		had = NameStr(TupleDescAttr(RelationGetDescr(inbox), map[i] - 1)->attname);
+		if (atoi(had + 1) != i + 1)
+			SPI_execute(psprintf("ALTER TABLE " KDA_STORAGE_SCHEMA ".%s RENAME COLUMN %s TO c%d",
+								 quote_identifier(RelationGetRelationName(inbox)), had, i + 1), false, 0);
+	}
+	table_close(inbox, NoLock);
+	table_close(stream, NoLock);
 }
 
 /*---- writing */
@@ -142,8 +232,9 @@ struct KdaInboxWriter
 	int			nslots;
 	int			natts;			/* of the stream */
 	AttrNumber *map;
-	AttrNumber	rowtime;		/* timestamptz column that gets the arrival when left out; 0: none */
-	bool		rowtime_is_tz;
+	AttrNumber	rowtime;		/* column that gets the arrival, or of a derived row the time of its event, when left out; 0: none */
+	Oid			rowtime_type;
+	KdaStreamOptions *options;
 	CommandId	cid;
 	MemoryContext context;
 };
@@ -194,23 +285,27 @@ kda_inbox_begin(Oid stream_relid)
 	options = kda_stream_options_get(stream_relid);
 	stream = table_open(stream_relid, AccessShareLock);
 	w->natts = RelationGetDescr(stream)->natts;
-	w->map = map_columns(RelationGetDescr(stream), w->rel);
+	w->map = kda_inbox_map(RelationGetDescr(stream), w->rel);
 	w->rowtime = options->rowtime_attno;
+	w->options = options;
 	if (w->rowtime > 0)
-		w->rowtime_is_tz = TupleDescAttr(RelationGetDescr(stream), w->rowtime - 1)->atttypid == TIMESTAMPTZOID;
+		w->rowtime_type = TupleDescAttr(RelationGetDescr(stream), w->rowtime - 1)->atttypid;
 	table_close(stream, NoLock);
 
 	/*
 	 * Rows that nobody has read yet hold both segments: then it is the sessions
 	 * that have to wait.
 	 */
-	if (!kda_in_worker &&
-		(RelationGetNumberOfBlocks(w->rel) * (int64) BLCKSZ > (int64) kda_buffer_size_kb * 1024))
+	if (!kda_in_worker && kda_segment_bytes(ids.inbox) > (int64) kda_buffer_size_kb * 1024)
+	{
+		/* it may be that only the worker has not yet made room */
+		kda_slots_wake(MyDatabaseId);
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("stream \"%s\" is full: its queries have not read its rows yet", get_rel_name(stream_relid)),
 				 errdetail("Its buffer holds more than kda_stream.buffer_size (%d kB).", kda_buffer_size_kb),
 				 errhint("See kda.workers and kda.queries for what holds them back, or raise kda_stream.buffer_size.")));
+	}
 
 	w->estate = CreateExecutorState();
 	w->info = makeNode(ResultRelInfo);
@@ -280,10 +375,10 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 			slot->tts_values[w->map[i] - 1] = from->tts_values[i];
 			slot->tts_isnull[w->map[i] - 1] = from->tts_isnull[i];
 		}
-	if (w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
+	/* a user's row: the worker takes the arrival for it, made monotone, and so do those who look */
+	if (derived && w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
 	{
-		slot->tts_values[w->map[w->rowtime - 1] - 1] = w->rowtime_is_tz ?
-			TimestampTzGetDatum(arrival) : TimestampGetDatum(arrival);
+		slot->tts_values[w->map[w->rowtime - 1] - 1] = kda_rowtime_value(w->options, w->rowtime_type, arrival);
 		slot->tts_isnull[w->map[w->rowtime - 1] - 1] = false;
 	}
 	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(arrival);
@@ -514,7 +609,7 @@ open_cursor(Cursor *c, KdaStream *stream, Oid segment, uint64 xid, int64 seq, bo
 		elog(ERROR, "the index of %s is missing", RelationGetRelationName(c->rel));
 	c->index = index_open(linitial_oid(indexes), AccessShareLock);
 	c->slot = table_slot_create(c->rel, NULL);
-	c->map = map_columns(stream->desc, c->rel);
+	c->map = kda_inbox_map(stream->desc, c->rel);
 	start_scan(c, xid, seq, within);
 	advance(c);
 	return true;
@@ -596,6 +691,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Snap	   *snap1 = position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
 	Snap	   *snap2;
 	char	   *text2 = position->snapshot2;
+	bool		old_snapshot = text2 != NULL;
 	Cursor		cursors[2];
 	int			n = 0;
 	bool		any = false;
@@ -680,8 +776,8 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		position->last_xid = 0;
 		position->last_seq = 0;
 	}
-	/* rows that were committed after that snapshot have not been looked for */
-	*more |= resumed;
+	/* what was committed after the snapshot whose pieces these were has not been looked for */
+	*more |= old_snapshot;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	return n;
@@ -714,6 +810,8 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 
 	if (!kda_stream_ids(stream_relid, &ids) || !OidIsValid(ids.inbox))
 		return;
+	kda_inbox_rename_columns(stream_relid, ids.inbox);
+	kda_inbox_rename_columns(stream_relid, ids.inbox2);
 	/* Numbers of another system mean nothing here: read rows become ancient, the others this transaction's. */
 	for (int i = 0; i < 2; i++)
 		SPI_execute(psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_xid = CASE WHEN "

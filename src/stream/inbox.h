@@ -16,7 +16,7 @@
 
 /*
  * Columns of a segment: ours first, then one for each column of the stream,
- * named after its number (c1, c2, …), so that renaming a column changes
+ * named after its number (c1, c2, ...), so that renaming a column changes
  * nothing here.
  */
 enum
@@ -50,6 +50,11 @@ typedef struct KdaInboxPosition
 extern char *kda_inbox_ddl(Oid stream_relid, const char *name, bool durable);
 /* ALTER TABLE that makes a segment follow its stream; NULL if there is nothing to do. */
 extern char *kda_inbox_sync_ddl(Oid stream_relid, Oid inbox);
+
+/* For each column of the stream its attribute number in a segment, 0: none. */
+extern AttrNumber *kda_inbox_map(TupleDesc stream, Relation segment);
+/* In a restored copy: columns are named after the numbers that the stream's have now.  Inside SPI. */
+extern void kda_inbox_rename_columns(Oid stream_relid, Oid segment);
 
 /*---- writing: rows of the current transaction, any process */
 typedef struct KdaInboxWriter KdaInboxWriter;

@@ -66,7 +66,6 @@ kda_stream_ensure_storage(Oid relid)
 	Oid			a = InvalidOid,
 				b = InvalidOid;
 	const char *kind;
-	char	   *text;
 
 	if (kda_stream_ids(relid, &ids))
 		return ids.id;
@@ -77,8 +76,7 @@ kda_stream_ensure_storage(Oid relid)
 		return ids.id;
 
 	options = kda_stream_options_get(relid);
-	kda_owner_row("SELECT pg_catalog.nextval('kda_storage.id_seq')", 1, &text);
-	ids.id = pg_strtoint32(text);
+	ids.id = kda_next_id();
 	if (options->server_type == NULL || options->retention_us > 0)
 	{
 		a = make_segment(relid, options, ids.id, "a");
@@ -101,6 +99,9 @@ kda_stream_sync_storage(Oid relid)
 	KdaStreamIds ids;
 	KdaStreamOptions *options = kda_stream_options_get(relid);
 
+	/* of a restored copy, the names of the columns are put right first */
+	kda_adopt_strangers();
+	CommandCounterIncrement();
 	if (!kda_stream_ids(relid, &ids))
 		return;
 	if (OidIsValid(ids.inbox))
@@ -113,6 +114,10 @@ kda_stream_sync_storage(Oid relid)
 
 			if (sql)
 				kda_run_as_owner(sql);
+			if ((get_rel_persistence(segments[i]) == RELPERSISTENCE_PERMANENT) != options->durable)
+				kda_run_as_owner(psprintf("ALTER TABLE " KDA_STORAGE_SCHEMA ".%s SET %s",
+										  quote_identifier(get_rel_name(segments[i])),
+										  options->durable ? "LOGGED" : "UNLOGGED"));
 		}
 	}
 	else if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
@@ -128,8 +133,8 @@ kda_stream_sync_storage(Oid relid)
 
 /*---- taking turns */
 
-static int64
-bytes_of(Oid segment)
+int64
+kda_segment_bytes(Oid segment)
 {
 	Relation	rel = table_open(segment, AccessShareLock);
 	int64		n = (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
@@ -154,28 +159,34 @@ run(const char *sql)
 	SPI_finish();
 }
 
-void
-kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
+bool
+kda_stream_rotate(KdaStream *stream, TimestampTz now, const KdaInboxPosition *position)
 {
 	bool		database = stream->options->server_type == NULL;
 	Oid			current = database ? stream->inbox : stream->ring;
 	Oid			other = database ? stream->inbox2 : stream->ring2;
 	int64		retention = stream->options->retention_us;
 	const char *kind = database ? "inbox" : "ring";
+	bool		full;
 
 	if (!OidIsValid(current) || !OidIsValid(other))
-		return;
+		return false;
+	full = kda_segment_bytes(current) >= (int64) kda_buffer_size_kb * 512;
 
-	if (bytes_of(other) > 0)
+	if (kda_segment_bytes(other) > 0)
 	{
 		Relation	rel;
 
-		/* Its rows are younger than when they changed places. */
-		if (!consumed || now < stream->segment_since + retention)
+		/*
+		 * What has still to be read stays.  The rest stays for the retention
+		 * (its rows are younger than when they changed places), but within the
+		 * size.
+		 */
+		if ((database && position && !kda_inbox_consumed(stream, other, position)) ||
+			(now < stream->segment_since + retention && !full))
 		{
 			stream->retired_by = InvalidTransactionId;
-			if (database || bytes_of(current) < (int64) kda_buffer_size_kb * 512)
-				return;
+			return full;
 		}
 		if (database)
 		{
@@ -186,29 +197,39 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
 			if (!TransactionIdIsValid(stream->retired_by))
 			{
 				stream->retired_by = GetTopTransactionId();
-				return;
+				return full;
 			}
 			rel = table_open(other, AccessShareLock);
 			if (!TransactionIdPrecedes(stream->retired_by, GetOldestNonRemovableTransactionId(rel)))
 			{
 				table_close(rel, AccessShareLock);
-				return;
+				return full;
 			}
 			table_close(rel, AccessShareLock);
 		}
 		if (!ConditionalLockRelationOid(other, AccessExclusiveLock))
-			return;
+			return full;
+		if (database && position)
+		{
+			/* somebody who knew of it before they changed places may have written into it last */
+			bool		consumed;
+
+			PushActiveSnapshot(GetLatestSnapshot());
+			consumed = kda_inbox_consumed(stream, other, position);
+			PopActiveSnapshot();
+			if (!consumed)
+				return full;
+		}
 		run(psprintf("TRUNCATE " KDA_STORAGE_SCHEMA ".%s", quote_identifier(get_rel_name(other))));
 		stream->retired_by = InvalidTransactionId;
-		return;
+		return full;
 	}
 
 	/* The other one is empty: is it time to change places? */
-	if (bytes_of(current) == 0)
-		return;
-	if (now < stream->segment_since + Max(retention, MIN_ROTATE_US) &&
-		bytes_of(current) < (int64) kda_buffer_size_kb * 512)
-		return;
+	if (kda_segment_bytes(current) == 0)
+		return false;
+	if (now < stream->segment_since + Max(retention, MIN_ROTATE_US) && !full)
+		return false;
 	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass, "
 				 "segment_since = pg_catalog.clock_timestamp() WHERE stream_id = %d",
 				 kind, other, kind, current, stream->id));
@@ -224,4 +245,5 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed)
 	}
 	stream->segment_since = now;
 	stream->retired_by = InvalidTransactionId;
+	return full;
 }

@@ -24,6 +24,7 @@ typedef struct KdaShard
 	bool		stored;			/* has a row in kda_storage.shard */
 	bool		dirty;			/* changed since the last commit */
 	int64		position;		/* next offset; -1: nothing read yet */
+	int64		begun_at;		/* what position was when the source had found it */
 	int64		last_position;
 	KdaTime		last_arrival;
 	uint32		last_crc;
@@ -109,10 +110,14 @@ extern int32 kda_stream_ensure_storage(Oid relid);
 extern void kda_stream_sync_storage(Oid relid);
 /*
  * Lets the segments change places and empties the old one when nobody needs
- * its rows any more; never waits for a lock.  consumed: all rows of the other
- * segment have been read (database streams).
+ * its rows any more; never waits for a lock.  position: how far a database
+ * stream has been read in this transaction; NULL: nobody reads it.  Returns
+ * whether the buffer is so full that this should be called again soon.
  */
-extern void kda_stream_rotate(KdaStream *stream, TimestampTz now, bool consumed);
+struct KdaInboxPosition;
+extern bool kda_stream_rotate(KdaStream *stream, TimestampTz now, const struct KdaInboxPosition *position);
+/* Size of a segment on disk, with what is stored out of line. */
+extern int64 kda_segment_bytes(Oid segment);
 
 /*---- fdw.c: see fdw.h */
 

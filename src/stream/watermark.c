@@ -13,6 +13,13 @@
 
 #include "stream/stream.h"
 
+/*
+ * A watermark that goes with the wall clock takes steps.  Each one wakes the
+ * streams that are made of this one, and their commit must not be the cause of
+ * the next step.
+ */
+#define IDLE_STEP	USECS_PER_SEC
+
 /* What a shard's watermark counts as: kda.advance lifts all of them. */
 static inline KdaTime
 shard_mark(const KdaStream *stream, const KdaShard *shard)
@@ -155,6 +162,8 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 	 */
 	if (stream->idle_since == 0)
 		stream->idle_since = Min(quiet, now);
+	else if (now < stream->idle_since + IDLE_STEP)
+		return Min(next, stream->idle_since + IDLE_STEP);
 	if (stream->watermark != KDA_NO_TIME && stream->watermark < now)
 	{
 		KdaTime		to = Min(stream->watermark + (now - stream->idle_since), now);
@@ -164,7 +173,14 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 			stream->watermark = to;
 			*moved = true;
 		}
-		next = Min(next, now + USECS_PER_SEC);
+		next = Min(next, now + IDLE_STEP);
+	}
+	else if (stream->watermark == KDA_NO_TIME)
+	{
+		/* kda_watermark_update() gives it its first one now that nothing holds it: then it goes on */
+		for (int s = 0; s < stream->nshards; s++)
+			if (shard_mark(stream, &stream->shards[s]) != KDA_NO_TIME)
+				next = Min(next, now + IDLE_STEP);
 	}
 	stream->idle_since = now;
 	return next;

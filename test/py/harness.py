@@ -17,6 +17,7 @@ import psycopg2
 
 WORK = os.environ["KDA_WORK"]
 BINDIR = os.environ["KDA_BINDIR"]
+FAULT_BINDIR = os.environ["KDA_FAULT_BINDIR"]    # the same with fault points (src/runtime/fault.h)
 LONG = os.environ.get("KDA_LONG") == "yes"
 
 
@@ -51,9 +52,11 @@ def forget_pid(pid):
 
 
 class Postgres:
-    """A server of its own; settings are lines of postgresql.conf."""
+    """A server of its own; settings are lines of postgresql.conf, preload a library that its processes load first."""
 
-    def __init__(self, name, settings=(), initdb=True, basedir=None):
+    def __init__(self, name, settings=(), initdb=True, basedir=None, bindir=BINDIR, preload=None):
+        self.bindir = bindir
+        self.preload = preload
         self.dir = os.path.join(basedir or WORK, name)
         self.data = os.path.join(self.dir, "data")
         self.log = os.path.join(self.dir, "log")
@@ -85,11 +88,13 @@ class Postgres:
             env["LD_PRELOAD"] = os.environ["KDA_ASAN"]
             env["ASAN_OPTIONS"] = "detect_leaks=0:abort_on_error=1:disable_coredump=1:log_path=%s/asan" % self.dir
             env["UBSAN_OPTIONS"] = "print_stacktrace=1:abort_on_error=1:log_path=%s/ubsan" % self.dir
+        if self.preload:
+            env["LD_PRELOAD"] = ":".join(filter(None, (env.get("LD_PRELOAD"), self.preload)))
         return env
 
     def start(self):
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen([BINDIR + "/postgres", "-D", self.data], stdout=log, stderr=log,
+            self.process = subprocess.Popen([self.bindir + "/postgres", "-D", self.data], stdout=log, stderr=log,
                                             env=self.environment(), start_new_session=True)
         note_pid(self.process.pid)
         wait_until(self.answers, "the server to start; see " + self.log, 60)
@@ -134,7 +139,8 @@ class Postgres:
         shutil.rmtree(self.sockets, ignore_errors=True)
 
     def connect(self, dbname="postgres", user="postgres", autocommit=True):
-        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10)
+        conn = psycopg2.connect(host=self.sockets, port=self.port, dbname=dbname, user=user, connect_timeout=10,
+                                options="-c statement_timeout=180s")     # no test hangs for ever
         conn.autocommit = autocommit
         return conn
 
@@ -184,9 +190,10 @@ def alive(pid):
 
 
 class Kafka:
-    """A real broker, KRaft in one process."""
+    """A real broker, KRaft in one process; extra: properties, env: see scripts/kafka.sh."""
 
-    def __init__(self, name="kafka", extra=""):
+    def __init__(self, name="kafka", extra="", env=None):
+        self.env = env or {}
         self.dir = os.path.join(WORK, name)
         os.makedirs(self.dir, exist_ok=True)
         self.port = free_port()
@@ -198,7 +205,7 @@ class Kafka:
                 f.write(extra)
 
     def start(self, wait=True):
-        env = dict(os.environ, KDA_CACHE=os.path.dirname(os.environ["KDA_JARS"]))
+        env = dict(os.environ, KDA_CACHE=os.path.dirname(os.environ["KDA_JARS"]), **self.env)
         with open(self.log, "a") as log:
             self.process = subprocess.Popen([os.path.join(WORK, "build/scripts/kafka.sh"), "start", self.dir, str(self.port)],
                                             stdout=log, stderr=log, env=env, start_new_session=True)

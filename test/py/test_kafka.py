@@ -218,6 +218,29 @@ def test_new_partitions_while_running(server, kafka, msk):
     wait_until(lambda: server.value("SELECT n FROM grow_v") == 30, "records of all partitions")
 
 
+def test_altered_server_and_user_mapping_are_followed(server, kafka):
+    """A running stream connects anew when its server or its owner's mapping changes; nothing is read twice."""
+    kafka.create_topic("t_altered")
+    server.sql("""CREATE SERVER altered TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '127.0.0.1:1')""")
+    server.sql("CREATE STREAM altered_s (v int) SERVER altered OPTIONS (topic 't_altered', start 'earliest')")
+    server.sql("CREATE CONTINUOUS VIEW altered_v AS SELECT count(*) n FROM altered_s")
+    wait_until(lambda: server.value("SELECT last_error FROM kda.streams WHERE stream = 'altered_s'::regclass"), "the trouble to show")
+    kafka.produce("t_altered", [{"v": i} for i in range(10)])
+    server.sql("""ALTER SERVER altered OPTIONS (SET "bootstrap.servers" '%s')""" % kafka.address)
+    assert server.value("SELECT kda.wait('altered_s')")
+    assert server.value("SELECT n FROM altered_v") == 10
+    # a mapping that cannot work, and none again
+    server.sql("""ALTER SERVER altered OPTIONS (ADD "security.protocol" 'SASL_PLAINTEXT', ADD "sasl.mechanism" 'PLAIN')""")
+    server.sql("""CREATE USER MAPPING FOR CURRENT_USER SERVER altered OPTIONS ("sasl.username" 'u', "sasl.password" 'p')""")
+    wait_until(lambda: server.value("SELECT last_error FROM kda.streams WHERE stream = 'altered_s'::regclass"), "the trouble to show")
+    kafka.produce("t_altered", [{"v": i} for i in range(5)])
+    server.sql("DROP USER MAPPING FOR CURRENT_USER SERVER altered")
+    server.sql("""ALTER SERVER altered OPTIONS (DROP "security.protocol", DROP "sasl.mechanism")""")
+    assert server.value("SELECT kda.wait('altered_s')")
+    assert server.value("SELECT n FROM altered_v") == 15
+    server.sql("DROP SERVER altered CASCADE")
+
+
 def test_bad_options_are_refused(server, kafka):
     import psycopg2
 

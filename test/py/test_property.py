@@ -136,3 +136,43 @@ def test_million_row_copy_in_bounded_memory():
     assert peak < 600 * 1024, "the worker used %d kB" % peak
     pg.check_sane()
     pg.destroy()
+
+
+def test_states_of_every_aggregate_are_taken_up_again(server):
+    """A group that was written out and read back goes on as if it had stayed in memory."""
+    columns = {"int2": "a", "int4": "b", "int8": "c", "numeric": "d", "interval": "e", "bool": "f", "text": "g", "timestamptz": "h"}
+    aggregates = server.sql("""
+        SELECT p.proname, t.typname FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid JOIN pg_type t ON t.oid = p.proargtypes[0]
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace AND a.aggkind = 'n' AND p.pronargs = 1 AND t.typname = ANY (%s)
+          AND a.aggcombinefn <> 0 AND (a.aggtranstype <> 'internal'::regtype OR a.aggserialfn <> 0) ORDER BY 1, 2""", list(columns))
+    calls = ["%s(%s)" % (name, columns[typename]) for name, typename in aggregates]
+    if server.value("SELECT aggcombinefn <> 0 FROM pg_aggregate WHERE aggfnoid = 'array_agg(anynonarray)'::regprocedure"):
+        calls += ["array_agg(d)", "array_agg(g)", "string_agg(g, ', ')"]
+    assert len(calls) > 50
+    text = "k, " + ", ".join("%s AS x%d" % (call, i) for i, call in enumerate(calls))
+    row = "(k int, a int2, b int4, c int8, d numeric, e interval, f bool, g text, h timestamptz)"
+    server.sql("CREATE STREAM every %s; CREATE TABLE every_same %s" % (row, row))
+    server.sql("CREATE CONTINUOUS VIEW every_v AS SELECT %s FROM every GROUP BY k" % text)
+    r = random.Random(5)
+    for _ in range(4):
+        values = ",".join("(%d, %d, %d, %d, %s, '%d s', %s, '%s', '2026-01-01'::timestamptz + '%d s')" % (
+            r.randrange(3), r.randrange(9), r.randrange(9), r.randrange(9), r.randrange(900) / 100, r.randrange(9),
+            r.choice(["true", "false", "NULL"]), r.choice("abc"), r.randrange(9)) for _ in range(20))
+        server.sql("INSERT INTO every VALUES " + values)
+        server.sql("INSERT INTO every_same VALUES " + values)
+        assert server.value("SELECT kda.wait('every', '60 s')")
+        server.sql("SELECT pg_terminate_backend(pid, 10000) FROM kda.workers WHERE kind = 'pipeline'")
+    got = server.sql("SELECT * FROM every_v ORDER BY k")
+    for mine, plain in zip(got, server.sql("SELECT %s FROM every_same GROUP BY k ORDER BY k" % text)):
+        for call, a, b in zip(["k"] + calls, mine, plain):
+            assert a == b, call
+    assert len(got) == 3
+
+
+def test_wait_covers_what_came_while_a_large_commit_was_being_read(server):
+    server.sql("CREATE STREAM behind (v int); CREATE CONTINUOUS VIEW behind_v AS SELECT count(*) n FROM behind")
+    for i in range(1, 6):
+        server.sql("INSERT INTO behind SELECT g FROM generate_series(1, 10000) g")
+        server.sql("INSERT INTO behind VALUES (0)")
+        assert server.value("SELECT kda.wait('behind', '60 s')")
+        assert server.value("SELECT n FROM behind_v") == i * 10001

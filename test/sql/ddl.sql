@@ -75,6 +75,9 @@ ALTER STREAM shop.purchases DROP COLUMN item;
 ALTER STREAM shop.purchases ALTER COLUMN quantity TYPE int;
 \set VERBOSITY default
 CREATE OR REPLACE STREAM shop.purchases (rowtime timestamptz, item text, quantity numeric, note text, more int) OPTIONS (watermark '1 s');
+-- SET also of an option that has its default
+ALTER STREAM shop.purchases OPTIONS (SET watermark '0', SET max_ahead 'never');
+SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'shop.purchases'::regclass;
 CREATE OR REPLACE STREAM shop.purchases (rowtime timestamptz, item int, quantity numeric, note text, more int);
 CREATE OR REPLACE STREAM shop.purchases (rowtime timestamptz, item text);
 

@@ -1,0 +1,180 @@
+-- Statements again and again, other ways of saying them, and taking them back.
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+CREATE OR REPLACE STREAM "s" (rowtime timestamptz, k varchar(8), v int, d numeric(10,2) DEFAULT 1) OPTIONS (watermark '1 s') DESCRIPTION 'one';
+CREATE OR REPLACE STREAM s (ROWTIME timestamptz, "k" VARCHAR(8), v INTEGER, d DECIMAL(10,2) DEFAULT 1) OPTIONS (watermark '2 s', idle_timeout 'never') DESCRIPTION 'two';
+SELECT obj_description('s'::regclass), ftoptions FROM pg_foreign_table;
+CREATE OR REPLACE STREAM s (rowtime timestamptz, k varchar(8), v int, d numeric(10,2), n text COLLATE "C");
+SELECT ftoptions FROM pg_foreign_table;
+CREATE OR REPLACE REFERENCE TABLE r (id serial PRIMARY KEY, k varchar(8) UNIQUE, CHECK (id > 0));
+INSERT INTO r (k) VALUES ('a');
+CREATE OR REPLACE REFERENCE TABLE r (id serial PRIMARY KEY, k varchar(8) UNIQUE, more text DEFAULT 'm', CHECK (id > 0)) DESCRIPTION 'ref';
+TABLE r;
+CREATE OR REPLACE REFERENCE TABLE r (id bigint);
+CREATE OR REPLACE REFERENCE TABLE r (id int);
+CREATE OR REPLACE REFERENCE TABLE s (id int);
+CREATE OR REPLACE STREAM r (id int);
+CREATE STREAM s (a int);
+CREATE REFERENCE TABLE r (a int);
+CREATE OR REPLACE CONTINUOUS VIEW "v" WITH (retention = '1 day') DESCRIPTION 'a' AS SELECT k, count(*) AS n FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+create or replace continuous view v with (retention='1 day') description 'b' as
+  select "k", COUNT(*) as n -- comment
+  from s // other
+  windowed by tumbling(interval '1' minute) group by k;
+SELECT obj_description('v'::regclass);
+CREATE OR REPLACE CONTINUOUS VIEW v AS SELECT k, count(*) AS m FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW v AS SELECT 1 FROM s;
+CREATE OR REPLACE PUMP v AS INSERT INTO r (k) SELECT k FROM s;
+CREATE OR REPLACE CONTINUOUS VIEW r AS SELECT k FROM s;
+CREATE VIEW plain AS SELECT 1 a;
+CREATE OR REPLACE CONTINUOUS VIEW plain AS SELECT k FROM s;
+CREATE OR REPLACE VIEW v AS SELECT 1 a;
+CREATE OR REPLACE VIEW plain AS SELECT 1 a;
+CREATE OR REPLACE PUMP p AS INSERT INTO r (k) SELECT k FROM s WHERE v > 0 ON CONFLICT (k) DO NOTHING;
+CREATE OR REPLACE PUMP p AS INSERT INTO r (k) SELECT k FROM s WHERE v > 0 ON CONFLICT (k) DO NOTHING;
+CREATE OR REPLACE PUMP p AS INSERT INTO r (k) SELECT k FROM s WHERE v > 1 ON CONFLICT (k) DO NOTHING;
+INSERT INTO s VALUES ('2026-01-01', 'b', 1);
+SELECT kda.wait('s');
+TABLE v;
+TABLE r;
+
+-- a foreign table of our server is a stream, too
+CREATE FOREIGN TABLE ft (rowtime timestamptz, v int) SERVER kda OPTIONS (watermark '1 s');
+CREATE CONTINUOUS VIEW ftv AS SELECT sum(v) x FROM ft;
+INSERT INTO ft VALUES (now(), 5);
+SELECT kda.wait('ft');
+TABLE ftv;
+CREATE FOREIGN TABLE ft2 (rowtime int) SERVER kda;
+ALTER FOREIGN TABLE ft OPTIONS (SET watermark '-1 s');
+ALTER FOREIGN TABLE ft OPTIONS (SET watermark '5 s');
+ALTER FOREIGN TABLE ft ADD COLUMN z int;
+ALTER FOREIGN TABLE ft ALTER rowtime TYPE int;
+ALTER FOREIGN TABLE ft DROP COLUMN z;
+ALTER STREAM ft ALTER COLUMN v SET NOT NULL, ALTER COLUMN v SET DEFAULT 3;
+INSERT INTO ft VALUES ('2026-01-01', NULL);
+INSERT INTO ft DEFAULT VALUES RETURNING v;
+SELECT kda.wait('ft');
+TABLE ftv;
+UPDATE ft SET v = 1;
+DELETE FROM ft;
+TRUNCATE ft;
+CREATE SCHEMA sc;
+ALTER STREAM ft SET SCHEMA sc;
+ALTER STREAM sc.ft RENAME COLUMN v TO w;
+INSERT INTO sc.ft VALUES (now(), 1);
+SELECT kda.wait('sc.ft');
+TABLE ftv;
+CREATE INDEX ON sc.ft (w);
+SET client_min_messages = warning;
+IMPORT FOREIGN SCHEMA x FROM SERVER kda INTO sc;
+CREATE SERVER two FOREIGN DATA WRAPPER kda_stream;
+DROP SERVER kda;
+ALTER SERVER kda OPTIONS (ADD x '1');
+CREATE USER MAPPING FOR postgres SERVER kda;
+RESET client_min_messages;
+
+-- what is rolled back leaves nothing
+CREATE TABLE before AS SELECT oid, relname FROM pg_class WHERE relnamespace = 'kda_storage'::regnamespace;
+CREATE TABLE counts AS SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || reset_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e;
+BEGIN;
+CREATE STREAM rb (a int);
+CREATE CONTINUOUS VIEW rbv AS SELECT count(*) FROM rb;
+ROLLBACK;
+BEGIN;
+CREATE PUMP rbp AS INSERT INTO r (k) SELECT k FROM s;
+ROLLBACK;
+BEGIN;
+DROP STREAM s CASCADE;
+ROLLBACK;
+BEGIN;
+DROP CONTINUOUS VIEW v;
+ROLLBACK;
+BEGIN;
+ALTER STREAM s PAUSE;
+ROLLBACK;
+BEGIN;
+ALTER STREAM s RESET;
+ROLLBACK;
+BEGIN;
+ALTER STREAM s ADD COLUMN rb int;
+ROLLBACK;
+BEGIN;
+ALTER CONTINUOUS VIEW v RENAME TO rbz;
+ROLLBACK;
+BEGIN;
+CREATE INDEX ON v (k);
+ROLLBACK;
+BEGIN;
+ALTER CONTINUOUS VIEW v SET (retention = '5 s');
+ROLLBACK;
+BEGIN;
+SAVEPOINT x;
+CREATE CONTINUOUS VIEW rbv AS SELECT count(*) c FROM s;
+ROLLBACK TO x;
+CREATE CONTINUOUS VIEW rbv AS SELECT count(*) c FROM s;
+COMMIT;
+DROP CONTINUOUS VIEW rbv;
+DO $$ BEGIN CREATE CONTINUOUS VIEW rbv AS SELECT 1/0 c, nosuch FROM s; EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM; END $$;
+SELECT oid, relname FROM pg_class WHERE relnamespace = 'kda_storage'::regnamespace EXCEPT SELECT * FROM before;
+SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || reset_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e EXCEPT SELECT * FROM counts;
+INSERT INTO s VALUES ('2026-01-01', 'b', 1);
+SELECT kda.wait('s');
+TABLE v;
+SELECT name, state FROM kda.queries ORDER BY 1;
+
+-- what made it, as it is now; for streams also what ALTER has done since
+CREATE STREAM defs (rowtime timestamptz, k varchar(8) COLLATE "C" NOT NULL, v int DEFAULT 3 CHECK (v > 0), g int GENERATED ALWAYS AS (v * 2) STORED) OPTIONS (watermark '1 s') DESCRIPTION 'it''s';
+CREATE CONTINUOUS VIEW /* here */ defv AS SELECT k, count(*) FROM defs GROUP BY k;
+ALTER STREAM defs ADD COLUMN "New" text;
+ALTER STREAM defs OPTIONS (ADD idle_timeout 'never');
+ALTER STREAM defs RENAME TO "Defs";
+ALTER CONTINUOUS VIEW defv RENAME TO "Defv";
+ALTER CONTINUOUS VIEW "Defv" SET SCHEMA sc;
+SELECT kda.definition('"Defs"');
+SELECT kda.definition('sc."Defv"');
+SELECT kda.definition('plain');
+SELECT kda.definition('"Defs"') AS definition \gset
+DROP STREAM "Defs" CASCADE;
+:definition;
+SELECT kda.definition('"Defs"') = :'definition' AS same;
+DROP STREAM "Defs";
+
+-- rows older than its retention leave a view
+CREATE STREAM aging (rowtime timestamptz, k text);
+CREATE CONTINUOUS VIEW aging_w WITH (retention = '1 hour') AS SELECT k, count(*) n FROM aging WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW aging_r WITH (retention = '1 hour') AS SELECT k FROM aging;
+INSERT INTO aging VALUES ('2026-01-01 10:00+00', 'old'), ('2026-01-01 12:30+00', 'a'), ('2026-01-01 13:00+00', 'b');
+SELECT kda.wait('aging');
+SELECT k, n FROM aging_w ORDER BY k;
+SELECT k FROM aging_r ORDER BY k;
+DROP STREAM aging CASCADE;
+
+-- event triggers see it
+CREATE TABLE evlog (id serial, ev text, tag text, obj text);
+CREATE FUNCTION evf() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.evlog (ev, tag) VALUES (tg_event, tg_tag); END $$;
+CREATE FUNCTION eve() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.evlog (ev, tag, obj) SELECT tg_event, command_tag, object_identity FROM pg_event_trigger_ddl_commands(); END $$;
+CREATE FUNCTION evd() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.evlog (ev, tag, obj) SELECT tg_event, tg_tag, object_identity FROM pg_event_trigger_dropped_objects() WHERE object_identity !~ 'kda_storage'; END $$;
+CREATE EVENT TRIGGER e1 ON ddl_command_start EXECUTE FUNCTION evf();
+CREATE EVENT TRIGGER e2 ON ddl_command_end EXECUTE FUNCTION eve();
+CREATE EVENT TRIGGER e3 ON sql_drop EXECUTE FUNCTION evd();
+CREATE STREAM ev (a int);
+CREATE CONTINUOUS VIEW evv AS SELECT count(*) c FROM ev;
+CREATE CONTINUOUS VIEW evw AS SELECT a FROM ev;
+CREATE PUMP evp AS INSERT INTO r (k) SELECT a::text FROM ev;
+CREATE INDEX ON evw (a);
+ALTER STREAM ev ADD COLUMN b int;
+ALTER STREAM ev PAUSE;
+ALTER CONTINUOUS VIEW evv RENAME TO evv2;
+DROP PUMP evp;
+DROP STREAM ev CASCADE;
+SELECT ev, tag, obj FROM evlog WHERE obj !~ 'kda_storage' AND obj !~ '\[\]|_RETURN' ORDER BY id;
+
+DROP EVENT TRIGGER e1;
+DROP EVENT TRIGGER e2;
+DROP EVENT TRIGGER e3;
+DROP FUNCTION evf, eve, evd;
+\set VERBOSITY terse
+DROP STREAM s, sc.ft CASCADE;
+DROP TABLE r, evlog, before, counts;
+DROP VIEW plain;
+DROP SCHEMA sc;
