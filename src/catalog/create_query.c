@@ -190,7 +190,7 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 		case KDA_SHAPE_OVER:
 			return pump ? psprintf("SELECT %s WHERE false", nulls_of_types(split)) : read_only(closed, split);
 		case KDA_SHAPE_GROUPS:
-			if (!OidIsValid(storage_oid("empty", id)))
+			if (!OidIsValid(kda_storage_relation(psprintf("empty_%d", id))))
 				return read_only(final, split);
 			return psprintf("%s UNION ALL SELECT %s FROM %s WHERE NOT EXISTS (SELECT FROM %s)", final, columns,
 							storage_name("empty", id), storage_name("open", id));

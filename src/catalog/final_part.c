@@ -23,6 +23,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/nbtree.h"
 #include "access/table.h"
 #include "catalog/ddl.h"
 #include "catalog/pg_collation.h"
@@ -764,6 +765,30 @@ place_of_row(Final *f)
 								 InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 }
 
+/* The frame's reach is measured in the new order. */
+static void
+order_by_place(WindowClause *wc, Oid sortop)
+{
+	Oid			family,
+				type;
+	int16		strategy;
+	Oid			in_range;
+
+	if (!(wc->frameOptions & FRAMEOPTION_RANGE))
+		return;
+	if (!get_ordering_op_properties(sortop, &family, &type, &strategy))
+		elog(ERROR, "operator %u is not an ordering operator", sortop);
+	in_range = get_opfamily_proc(family, type, INTERVALOID, BTINRANGE_PROC);
+	if (!OidIsValid(in_range))
+		elog(ERROR, "kda.place has no in_range function");
+	wc->startInRangeFunc = wc->startOffset ? in_range : InvalidOid;
+	wc->endInRangeFunc = wc->endOffset ? in_range : InvalidOid;
+	wc->inRangeColl = InvalidOid;
+	wc->inRangeAsc = true;
+	wc->inRangeNullsFirst = false;
+}
+
+
 /* The user's SELECT with its windows ordered by place, and the rows' time and number beside it. */
 static Query *
 sliding(Final *f)
@@ -798,6 +823,7 @@ sliding(Final *f)
 			sgc->tleSortGroupRef = tle->ressortgroupref;
 			get_sort_group_operators(exprType(place), true, true, false, &sgc->sortop, &sgc->eqop, NULL, &sgc->hashable);
 			wc->orderClause = list_make1(sgc);
+			order_by_place(wc, sgc->sortop);
 		}
 	}
 	/* ours come after the user's, and what only sorts after both */

@@ -874,6 +874,11 @@ describe_columns(KdaSplit *split)
 		split->collations[i] = exprCollation((Node *) tle->expr);
 		if (split->types[i] == UNKNOWNOID)
 			split->types[i] = TEXTOID;
+		if (get_typtype(split->types[i]) == TYPTYPE_PSEUDO)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a continuous query cannot give a column of type %s", format_type_be(split->types[i])),
+					 errhint("Cast \"%s\" to a type of its own.", tle->resname)));
 		if (pg_strcasecmp(tle->resname, "rowtime") == 0)
 			split->has_rowtime = true;
 		if (is_name_taken(targets, tle) ||

@@ -62,6 +62,8 @@ BEGIN
 	FOREACH col IN ARRAY '{b,p,j,t}'::text[] LOOP
 		BEGIN
 			EXECUTE format('CREATE CONTINUOUS VIEW bad AS SELECT count(*) FROM unhashable GROUP BY %I', col);
+			RAISE NOTICE '%: kept as rows', col;
+			DROP CONTINUOUS VIEW bad;
 		EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%: %', SQLSTATE, SQLERRM;
 		END;
 	END LOOP;
@@ -79,7 +81,9 @@ DECLARE
 	call text;
 BEGIN
 	FOR a IN SELECT p.oid, p.proname, p.proargtypes::oid[] AS types, aggcombinefn <> 0 AS combines FROM pg_aggregate JOIN pg_proc p ON p.oid = aggfnoid
-			WHERE aggkind = 'n' AND pronamespace = 'pg_catalog'::regnamespace ORDER BY p.oid LOOP
+			WHERE aggkind = 'n' AND pronamespace = 'pg_catalog'::regnamespace
+				AND proname !~ 'json|xmlagg|array_agg|string_agg'	-- their results depend on the order of rows, or they refuse NULL
+			ORDER BY p.oid LOOP
 		SELECT string_agg(coalesce((SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = 's'::regclass AND attnum > 2 AND atttypid = t ORDER BY attnum DESC LIMIT 1),
 				CASE t WHEN '"any"'::regtype THEN 'i4' WHEN 'anyelement'::regtype THEN 'i4' WHEN 'anyarray'::regtype THEN 'a' WHEN 'anynonarray'::regtype THEN 'i4'
 					WHEN 'bytea'::regtype THEN 't::bytea' WHEN 'json'::regtype THEN 'j::json' WHEN 'anyrange'::regtype THEN 'r' WHEN 'anymultirange'::regtype THEN 'mr' END), ', ' ORDER BY o)
