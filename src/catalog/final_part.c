@@ -186,6 +186,7 @@ result_of_state(Final *f, Aggref *agg, AttrNumber attno)
 	Node	   *type = (Node *) makeNullConst(agg->aggtype, -1, agg->aggcollid);
 	List	   *args = list_make3(signature, state, type);
 	ParseState *pstate;
+	Aggref	   *merge;
 
 	if (!f->merge)
 	{
@@ -199,9 +200,12 @@ result_of_state(Final *f, Aggref *agg, AttrNumber attno)
 	}
 	pstate = make_parsestate(NULL);
 	pstate->p_expr_kind = EXPR_KIND_SELECT_TARGET;
-	return ParseFuncOrColumn(pstate, list_make2(makeString(KDA_SCHEMA), makeString("merge")), args, NULL,
-							 makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString("merge")), NIL,
-										  COERCE_EXPLICIT_CALL, -1), false, -1);
+	merge = castNode(Aggref, ParseFuncOrColumn(pstate, list_make2(makeString(KDA_SCHEMA), makeString("merge")), args, NULL,
+											   makeFuncCall(list_make2(makeString(KDA_SCHEMA), makeString("merge")), NIL,
+															COERCE_EXPLICIT_CALL, -1), false, -1));
+	merge->aggcollid = agg->aggcollid;
+	merge->inputcollid = agg->inputcollid;
+	return (Node *) merge;
 }
 
 /* What a kept expression is over the open table. */
