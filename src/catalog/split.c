@@ -374,7 +374,7 @@ group_by_dependent_columns(Query *query)
 
 /*---- windows that depend on other rows: what they are made for */
 
-/* STAGGER stands instead of GROUP BY. */
+/* STAGGER stands instead of GROUP BY; without aggregates rows keep to themselves, as ever. */
 static void
 group_by_stagger(ParseState *pstate, SelectStmt *core, const KdaWindowClause *clause)
 {
@@ -384,7 +384,8 @@ group_by_stagger(ParseState *pstate, SelectStmt *core, const KdaWindowClause *cl
 				 errmsg("a SELECT with a STAGGER window cannot have GROUP BY"),
 				 errdetail("PARTITION BY of the window says how its rows are grouped."),
 				 parser_errposition(pstate, exprLocation(linitial(core->groupClause)))));
-	core->groupClause = copyObject(clause->partition);
+	if (kda_words_aggregated(core))
+		core->groupClause = copyObject(clause->partition);
 }
 
 static void
@@ -395,10 +396,10 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 	FuncExpr   *call = castNode(FuncExpr, linitial_node(RangeTblFunction, windows->functions)->funcexpr);
 	ListCell   *lc;
 
-	/* FROM TABLE (SESSION (TABLE s PARTITION BY …)): what it says there, or all rows together */
-	if (clause->in_from || clause->partition)
+	if (clause->in_from || clause->kind == KDA_WINDOW_STAGGER)
+		/* what PARTITION BY says, or all rows together */
 		split->session_keys = copyObject(list_copy_tail(call->args, 2));
-	if (split->window->kind == KDA_WINDOW_STAGGER || !(clause->in_from || clause->partition))
+	else
 	{
 		if (user->groupingSets)
 			ereport(ERROR,
@@ -407,7 +408,6 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 							kda_window_kind_name(split->window->kind)),
 					 errhint("FROM TABLE (SESSION (TABLE s PARTITION BY k, DESCRIPTOR (rowtime), INTERVAL …)) does; or write a query for each set."),
 					 parser_errposition(pstate, clause->location)));
-		split->session_keys = NIL;
 		foreach(lc, user->groupClause)
 		{
 			Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr;
@@ -1085,11 +1085,9 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	}
 	if (split->window)
 	{
-		List	   *partition = split->window->kind != KDA_WINDOW_SESSION ? NIL :
-			kda_words_expressions(&words, copyObject(from.core_window->partition));
+		List	   *keys = kda_words_expressions(&words, copyObject(from.core_window->partition));
 
-		core->fromClause = lappend(core->fromClause,
-								   kda_words_window_from(&words, kda_raw_string(split->window_text), partition));
+		core->fromClause = lappend(core->fromClause, kda_words_window_from(&words, kda_raw_string(split->window_text), keys));
 		if (add_columns && !words.named_window && split->depth == 0)
 		{
 			add_window_columns(core);

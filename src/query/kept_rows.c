@@ -333,18 +333,15 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(in, 1, &isnull)));
 		KdaTime		time = batch->rowtime[row];
 		KdaTime		mark = KDA_NO_TIME;
+		int64		number = 0;
 
 		ExecClearTuple(out);
 		slot_getallattrs(in);
 		if (kept->sessions)
 		{
 			MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
-			int			last = out->tts_tupleDescriptor->natts - 1;
-			int64		number;
 
 			mark = note_row(kept, in, row, time, kept->next_seq, &number);
-			out->tts_values[last] = Int64GetDatum(number);
-			out->tts_isnull[last] = false;
 			MemoryContextSwitchTo(old);
 		}
 		else if (query->shape == KDA_SHAPE_WINDOWS)
@@ -356,10 +353,10 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		out->tts_values[KDA_KEPT_SEQ - 1] = Int64GetDatum(kept->next_seq++);
 		memcpy(out->tts_values + KDA_KEPT_SEQ, in->tts_values + 1, sizeof(Datum) * (desc->natts - 1));
 		memcpy(out->tts_isnull + KDA_KEPT_SEQ, in->tts_isnull + 1, sizeof(bool) * (desc->natts - 1));
-		/* sides of a join: not matched yet */
-		for (int i = KDA_KEPT_SEQ + desc->natts - 1; kept->sessions == NULL && i < out->tts_tupleDescriptor->natts; i++)
+		/* kda_key of sessions; sides of a join: not matched yet */
+		for (int i = KDA_KEPT_SEQ + desc->natts - 1; i < out->tts_tupleDescriptor->natts; i++)
 		{
-			out->tts_values[i] = BoolGetDatum(false);
+			out->tts_values[i] = kept->sessions ? Int64GetDatum(number) : BoolGetDatum(false);
 			out->tts_isnull[i] = false;
 		}
 		ExecStoreVirtualTuple(out);

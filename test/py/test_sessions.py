@@ -155,12 +155,12 @@ def check(server, view, expected, seed):
 KEYS = [("k", lambda r: r[1]), ("k, j", lambda r: (r[1], r[2])), ("lower(k) || 'x'", lambda r: None if r[1] is None else r[1] + "x")]
 
 
-@pytest.mark.parametrize("seed", range(16 if LONG else 4))
+@pytest.mark.parametrize("seed", range(30 if LONG else 3))
 def test_sessions(server, seed):
     r = random.Random(seed)
     gap = r.choice([10, 1000, 5_000_000])
     delay = r.choice([0, gap // 2, gap * 3, gap * 20])
-    rows = make_rows(r, 2500, gap, delay)
+    rows = make_rows(r, 1500, gap, delay)
     server.sql("DROP STREAM IF EXISTS se, se_out CASCADE; DROP TABLE IF EXISTS se_table, se_table_rows")
     server.sql("CREATE STREAM se (rowtime timestamptz, k text, j int, v int, pad text) OPTIONS (watermark '%d us', idle_timeout 'never')" % delay)
     server.sql("CREATE STREAM se_out (k text, n bigint)")
@@ -214,12 +214,12 @@ def test_sessions(server, seed):
     same(server.sql("SELECT DISTINCT open_windows, groups FROM kda.queries WHERE name LIKE 'se\\_%%' AND name <> 'se_again'" % ()), [(0, 0)], seed)
 
 
-@pytest.mark.parametrize("seed", range(16 if LONG else 4))
+@pytest.mark.parametrize("seed", range(30 if LONG else 3))
 def test_stagger(server, seed):
     r = random.Random(1000 + seed)
     size = r.choice([10, 1000, 5_000_000])
     delay = r.choice([0, size // 2, size * 3, size * 20])
-    rows = make_rows(r, 2500, size, delay)
+    rows = make_rows(r, 1500, size, delay)
     server.sql("DROP STREAM IF EXISTS sg CASCADE; DROP TABLE IF EXISTS sg_names")
     server.sql("CREATE STREAM sg (rowtime timestamptz, k text, j int, v int, pad text) OPTIONS (watermark '%d us', idle_timeout 'never')" % delay)
     server.sql("CREATE TABLE sg_names (j int, name text); INSERT INTO sg_names VALUES (0, 'zero'), (1, 'one')")

@@ -77,21 +77,26 @@ CREATE CONTINUOUS VIEW firsts AS SELECT k, v, rowtime FROM ev WINDOWED BY SESSIO
 CREATE CONTINUOUS VIEW ranks AS SELECT k, sum(v) AS s, rank() OVER (ORDER BY sum(v) DESC) AS r FROM ev WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k ORDER BY s LIMIT 1;
 CREATE CONTINUOUS VIEW by_expr AS SELECT window_start, window_end, k % 2 AS odd, array_agg(v ORDER BY v) AS vs, mode() WITHIN GROUP (ORDER BY k) AS m FROM ev WHERE window_end - window_start > '1 minute' WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k % 2;
 CREATE CONTINUOUS VIEW tags AS SELECT t, count(*) AS n FROM ev, unnest(ARRAY[k, v]) AS t WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY t;
-CREATE CONTINUOUS VIEW above AS SELECT max(n) AS n, max(s) AS s FROM (SELECT k, count(*) AS n, sum(v) AS s FROM ev WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k) q;
+CREATE CONTINUOUS VIEW best AS SELECT * FROM (SELECT window_start, window_end, k, sum(v) AS s, row_number() OVER (PARTITION BY window_start, window_end ORDER BY sum(v) DESC) AS n
+	FROM ev WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k) q WHERE n = 1;
+-- what comes out of sessions is grouped again, when they have closed
+CREATE CONTINUOUS VIEW above AS SELECT count(*) AS sessions, max(n) AS longest FROM (SELECT k, count(*) AS n FROM ev WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k) q;
 INSERT INTO ev VALUES ('2026-01-01 00:00:00+00', 1, 5), ('2026-01-01 00:00:30+00', 2, 6), ('2026-01-01 00:01:00+00', 1, 7), ('2026-01-01 00:05:00+00', 3, 1), ('2026-01-01 00:05:30+00', 3, 2), ('2026-01-01 00:06:00+00', 5, 3);
 SELECT kda.wait('ev');
 SELECT * FROM firsts ORDER BY rowtime;
 SELECT * FROM ranks ORDER BY k;
 SELECT * FROM by_expr ORDER BY window_start;
-SELECT * FROM tags ORDER BY t;
-SELECT * FROM above ORDER BY window_start, n;
+SELECT * FROM tags ORDER BY t, window_start;
+SELECT * FROM best ORDER BY k, window_start;
+SELECT * FROM above;
 SELECT kda.advance('ev', '2026-01-02 00:00:00+00');
 SELECT kda.wait('ev');
 SELECT * FROM firsts ORDER BY rowtime;
 SELECT * FROM ranks ORDER BY k;
 SELECT * FROM by_expr ORDER BY window_start;
-SELECT * FROM tags ORDER BY t;
-SELECT * FROM above ORDER BY window_start, n;
+SELECT * FROM tags ORDER BY t, window_start;
+SELECT * FROM best ORDER BY k, window_start;
+SELECT * FROM above;
 DROP STREAM ev CASCADE;
 
 -- Pumps: a session leaves when it closes; what it goes into knows that nothing earlier will come.
@@ -121,14 +126,16 @@ DROP TABLE closed_sessions;
 CREATE STREAM trades (rowtime timestamptz, ticker text, price numeric) OPTIONS (watermark '1 minute', idle_timeout 'never');
 CREATE CONTINUOUS VIEW counts AS SELECT STREAM ticker, count(*) AS n, avg(price) AS avg FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
 CREATE CONTINUOUS VIEW prices AS SELECT ticker, array_agg(DISTINCT price) AS prices FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
-CREATE CONTINUOUS VIEW minutes AS SELECT date_trunc('minute', rowtime) AS minute, count(*) AS n FROM trades WINDOWED BY STAGGER (PARTITION BY date_trunc('minute', rowtime) RANGE INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW minutes AS SELECT min(rowtime) AS first, count(*) AS n FROM trades WINDOWED BY STAGGER (PARTITION BY date_trunc('minute', rowtime), price > 15 RANGE INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW each AS SELECT ticker, price, window_start FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
 INSERT INTO trades VALUES ('2026-01-01 10:00:20+00', 'AMZN', 10), ('2026-01-01 10:01:19.999999+00', 'AMZN', 12), ('2026-01-01 10:00:50+00', 'TBV', 7);
--- 10:01:20 is in no window: it opens one; 10:00:10 is in none either and opens an earlier one, which takes only what the first one does not contain
+-- 10:01:20 is in no window: it opens one; 10:00:19 is in none either and opens an earlier one, which takes only what the first one does not contain
 INSERT INTO trades VALUES ('2026-01-01 10:01:20+00', 'AMZN', 14), ('2026-01-01 10:00:30+00', 'AMZN', 16), ('2026-01-01 10:00:19+00', 'AMZN', 18), ('2026-01-01 10:00:40+00', 'AMZN', 20), ('2026-01-01 10:00:19.5+00', 'AMZN', 22);
 SELECT kda.wait('trades');
 SELECT * FROM counts ORDER BY ticker, window_start;
 SELECT * FROM prices ORDER BY ticker, window_start;
-SELECT * FROM minutes ORDER BY minute;
+SELECT * FROM minutes ORDER BY window_start;
+SELECT * FROM each ORDER BY price;
 SELECT count(pg_terminate_backend(pid)) FROM kda.workers WHERE kind = 'pipeline';
 INSERT INTO trades VALUES ('2026-01-01 10:00:45+00', 'AMZN', 24);
 -- the watermark is 10:02:00: AMZN's windows that end at 10:01:19 and 10:01:20 have closed, as TBV's

@@ -102,8 +102,8 @@ CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM bid GROUP BY TUMBLE(bidtime, IN
 CREATE CONTINUOUS VIEW e AS SELECT * FROM bid JOIN same FOR SYSTEM_TIME AS OF bid.bidtime AS s ON s.item = bid.item;
 CREATE CONTINUOUS VIEW e AS SELECT * FROM bid JOIN same FOR SYSTEM_TIME AS OF;
 -- read, and not there yet
-CREATE CONTINUOUS VIEW e AS SELECT window_start, window_end, item, count(*) FROM TABLE(SESSION(TABLE bid PARTITION BY item, supplier, DESCRIPTOR(bidtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, item;
-CREATE CONTINUOUS VIEW e AS SELECT SESSION_START(bidtime, INTERVAL '1' MINUTE), count(*) FROM bid GROUP BY SESSION(bidtime, INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW session_of_pairs AS SELECT window_start, window_end, item, count(*) FROM TABLE(SESSION(TABLE bid PARTITION BY item, supplier, DESCRIPTOR(bidtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, item;
+CREATE CONTINUOUS VIEW session_of_all AS SELECT SESSION_START(bidtime, INTERVAL '1' MINUTE), count(*) FROM bid GROUP BY SESSION(bidtime, INTERVAL '1' MINUTE);
 
 -- a pasted CREATE TABLE
 CREATE TABLE orders (
