@@ -185,7 +185,8 @@ prepare_columns(KdaWindowAggState *state, PlanState *child)
 {
 	bool		stable = true;	/* the keys' Datums tell them apart */
 
-	state->batch = kda_scan_batch(child);
+	/* a row may make one session of two: no group may be remembered */
+	state->batch = state->groups->sessions ? NULL : kda_scan_batch(child);
 	if (state->batch == NULL)
 		return;
 	if (child->qual)
