@@ -23,6 +23,7 @@
 
 #include "access/xact.h"
 #include "catalog/ddl.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -176,6 +177,47 @@ refuse_expression(void *arg, int row, ErrorData *edata)
 
 /*---- stage: read and decode */
 
+/*
+ * Does the snapshot that the rows were read with know the queries that we
+ * have?  A query that was committed since must not miss rows that were
+ * committed with it or after it; its invalidation may still be on its way.
+ */
+static bool
+queries_are_current(KdaFeed *feed)
+{
+	static SPIPlanPtr plan = NULL;
+	KdaStream  *stream = feed->stream;
+	Datum		relid = ObjectIdGetDatum(stream->relid);
+	int64		known = 0;
+	int64		seen = 0;
+	ListCell   *lc;
+	bool		isnull;
+
+	SPI_connect();
+	if (plan == NULL)
+	{
+		Oid			type = REGCLASSOID;
+
+		plan = SPI_prepare("SELECT pg_catalog.count(*), pg_catalog.max(query_id) FROM kda_storage.query WHERE stream = $1", 1, &type);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare to look at queries");
+	}
+	if (SPI_execute_plan(plan, &relid, NULL, true, 0) == SPI_OK_SELECT && SPI_processed == 1)
+	{
+		seen = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		seen += (int64) DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)) << 32;
+	}
+	SPI_finish();
+	foreach(lc, stream->queries)
+		known = ((int64) Max(((KdaQuery *) lfirst(lc))->id, (int32) (known >> 32)) << 32) + (int32) known + 1;
+
+	/* what a reload has not changed it will not change (in the middle of a restore) */
+	if (seen == known || seen == feed->queries_seen)
+		return true;
+	feed->queries_seen = seen;
+	return false;
+}
+
 static void
 stage_read(KdaFeed *feed)
 {
@@ -192,6 +234,17 @@ stage_read(KdaFeed *feed)
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
 						   TopTransactionContext);
+		if (n > 0 && !queries_are_current(feed))
+		{
+			/* not a row of it, then: again with all queries */
+			kda_batch_reset(stream->batch);
+			feed->next_position = feed->position;
+			stream->advanced = feed->saved_advanced;
+			stream->derived = feed->saved_derived;
+			feed->more = true;
+			kda_worker->reload = true;
+			return;
+		}
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (n > 0 || feed->more)
