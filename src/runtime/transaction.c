@@ -24,6 +24,7 @@
 
 #include "access/xact.h"
 #include "catalog/ddl.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
