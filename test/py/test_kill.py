@@ -47,7 +47,7 @@ class Feeder(threading.Thread):
                     self.malformed += 1
                     continue
                 # out of order, within the stream's watermark
-                at = max(0.0, second - r.random() * 3)
+                at = round(max(0.0, second - r.random() * 3), 6)    # as it is written
                 country, action, v = r.choice("KR US JP DE".split()), r.choice(("click", "view")), r.randrange(100)
                 p.produce(self.topic, json.dumps({
                     "ts": "2026-01-01T%02d:%02d:%09.6fZ" % (int(at) // 3600, int(at) // 60 % 60, at % 60),
