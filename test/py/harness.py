@@ -51,9 +51,10 @@ def forget_pid(pid):
 
 
 class Postgres:
-    """A server of its own; settings are lines of postgresql.conf."""
+    """A server of its own; settings are lines of postgresql.conf, preload a library that its processes load first."""
 
-    def __init__(self, name, settings=(), initdb=True, basedir=None):
+    def __init__(self, name, settings=(), initdb=True, basedir=None, preload=None):
+        self.preload = preload
         self.dir = os.path.join(basedir or WORK, name)
         self.data = os.path.join(self.dir, "data")
         self.log = os.path.join(self.dir, "log")
@@ -85,6 +86,8 @@ class Postgres:
             env["LD_PRELOAD"] = os.environ["KDA_ASAN"]
             env["ASAN_OPTIONS"] = "detect_leaks=0:abort_on_error=1:disable_coredump=1:log_path=%s/asan" % self.dir
             env["UBSAN_OPTIONS"] = "print_stacktrace=1:abort_on_error=1:log_path=%s/ubsan" % self.dir
+        if self.preload:
+            env["LD_PRELOAD"] = ":".join(filter(None, (env.get("LD_PRELOAD"), self.preload)))
         return env
 
     def start(self):
