@@ -47,13 +47,14 @@ class Feeder(threading.Thread):
                     self.malformed += 1
                     continue
                 # out of order, within the stream's watermark
-                at = max(0.0, second - r.random() * 3)
+                us = int(max(0.0, second - r.random() * 3) * 1e6)
+                at = us // 1000000
                 country, action, v = r.choice("KR US JP DE".split()), r.choice(("click", "view")), r.randrange(100)
                 p.produce(self.topic, json.dumps({
-                    "ts": "2026-01-01T%02d:%02d:%09.6fZ" % (int(at) // 3600, int(at) // 60 % 60, at % 60),
+                    "ts": "2026-01-01T%02d:%02d:%02d.%06dZ" % (at // 3600, at // 60 % 60, at % 60, us % 1000000),
                     "country": country, "action": action, "value": v}), partition=part)
-                self.expected[(int(at) // 10, country, action)] += 1
-                self.sums[(int(at) // 10, country, action)] += v
+                self.expected[(at // 10, country, action)] += 1
+                self.sums[(at // 10, country, action)] += v
                 p.poll(0)
             self.stopping.wait(max(0, 0.05 - (time.monotonic() - begun)))
         p.flush(60)
