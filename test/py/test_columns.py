@@ -2,7 +2,7 @@
 import json
 import random
 
-from harness import LONG, 
+from harness import LONG
 
 TEXTS = ["", "a", "KR", "click", "purchase", "sixteen letters!", "seventeen letters", "long " * 30, "é", "日本", "quote\" and \\ back", "tab\t",
          "abcdefgh", "abcdefgi", "abcd", "abce", "ab", "aa", "aba", "abb", "  ", "\u2028", "aaaaaaaa", "aaaaaaaaa"]
