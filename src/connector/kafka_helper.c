@@ -554,28 +554,38 @@ look(Kafka *k)
 static void
 nudge(Kafka *k)
 {
-	int32		last = -1;
+	int32		asked[64];		/* brokers, each by one of its partitions */
+	int			n = 0;
+	bool		stop = false;
 	int64		low,
 				high;
 
-	for (int p = 0; p < k->nleaders; p++)
+	for (int p = 0; p < k->nleaders && n < lengthof(asked) && !stop; p++)
 	{
-		bool		stop;
+		bool		before = k->leaders[p] < 0;
 
-		/* one partition for each broker is enough, mostly: they come in turns */
-		if (k->leaders[p] < 0 || k->leaders[p] == last || (p > 0 && k->leaders[p] == k->leaders[0]))
+		for (int i = 0; i < n; i++)
+			before |= asked[i] == k->leaders[p];
+		if (before)
 			continue;
-		last = k->leaders[p];
+		asked[n++] = k->leaders[p];
 		(void) rd_kafka_query_watermark_offsets(k->rk, k->topic_name, p, &low, &high, FIRST_CALL_MS);
 		pthread_mutex_lock(&k->mutex);
 		stop = k->stop;
 		pthread_mutex_unlock(&k->mutex);
-		if (stop)
-			break;
 	}
 }
 
 /*---- the thread */
+
+static bool
+has_questions(Kafka *k)
+{
+	for (int i = 0; i < k->nshards; i++)
+		if (is_asked(k->shards[i]))
+			return true;
+	return false;
+}
 
 /* Is there something to do before the next look?  The mutex is held. */
 static bool
@@ -585,14 +595,8 @@ is_wanted(Kafka *k)
 		return true;
 	if (!k->reachable)
 		return false;			/* the next look answers */
-	if (k->nudge)
-		return true;
-	if (k->ends_asked > k->ends_answered && k->nshards >= k->partitions)
-		return true;
-	for (int i = 0; i < k->nshards; i++)
-		if (is_asked(k->shards[i]))
-			return true;
-	return false;
+	return k->nudge || has_questions(k) ||
+		(k->ends_asked > k->ends_answered && k->nshards >= k->partitions);
 }
 
 void *
@@ -608,6 +612,7 @@ kda_kafka_helper(void *arg)
 		bool		stop;
 		bool		whole;
 		bool		nudged;
+		bool		asked;
 
 		pthread_mutex_lock(&k->mutex);
 		while (!is_wanted(k) && now_ms() < look_at)
@@ -620,6 +625,7 @@ kda_kafka_helper(void *arg)
 		whole = k->ends_asked > k->ends_answered || now_ms() >= look_at || !copy_shards(k);
 		nudged = k->nudge;
 		k->nudge = false;
+		asked = has_questions(k);
 		pthread_mutex_unlock(&k->mutex);
 		if (stop)
 			break;
@@ -627,10 +633,11 @@ kda_kafka_helper(void *arg)
 			nudge(k);
 		if (whole)
 			look_at = now_ms() + look(k);
-		else if (!serve_shards(k, false))
+		else if (asked && !serve_shards(k, false))
 			look_at = now_ms() + RETRY_MS;
 		take_complaints(k);
-		wake_worker(k);
+		if (whole || asked)
+			wake_worker(k);
 	}
 
 	/* From here on the main thread uses nothing of the library's. */

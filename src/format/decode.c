@@ -228,9 +228,13 @@ is_ascii(const char *p, Size len)
 	const char *end = p + len;
 	__m128i		zero = _mm_setzero_si128();
 
+#define FINE(p) (_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_loadu_si128((const __m128i *) (p)), zero)) == 0xFFFF)
 	for (; end - p >= 16; p += 16)
-		if (_mm_movemask_epi8(_mm_cmpgt_epi8(_mm_loadu_si128((const __m128i *) p), zero)) != 0xFFFF)
+		if (!FINE(p))
 			return false;
+	if (len >= 16)
+		return FINE(end - 16);
+#undef FINE
 	for (; p < end; p++)
 		if (*(const signed char *) p <= 0)
 			return false;

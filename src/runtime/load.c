@@ -642,9 +642,14 @@ kda_load(KdaWorker *worker)
 	worker->query_catalog = kda_storage_relation("query");
 	if (kda_extension_exists() && OidIsValid(kda_storage_relation("query_progress")))
 	{
-		/* before anything in memory changes; messages that came with the locks are obeyed now */
+		/*
+		 * Before anything in memory changes.  What the messages that came with
+		 * the locks spoke of is seen by a snapshot that is taken after them.
+		 */
 		kda_locks_take_catalog(worker);
 		worker->reload = false;
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetLatestSnapshot());
 		kda_locks_forget();
 		worker->strangers = kda_adopt_strangers();
 		CommandCounterIncrement();

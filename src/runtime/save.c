@@ -247,7 +247,8 @@ copy_shards(KdaFeed *feed)
 		feed->saved_shards = MemoryContextAlloc(stream->context,
 												sizeof(KdaShard) * Max(stream->nshards, 1));
 	}
-	memcpy(feed->saved_shards, stream->shards, sizeof(KdaShard) * stream->nshards);
+	if (stream->nshards > 0)
+		memcpy(feed->saved_shards, stream->shards, sizeof(KdaShard) * stream->nshards);
 	feed->saved_nshards = stream->nshards;
 }
 

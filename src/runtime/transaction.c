@@ -24,6 +24,7 @@
 
 #include "access/xact.h"
 #include "catalog/ddl.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -640,7 +641,15 @@ run_feed(KdaFeed *feed, TimestampTz now)
 
 	/* idle shards and the wall clock come after the rows that were there */
 	feed->tick_at = kda_watermark_tick(stream, now, &moved);
-	moved |= kda_watermark_update(stream);
+	if (kda_watermark_update(stream))
+	{
+		bool		again;
+
+		moved = true;
+		/* the first mark that there is, when all shards are idle already: it goes on with the wall clock */
+		if (feed->tick_at == KDA_END_TIME)
+			feed->tick_at = kda_watermark_tick(stream, now, &again);
+	}
 
 	INSTR_TIME_SET_CURRENT(start);
 	settle_queries(feed, now);

@@ -41,6 +41,7 @@
 #define STRANGERS_MS		500		/* from one look at a restore to the next */
 #define MAX_WAIT_MS			10000	/* a look at everything, even if nobody woke us */
 
+#define LOOK_AGAIN		(100 * INT64CONST(1000))
 #define IDLE_TRANSACTION	(60 * USECS_PER_SEC)	/* retention goes on without records */
 #define CAREFUL_COMMITS	1000
 #define LOCK_BACKOFF_MS	1000	/* who holds a row or lock is gone at any moment */
@@ -144,7 +145,13 @@ go_back(KdaWorker *worker)
 	ListCell   *lc;
 
 	foreach(lc, worker->feeds)
-		kda_feed_go_back(lfirst(lc));
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		kda_feed_go_back(feed);
+		/* if it was time alone that called for the transaction, it does so again */
+		feed->tick_at = Min(feed->tick_at, kda_clock_now());
+	}
 	foreach(lc, worker->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
@@ -423,6 +430,26 @@ poll_sources(KdaWorker *worker, bool *any)
 	return full;
 }
 
+/* Has a shard come to its end with the records that were applied just now?  From here on it is quiet. */
+static bool
+ends_to_note(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaStream  *stream = ((KdaFeed *) lfirst(lc))->stream;
+
+		if (stream->source == NULL || stream->raw->n > 0)
+			continue;
+		for (int s = 0; s < stream->nshards; s++)
+			if (stream->shards[s].source_index >= 0 && stream->shards[s].quiet_since == 0 &&
+				stream->source->shards[stream->shards[s].source_index]->at_end)
+				return true;
+	}
+	return false;
+}
+
 static TimestampTz
 next_tick(KdaWorker *worker)
 {
@@ -490,6 +517,7 @@ loop(KdaWorker *worker)
 	TimestampTz last_commit = 0;
 	bool		more = true;	/* look at once */
 	uint32		wakes;
+	TimestampTz look_again = 0;
 	KdaSlot    *slot = &kda_shared->slots[kda_my_slot];
 	MemoryContext scratch = AllocSetContextCreate(worker->context, "kda worker loop",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -530,6 +558,8 @@ loop(KdaWorker *worker)
 		{
 			wakes = pg_atomic_read_u32(&slot->wakes);
 			look_into_inboxes(worker);
+			/* sessions wake us at their commit, just before they send what it has invalidated */
+			look_again = kda_clock_now() + LOOK_AGAIN;
 		}
 		kda_sources_update(worker);
 		kda_waits_look(worker);
@@ -549,7 +579,7 @@ loop(KdaWorker *worker)
 			last_commit = kda_clock_now();
 			kda_waits_after_commit(worker);
 			/* a full batch may have left records behind, for which nobody wakes us */
-			if (retry_backoff_ms == 0 && (more || full))
+			if (retry_backoff_ms == 0 && (more || full || ends_to_note(worker)))
 				continue;
 			now = last_commit;
 			due = now + (int64) (retry_backoff_ms > 0 ? retry_backoff_ms : worker->interval_ms) * 1000;
@@ -564,7 +594,9 @@ loop(KdaWorker *worker)
 		if (any)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, due));
 		if (tick != KDA_END_TIME)
-			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, tick));
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, Max(tick, due)));
+		if (look_again > now)
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, look_again));
 		if (kda_waits_pending())
 			timeout = Min(timeout, 20);
 		if (worker->strangers)

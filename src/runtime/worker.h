@@ -30,6 +30,7 @@ typedef struct KdaFeed
 	char	   *start;			/* where reading begins, set by the first query */
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
+	int64		queries_seen;	/* number and greatest id of queries that made us load them again */
 	bool		reset_wanted;
 	bool		saved_reset_wanted;
 	bool		touched;		/* something of it changed in this transaction */

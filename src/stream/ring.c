@@ -35,25 +35,34 @@
 #define BLOCK_MAGIC		0x4b444131	/* KDA1 */
 #define BLOCK_RECORDS	1000
 #define BLOCK_BYTES		(512 * 1024)
+#define RECORD_HEADER	(4 * sizeof(int32) + 2 * sizeof(int64))
 
-static void
+/* The next four write where enlargeStringInfo() has made room. */
+static inline void
+put_raw(StringInfo s, const void *p, Size len)
+{
+	memcpy(s->data + s->len, p, len);
+	s->len += len;
+}
+
+static inline void
 put32(StringInfo s, int32 v)
 {
-	appendBinaryStringInfo(s, (char *) &v, sizeof(v));
+	put_raw(s, &v, sizeof(v));
 }
 
-static void
+static inline void
 put64(StringInfo s, int64 v)
 {
-	appendBinaryStringInfo(s, (char *) &v, sizeof(v));
+	put_raw(s, &v, sizeof(v));
 }
 
-static void
+static inline void
 put_bytes(StringInfo s, const char *data, Size len)
 {
 	put32(s, data ? (int32) len : -1);
 	if (data && len > 0)
-		appendBinaryStringInfo(s, data, len);
+		put_raw(s, data, len);
 }
 
 static void
@@ -83,9 +92,15 @@ static void
 begin_body(StringInfo s, char *const *names, int nnames)
 {
 	resetStringInfo(s);
+	enlargeStringInfo(s, 2 * sizeof(int32));
 	put32(s, nnames);
 	for (int i = 0; i < nnames; i++)
-		put_bytes(s, names[i], strlen(names[i]));
+	{
+		Size		len = strlen(names[i]);
+
+		enlargeStringInfo(s, len + 2 * sizeof(int32));
+		put_bytes(s, names[i], len);
+	}
 	put32(s, 0);				/* number of records, filled in at the end */
 }
 
@@ -119,12 +134,14 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 		{
 			KdaRawRecord *rec = &raw->records[from];
 			char	   *json = headers ? stream->source->ops->headers_json(rec) : NULL;
+			Size		json_len = json ? strlen(json) : 0;
 
+			enlargeStringInfo(&body, RECORD_HEADER + rec->key_len + json_len + rec->len);
 			put32(&body, rec->shard);
 			put64(&body, rec->position);
 			put64(&body, rec->arrival);
 			put_bytes(&body, rec->key, rec->key_len);
-			put_bytes(&body, json, json ? strlen(json) : 0);
+			put_bytes(&body, json, json_len);
 			put_bytes(&body, rec->data, rec->len);
 		}
 		memcpy(body.data + count_at, &n, sizeof(n));

@@ -128,13 +128,10 @@ def test_full_disk_is_waited_out(kafka):
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", lib, os.path.join(WORK, "build/test/enospc.c"), "-ldl"], check=True)
     flag = os.path.join(WORK, "disk_is_full")
     os.environ["KDA_DISK_FULL"] = flag
-    os.environ["LD_PRELOAD"] = lib
     try:
-        pg = Postgres("full", ["kda_stream.commit_interval = '20ms'", "autovacuum = off"])
-        pg.environment = lambda: dict(os.environ)
-        pg.start()
+        pg = Postgres("full", ["kda_stream.commit_interval = '20ms'", "autovacuum = off"], preload=lib).start()
     finally:
-        del os.environ["LD_PRELOAD"], os.environ["KDA_DISK_FULL"]
+        del os.environ["KDA_DISK_FULL"]
     pg.sql("CREATE EXTENSION kda_stream")
     pg.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
     kafka.create_topic("t_full", 2)

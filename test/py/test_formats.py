@@ -8,7 +8,7 @@ import sys
 
 import psycopg2
 import pytest
-from harness import LONG
+from harness import LONG, wait_until
 
 SUITES = os.environ["KDA_SUITES"]
 sys.set_int_max_str_digits(0)
@@ -391,6 +391,7 @@ def test_limits(server, kafka, msk):
     server.sql("ALTER SYSTEM SET kda_stream.max_json_depth = 10000")
     server.sql("SELECT pg_reload_conf()")
     try:
+        wait_until(lambda: topic.each([deep(600)], "v::text")[0] != "too_large", "the worker to know the setting")
         assert len(topic.each([deep(600)], "v::text")[0][0][0]) == 1200
         # the deepest that the parameter allows never overflows the stack
         assert topic.each([deep(9999), '{"unread": %s, "n": 7}' % ('{"a":' * 9998 + "1" + "}" * 9998)], "n")[1] in ([(7,)], "too_large")

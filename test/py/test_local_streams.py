@@ -104,6 +104,27 @@ def test_rows_left_out_arrive_now_and_are_never_late(server):
     assert server.value("SELECT count(*) FROM arr WHERE rowtime IS NULL") == 0
 
 
+def test_a_query_misses_nothing_committed_with_it(server):
+    """Rows of the transaction that creates a query are counted, though the worker may wake before it hears of the query."""
+    server.sql("CREATE STREAM ever (v int); CREATE CONTINUOUS VIEW ever_v AS SELECT count(*) n FROM ever")
+    conn = server.connect()
+    cur = conn.cursor()
+    # with the processors taken, a session is now and then interrupted in the midst of its commit
+    busy = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(4)]
+    try:
+        for i in range(80):
+            cur.execute("CREATE CONTINUOUS VIEW ever_%d WITH (start = 'latest') AS SELECT count(*) n FROM ever WHERE v = %d; INSERT INTO ever VALUES (%d)" % (i, i, i))
+    finally:
+        for b in busy:
+            b.kill()
+            b.wait()
+    caught_up(server, "ever")
+    cur.execute(" UNION ALL ".join("SELECT %d, n FROM ever_%d WHERE n <> 1" % (i, i) for i in range(80)))
+    assert cur.fetchall() == []
+    conn.close()
+    server.sql("DROP STREAM ever CASCADE")
+
+
 def test_prepared_transactions(server):
     server.sql("CREATE STREAM prep (v int)")
     server.sql("CREATE CONTINUOUS VIEW prep_v AS SELECT count(*) n, sum(v) s FROM prep")

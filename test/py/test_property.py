@@ -14,7 +14,13 @@ QUERIES = [
     ("k, t, sum(n) s, avg(n) a, stddev_samp(n) sd, bool_or(v > 50) bo", "k, t", "v IS NOT NULL"),
     ("count(*) n, sum(v) s, max(n) m, sum(length(t)) l", "", "k <> 3"),
     ("v % 3 AS r, array_length(array_agg(1), 1) c", "v % 3", "true"),
+    # what has transitions of its own, over plain columns and over expressions
+    ("t, count(f) n, sum(f) sf, min(f) mif, max(f) maf, sum(s) ss, avg(s) as_, min(s) mis, max(s) mas, avg(v) av, min(v) miv, max(v) mav", "t", "true"),
+    ("k, min(b) mib, max(b) mab, min(d) mid, max(d) mad, min(rowtime) mir, max(rowtime) mar, bool_and(o) ao, bool_or(o) oo, every(o) eo, sum(b) sb, max(g) mg, sum(g) sg", "k", "true"),
+    ("o, d, max(f + 1) mf, sum(s * 2) s2, min(b + 1) mib, count(*) FILTER (WHERE o) fo, max(d) FILTER (WHERE f > 0) md", "o, d", "s IS DISTINCT FROM 3"),
+    ("f, s, b, count(*) n", "f, s, b", "true"),
 ]
+EXTRA = ", f float8, s smallint, b bigint, d date, o boolean, g real"
 
 
 def rows(r, count):
@@ -25,7 +31,11 @@ def rows(r, count):
         result.append((
             "2026-01-01 00:00:00+00", at - r.random() * 5,
             r.choice([None, 1, 2, 3, 4, 5, 6, 7]), r.choice([None, "", "a", "b", "long " * 20]),
-            r.choice([None, r.randrange(100)]), r.choice([None, r.randrange(10000) / 100])))
+            r.choice([None, r.randrange(100)]), r.choice([None, r.randrange(10000) / 100]),
+            # sums of these are exact in any order
+            r.choice([None, 0.0, -0.0, r.randrange(-9, 9) / 4]), r.choice([None, r.randrange(-5, 5)]),
+            r.choice([None, r.randrange(-3, 3) * 10 ** 12]), r.choice([None, "2026-01-%02d" % r.randrange(1, 4)]),
+            r.choice([None, True, False]), r.choice([None, r.randrange(-9, 9) / 4])))
     return result
 
 
@@ -33,8 +43,8 @@ def rows(r, count):
 def test_cut_anywhere(server, seed):
     r = random.Random(seed)
     server.sql("DROP STREAM IF EXISTS p CASCADE; DROP TABLE IF EXISTS same; DROP TABLE IF EXISTS copied")
-    server.sql("CREATE STREAM p (rowtime timestamptz, k int, t text, v int, n numeric) OPTIONS (watermark '10 s')")
-    server.sql("CREATE TABLE same (rowtime timestamptz, k int, t text, v int, n numeric)")
+    server.sql("CREATE STREAM p (rowtime timestamptz, k int, t text, v int, n numeric%s) OPTIONS (watermark '10 s')" % EXTRA)
+    server.sql("CREATE TABLE same (rowtime timestamptz, k int, t text, v int, n numeric%s)" % EXTRA)
     server.sql("CREATE TABLE copied (k int, v int)")
     usable = []
     for i, (columns, keys, where) in enumerate(QUERIES):
@@ -56,7 +66,7 @@ def test_cut_anywhere(server, seed):
         for chunk in (data[at:at + n // 2], data[at + n // 2:at + n]):
             if not chunk:
                 continue
-            args = b",".join(cur.mogrify("(%s::timestamptz + %s * interval '1 s', %s, %s, %s, %s)", row) for row in chunk).decode()
+            args = b",".join(cur.mogrify("(%s::timestamptz + %s * interval '1 s', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", row) for row in chunk).decode()
             cur.execute("INSERT INTO p VALUES " + args)
             cur.execute("INSERT INTO same VALUES " + args)
         if r.random() < 0.1:
