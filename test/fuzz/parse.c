@@ -47,10 +47,11 @@ MemoryContextAlloc(MemoryContext context, Size size)
 	return allocate(size);
 }
 
+/* What a plan remembers of the records that it has read. */
 void *
 MemoryContextAllocZero(MemoryContext context, Size size)
 {
-	return memset(allocate(size), 0, size);
+	return memset(malloc(size), 0, size);
 }
 
 void *

@@ -663,7 +663,7 @@ def test_wait_says_no_when_it_must(server):
     server.sql("ALTER STREAM wb RESUME")
     assert server.value("SELECT kda.wait('wa')") and server.sql("SELECT * FROM wa_v, wb_v") == [(2, 2)]
     # a failed query is left out
-    server.sql("CREATE TABLE wt (v int); CREATE PUMP wt_p AS INSERT INTO wt SELECT v FROM wa; ALTER TABLE wt ADD UNIQUE (v) DEFERRABLE INITIALLY DEFERRED")
+    server.sql("CREATE TABLE wt_parent (v int PRIMARY KEY); CREATE TABLE wt (v int REFERENCES wt_parent DEFERRABLE); CREATE PUMP wt_p AS INSERT INTO wt SELECT v FROM wa; ALTER TABLE wt ALTER CONSTRAINT wt_v_fkey DEFERRABLE INITIALLY DEFERRED")
     server.sql("INSERT INTO wa VALUES (1)")
     assert server.value("SELECT kda.wait('wa')")
     assert state(server, "wt_p")[0] == "failed" and server.sql("SELECT * FROM wa_v, wb_v") == [(3, 3)]
