@@ -17,7 +17,9 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/options.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -237,6 +239,60 @@ is_dummy(Node *query)
 			return false;
 	}
 	return true;
+}
+
+/* Is the relation there for another one only? */
+static bool
+is_part_of_relation(Oid relid)
+{
+	Relation	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, 2, keys);
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
+
+		found = form->deptype == DEPENDENCY_INTERNAL && form->refclassid == RelationRelationId && form->objsubid == 0;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return found;
+}
+
+/*
+ * pg_dump --clean --if-exists drops the parts of a query before the query,
+ * which core refuses: they go with it.  NULL: nothing else is dropped.
+ */
+static DropStmt *
+without_parts(DropStmt *stmt)
+{
+	List	   *others = NIL;
+	ListCell   *lc;
+
+	if (!stmt->missing_ok || (stmt->removeType != OBJECT_VIEW && stmt->removeType != OBJECT_TABLE))
+		return stmt;
+	foreach(lc, stmt->objects)
+	{
+		RangeVar   *name = makeRangeVarFromNameList(lfirst_node(List, lc));
+		Oid			relid = name->schemaname && strcmp(name->schemaname, KDA_STORAGE_SCHEMA) == 0 ?
+			RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+
+		if (!OidIsValid(relid) || !is_part_of_relation(relid))
+			others = lappend(others, lfirst(lc));
+	}
+	if (list_length(others) == list_length(stmt->objects))
+		return stmt;
+	if (others == NIL)
+		return NULL;
+	stmt = copyObject(stmt);
+	stmt->objects = others;
+	return stmt;
 }
 
 static void
@@ -628,6 +684,15 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 	else if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_INDEX)
 	{
 		DropStmt   *others = kda_drop_indexes((DropStmt *) stmt);
+
+		if (others == NULL)
+			return;
+		pstmt = copyObject(pstmt);
+		pstmt->utilityStmt = stmt = (Node *) others;
+	}
+	else if (IsA(stmt, DropStmt))
+	{
+		DropStmt   *others = without_parts((DropStmt *) stmt);
 
 		if (others == NULL)
 			return;
