@@ -251,7 +251,7 @@ COMMENT ON FUNCTION kda.step(timestamp, interval) IS 'the same of a time without
 
 CREATE FUNCTION kda.floor(ts timestamptz, unit text) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_floor_time';
-COMMENT ON FUNCTION kda.floor(timestamptz, text) IS 'the time, rounded down to a unit (UTC): KDA''s FLOOR (… TO …)';
+COMMENT ON FUNCTION kda.floor(timestamptz, text) IS 'the time, rounded down to a unit (UTC): KDA''s FLOOR (... TO ...)';
 
 CREATE FUNCTION kda.floor(ts timestamp, unit text) RETURNS timestamp
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_floor_time';
@@ -263,7 +263,7 @@ COMMENT ON FUNCTION kda.floor(date, text) IS 'the same of a date';
 
 CREATE FUNCTION kda.ceil(ts timestamptz, unit text) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_ceil_time';
-COMMENT ON FUNCTION kda.ceil(timestamptz, text) IS 'the time, rounded up to a unit (UTC): KDA''s CEIL (… TO …)';
+COMMENT ON FUNCTION kda.ceil(timestamptz, text) IS 'the time, rounded up to a unit (UTC): KDA''s CEIL (... TO ...)';
 
 CREATE FUNCTION kda.ceil(ts timestamp, unit text) RETURNS timestamp
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'kda_ceil_time';

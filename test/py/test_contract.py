@@ -139,7 +139,7 @@ def test_logs_and_statistics_show_what_was_typed(server):
     server.sql("SELECT a, count(*) FROM lg WHERE a > 5 WINDOWED BY TUMBLING (INTERVAL '2' MINUTE) GROUP BY a")
     texts = [r[0] for r in server.sql("SELECT query FROM pg_stat_statements WHERE query ~ 'lg'")]
     assert "CREATE STREAM lg (rowtime timestamptz, a int) /* my stream */" in texts
-    assert "SELECT a, count(*) FROM lg WHERE a > $1 WINDOWED BY TUMBLING (INTERVAL $2 MINUTE) GROUP BY a" in texts
+    assert "SELECT a, count(*) FROM lg WHERE a > $1 WINDOWED BY TUMBLING (INTERVAL '2' MINUTE) GROUP BY a" in texts
     assert not [t for t in texts if "kda_storage" in t]
 
 
