@@ -946,6 +946,13 @@ drop_bucket(KdaGroups *groups, KdaBucket *b, int slot)
 static void
 tidy(KdaGroups *groups)
 {
+	/* what time has left behind of the tables that find them */
+	if (groups->sessions->nsessions == 0 && groups->nbuckets > 0)
+	{
+		kda_groups_forget(groups);
+		groups->bound = true;	/* the table is empty, too */
+		return;
+	}
 	FOREACH_BUCKET(groups, b)
 	{
 		if (b->nresident == 0)
@@ -1146,4 +1153,6 @@ kda_groups_close(KdaGroups *groups, KdaTime frontier)
 	pfree(tids);
 	/* the undo log speaks of groups that are gone; a later abort forgets everything */
 	groups->nundo = groups->undo_mark = 0;
+	if (groups->sessions)
+		tidy(groups);
 }
