@@ -14,6 +14,7 @@
 
 #include "access/relation.h"
 #include "access/sysattr.h"
+#include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/from.h"
 #include "catalog/namespace.h"
@@ -24,7 +25,9 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
 #include "parser/parse_relation.h"
+#include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -518,6 +521,69 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("a continuous query must read a stream"),
 			 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
+}
+
+/* A reference to the column that an expanded star gives; NULL: it is ours. */
+static Node *
+star_column(KdaFrom *from, Query *query, TargetEntry *tle)
+{
+	ColumnRef  *ref = makeNode(ColumnRef);
+	Var		   *var = (Var *) tle->expr;
+	RangeTblEntry *rte = IsA(var, Var) ? rt_fetch(var->varno, query->rtable) : NULL;
+
+	/* joined streams: their columns are in the list by their own names */
+	if (strcmp(tle->resname, KDA_ROW_COLUMN) == 0 ||
+		(rte && strcmp(from->name, KDA_JOIN_ALIAS) == 0 && strcmp(rte->eref->aliasname, KDA_JOIN_ALIAS) == 0))
+		return NULL;
+	/* columns that a join has merged have no relation's name */
+	if (rte == NULL || rte->rtekind == RTE_JOIN)
+		ref->fields = list_make1(makeString(pstrdup(tle->resname)));
+	else
+		ref->fields = list_make2(makeString(pstrdup(rte->eref->aliasname)),
+								 makeString(pstrdup(strVal(list_nth(rte->eref->colnames, var->varattno - 1)))));
+	ref->location = -1;
+	return (Node *) ref;
+}
+
+void
+kda_from_expand_stars(KdaFrom *from)
+{
+	List	   *targets = NIL;
+	ListCell   *lc,
+			   *lt;
+
+	foreach(lc, from->core->targetList)
+	{
+		ResTarget  *star = lfirst_node(ResTarget, lc);
+		SelectStmt *all;
+		RawStmt    *raw;
+		Query	   *query;
+
+		if (!IsA(star->val, ColumnRef) || !IsA(llast(((ColumnRef *) star->val)->fields), A_Star))
+		{
+			targets = lappend(targets, star);
+			continue;
+		}
+		all = makeNode(SelectStmt);
+		all->targetList = list_make1(copyObject(star));
+		all->fromClause = copyObject(from->core->fromClause);
+		all->withClause = copyObject(from->core->withClause);
+		raw = makeNode(RawStmt);
+		raw->stmt = (Node *) all;
+		query = parse_analyze_fixedparams(raw, from->pstate->p_sourcetext, NULL, 0, NULL);
+		foreach(lt, query->targetList)
+		{
+			TargetEntry *tle = lfirst_node(TargetEntry, lt);
+			ResTarget  *rt = makeNode(ResTarget);
+
+			rt->name = pstrdup(tle->resname);
+			rt->val = star_column(from, query, tle);
+			rt->location = star->location;
+			if (rt->val)
+				targets = lappend(targets, rt);
+		}
+	}
+	from->core->targetList = targets;
 }
 
 /*---- after analysis */

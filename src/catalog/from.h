@@ -49,6 +49,11 @@ typedef struct KdaFrom
 
 /* Finds it; parts of ours are replaced by what the parser can analyse.  ereports if there is none. */
 extern void kda_from_find(KdaFrom *from, SelectStmt *top);
+/*
+ * SELECT * of the core becomes the columns of its FROM, so that what of ours is
+ * put there does not show in the SELECTs around it.  Analyses FROM.
+ */
+extern void kda_from_expand_stars(KdaFrom *from);
 /* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
 extern void kda_from_settle(KdaFrom *from, Query *top);
 

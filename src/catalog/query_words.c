@@ -462,12 +462,38 @@ auxiliary(KdaWordContext *cxt, FuncCall *call)
 	return strncmp(name, of, n) == 0 && name[n] == '_' ? name + n + 1 : NULL;
 }
 
+/* What GROUP BY says of the records is said of them in the select list, too. */
+static Node *
+grouped_call(KdaWordContext *cxt, FuncCall *call)
+{
+	ListCell   *lc;
+
+	foreach(lc, cxt->grouped)
+		if (equal(call, lfirst(lc)) || is_key(cxt, (Node *) call, lfirst(lc)))
+		{
+			Node	   *inside;
+
+			cxt->outside = false;
+			inside = linitial(kda_words_expressions(cxt, list_make1(copyObject(call))));
+			cxt->outside = true;
+			return inside;
+		}
+	return NULL;
+}
+
 static Node *
 replace_call(FuncCall *call, bool in_aggregate, void *arg)
 {
 	KdaWordContext *cxt = arg;
 	const char *what;
 
+	if (cxt->windowed && cxt->outside && !in_aggregate && cxt->grouped)
+	{
+		Node	   *inside = grouped_call(cxt, call);
+
+		if (inside)
+			return inside;
+	}
 	if (!cxt->windowed || !cxt->keyed || in_aggregate || cxt->key == NULL)
 		return NULL;
 	if (is_key(cxt, (Node *) call, cxt->key))
@@ -568,6 +594,13 @@ kda_words_apply(KdaWordContext *cxt, SelectStmt *select)
 	if (cxt->in_from)
 		select->targetList = show_windows(cxt, select->targetList);
 	name_targets(cxt, select->targetList);
+	foreach(lc, kda_words_group_items(select))
+	{
+		Node	   *item = kda_words_group_item(select, lfirst(lc));
+
+		if (IsA(item, FuncCall))
+			cxt->grouped = lappend(cxt->grouped, copyObject(item));
+	}
 	cxt->keyed = true;
 	cxt->outside = cxt->aggregated;
 	(void) kda_words_replace((Node *) select->targetList, &words);

@@ -40,6 +40,7 @@ typedef struct KdaWordContext
 	bool		aggregated;
 	bool		outside;		/* in select list, HAVING or ORDER BY of an aggregated SELECT */
 	bool		keyed;			/* where the key may stand: anywhere but in WHERE and FROM */
+	List	   *grouped;		/* what GROUP BY names, as written */
 	bool		named_window;	/* window_start or window_end was used */
 } KdaWordContext;
 

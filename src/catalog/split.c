@@ -1077,6 +1077,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	kda_words_set_window(&words, core, from.core_window);
 	kda_words_apply(&words, core);
 	aggregated = words.aggregated;
+	if (split->depth > 0)
+		kda_from_expand_stars(&from);
 	stars = star_locations(core);
 	if (!split->window)
 	{

@@ -99,6 +99,34 @@ SELECT * FROM best ORDER BY k, window_start;
 SELECT * FROM above;
 DROP STREAM ev CASCADE;
 
+-- Flink's TABLE (SESSION (…)): sessions are made for what PARTITION BY says, whatever is grouped by then.
+CREATE STREAM bids (rowtime timestamptz, item text, price int) OPTIONS (idle_timeout 'never', watermark '1 hour');
+CREATE CONTINUOUS VIEW by_item AS SELECT window_start, window_end, item, sum(price) AS s FROM TABLE (SESSION (TABLE bids PARTITION BY item, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, item;
+CREATE CONTINUOUS VIEW finer AS SELECT window_start, window_end, item, price, count(*) AS n FROM TABLE (SESSION (TABLE bids PARTITION BY item, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, item, price;
+-- sessions that have the same bounds are one group
+CREATE CONTINUOUS VIEW by_bounds AS SELECT window_start, window_end, sum(price) AS s, array_agg(DISTINCT item) AS items FROM TABLE (SESSION (TABLE bids PARTITION BY item, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;
+CREATE CONTINUOUS VIEW dearest AS SELECT item, price, window_end FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY price DESC) AS n FROM TABLE (SESSION (TABLE bids PARTITION BY item, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE))) t WHERE n = 1;
+-- without PARTITION BY: over all rows
+CREATE CONTINUOUS VIEW together AS SELECT window_start, window_end, item, sum(price) AS s FROM TABLE (SESSION (TABLE bids, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, ROLLUP (item);
+CREATE CONTINUOUS VIEW older AS SELECT item, SESSION_START(rowtime, INTERVAL '1' MINUTE) AS s, SESSION_END(rowtime, INTERVAL '1' MINUTE) AS e, sum(price) AS p FROM bids GROUP BY SESSION(rowtime, INTERVAL '1' MINUTE), item;
+INSERT INTO bids VALUES ('2026-01-01 00:00:00+00', 'a', 1), ('2026-01-01 00:00:30+00', 'a', 2), ('2026-01-01 00:00:00+00', 'b', 4), ('2026-01-01 00:00:30+00', 'b', 8), ('2026-01-01 00:01:00+00', 'c', 16), ('2026-01-01 00:02:00+00', 'c', 16);
+SELECT kda.advance('bids', '2026-01-01 00:02:00+00');
+SELECT kda.wait('bids');
+-- a and b have closed, c has not
+SELECT * FROM by_item ORDER BY item;
+SELECT * FROM finer ORDER BY item, price;
+SELECT * FROM by_bounds ORDER BY window_end;
+SELECT * FROM dearest ORDER BY item;
+SELECT * FROM together ORDER BY item;
+SELECT * FROM older ORDER BY item;
+SELECT name, open_windows FROM kda.queries WHERE name IN ('by_item', 'finer', 'by_bounds', 'dearest', 'together', 'older') ORDER BY name;
+-- a query that begins later: a session that begins within the gap of what has been missed may be a part only
+CREATE CONTINUOUS VIEW later AS SELECT count(*) AS n FROM bids WINDOWED BY SESSION (INTERVAL '1' MINUTE);
+INSERT INTO bids VALUES ('2026-01-01 00:03:00+00', 'a', 1);
+SELECT kda.wait('bids');
+SELECT l.n, l.window_start < q.complete_from AS partial, q.complete_from FROM later l, kda.queries q WHERE q.name = 'later';
+DROP STREAM bids CASCADE;
+
 -- Pumps: a session leaves when it closes; what it goes into knows that nothing earlier will come.
 CREATE STREAM src (rowtime timestamptz, k text) OPTIONS (idle_timeout 'never');
 CREATE STREAM sessions (k text, n bigint);
@@ -126,7 +154,8 @@ DROP TABLE closed_sessions;
 CREATE STREAM trades (rowtime timestamptz, ticker text, price numeric) OPTIONS (watermark '1 minute', idle_timeout 'never');
 CREATE CONTINUOUS VIEW counts AS SELECT STREAM ticker, count(*) AS n, avg(price) AS avg FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
 CREATE CONTINUOUS VIEW prices AS SELECT ticker, array_agg(DISTINCT price) AS prices FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
-CREATE CONTINUOUS VIEW minutes AS SELECT min(rowtime) AS first, count(*) AS n FROM trades WINDOWED BY STAGGER (PARTITION BY date_trunc('minute', rowtime), price > 15 RANGE INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW minutes AS SELECT STREAM FLOOR(trades.ROWTIME TO MINUTE) AS minute, price > 15 AS dear, min(rowtime) AS first, count(*) AS n
+	FROM trades WINDOWED BY STAGGER (PARTITION BY FLOOR(ROWTIME TO MINUTE), price > 15 RANGE INTERVAL '1' MINUTE);
 CREATE CONTINUOUS VIEW each AS SELECT ticker, price, window_start FROM trades WINDOWED BY STAGGER (PARTITION BY ticker RANGE INTERVAL '1' MINUTE);
 INSERT INTO trades VALUES ('2026-01-01 10:00:20+00', 'AMZN', 10), ('2026-01-01 10:01:19.999999+00', 'AMZN', 12), ('2026-01-01 10:00:50+00', 'TBV', 7);
 -- 10:01:20 is in no window: it opens one; 10:00:19 is in none either and opens an earlier one, which takes only what the first one does not contain
