@@ -164,6 +164,14 @@ key_of(KdaKeptRows *kept, TupleTableSlot *slot, int first)
 	return kda_sessions_key(kept->sessions, values, slot->tts_isnull + first);
 }
 
+static void
+forget_sessions(KdaKeptRows *kept)
+{
+	MemoryContextReset(kept->state);
+	kda_sessions_forget(kept->sessions);
+	kept->only = NULL;
+}
+
 /* A row of the table. */
 static void
 know_row(KdaKeptRows *kept, TupleTableSlot *slot)
@@ -222,11 +230,7 @@ know(KdaKeptRows *kept)
 	if (kept->known)
 		return;
 	if (kept->sessions)
-	{
-		MemoryContextReset(kept->state);
-		kda_sessions_forget(kept->sessions);
-		kept->only = NULL;
-	}
+		forget_sessions(kept);
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "kda kept rows", ALLOCSET_SMALL_SIZES);
 	kept->nrows = 0;
 	kept->nends = 0;
@@ -545,6 +549,8 @@ close_sessions(KdaKeptRows *kept)
 	pfree(keys);
 	pfree(starts);
 	pfree(ends);
+	if (sessions->nsessions == 0)
+		forget_sessions(kept);
 }
 
 KdaTime *
@@ -603,5 +609,7 @@ kda_kept_stats(KdaKeptRows *kept, int64 *nrows, int64 *nwindows, int64 *bytes)
 	*nrows = kept->nrows;
 	*nwindows = kept->sessions ? kept->sessions->nsessions : kept->nends;
 	*bytes = (int64) RelationGetNumberOfBlocks(rel) * BLCKSZ;
+	if (kept->sessions)
+		*bytes += MemoryContextMemAllocated(kept->state, true);
 	table_close(rel, NoLock);
 }

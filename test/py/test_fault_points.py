@@ -85,6 +85,8 @@ def create(server, msk):
     server.sql("CREATE CONTINUOUS VIEW p_g AS SELECT k, count(*) n, max(rowtime) m, stddev_samp(v) sd FROM p GROUP BY k")
     server.sql("CREATE CONTINUOUS VIEW p_r AS SELECT id, k FROM p WHERE v > 5")
     server.sql("CREATE CONTINUOUS VIEW p_div AS SELECT sum(100 / (v - 7)) s, count(*) n FROM p")
+    server.sql("CREATE CONTINUOUS VIEW p_se AS SELECT window_start, window_end, k, count(*) n, sum(v) s FROM p WINDOWED BY SESSION (INTERVAL '2' SECOND) GROUP BY k")
+    server.sql("CREATE CONTINUOUS VIEW p_sd AS SELECT window_start, window_end, k, count(DISTINCT v) n, sum(v) s FROM p WINDOWED BY SESSION (INTERVAL '2' SECOND) GROUP BY k")
     server.sql("CREATE PUMP p_s AS INSERT INTO d (k, n) SELECT k, count(*) FROM p WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k")
     server.sql("CREATE CONTINUOUS VIEW d_v AS SELECT k, sum(n) n, count(*) c FROM d GROUP BY k")
     server.sql("CREATE PUMP p_t AS INSERT INTO copied SELECT id, k FROM p")
@@ -99,6 +101,10 @@ def difference(server, view, text):
 def compare(server, outside):
     assert server.sql("SELECT name, last_error FROM kda.queries WHERE state <> 'running'") == []
     assert difference(server, "p_w", "SELECT %s, k, count(*), sum(v), avg(v) FROM same GROUP BY 1, 2" % WINDOW) == []
+    sessions = ("SELECT min(rowtime), max(rowtime) + interval '2 s', k, %s, sum(v) FROM (SELECT *, count(*) FILTER (WHERE apart) OVER (PARTITION BY k ORDER BY rowtime, id) AS i "
+                "FROM (SELECT *, rowtime - lag(rowtime) OVER (PARTITION BY k ORDER BY rowtime, id) > '2 s' AS apart FROM same) a) b GROUP BY k, i")
+    assert difference(server, "p_se", sessions % "count(*)") == []
+    assert difference(server, "p_sd", sessions % "count(DISTINCT v)") == []
     assert difference(server, "p_g", "SELECT k, count(*), max(rowtime), stddev_samp(v) FROM same GROUP BY 1") == []
     assert difference(server, "p_r", "SELECT id, k FROM same WHERE v > 5") == []
     assert difference(server, "copied", "SELECT id, k FROM same") == []
