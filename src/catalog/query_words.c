@@ -70,6 +70,17 @@ kda_raw_interval(const char *value)
 	return (Node *) cast;
 }
 
+ResTarget *
+kda_raw_target(const char *name, Node *value)
+{
+	ResTarget  *rt = makeNode(ResTarget);
+
+	rt->name = pstrdup(name);
+	rt->val = value;
+	rt->location = -1;
+	return rt;
+}
+
 Node *
 kda_words_rowtime(KdaWordContext *cxt, int location)
 {
@@ -547,17 +558,6 @@ name_targets(KdaWordContext *cxt, List *targets)
 	}
 }
 
-static ResTarget *
-target(const char *name, Node *value)
-{
-	ResTarget  *rt = makeNode(ResTarget);
-
-	rt->name = pstrdup(name);
-	rt->val = value;
-	rt->location = -1;
-	return rt;
-}
-
 /* SELECT * FROM TABLE (TUMBLE (…)) shows the windows behind the columns. */
 static List *
 show_windows(KdaWordContext *cxt, List *targets)
@@ -576,9 +576,9 @@ show_windows(KdaWordContext *cxt, List *targets)
 			  (list_length(ref->fields) == 2 && strcmp(strVal(linitial(ref->fields)), cxt->stream_name) == 0)))
 			continue;
 		cxt->named_window = true;
-		result = lappend(result, target("window_start", window_column("window_start", -1)));
-		result = lappend(result, target("window_end", window_column("window_end", -1)));
-		result = lappend(result, target("window_time", window_time(-1)));
+		result = lappend(result, kda_raw_target("window_start", window_column("window_start", -1)));
+		result = lappend(result, kda_raw_target("window_end", window_column("window_end", -1)));
+		result = lappend(result, kda_raw_target("window_time", window_time(-1)));
 	}
 	return result;
 }

@@ -131,17 +131,6 @@ refuse_other_streams(Query *query)
 
 /*---- the whole query, analysed */
 
-static ResTarget *
-result_column(const char *name, Node *value)
-{
-	ResTarget  *rt = makeNode(ResTarget);
-
-	rt->name = pstrdup(name);
-	rt->val = value;
-	rt->location = -1;
-	return rt;
-}
-
 /* GROUP BY 2 counts the select list's columns: two more stand before them now. */
 static void
 shift_ordinals(List *list, int by)
@@ -1018,8 +1007,8 @@ add_window_columns(SelectStmt *select)
 {
 	List	   *keys = kda_words_window_keys();
 
-	select->targetList = lcons(result_column("window_start", linitial(keys)),
-							   lcons(result_column("window_end", lsecond(keys)), select->targetList));
+	select->targetList = lcons(kda_raw_target("window_start", linitial(keys)),
+							   lcons(kda_raw_target("window_end", lsecond(keys)), select->targetList));
 	shift_ordinals(select->groupClause, 2);
 	shift_ordinals(select->sortClause, 2);
 	shift_ordinals(select->distinctClause, 2);

@@ -25,17 +25,6 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-static ResTarget *
-target(const char *name, Node *value)
-{
-	ResTarget  *rt = makeNode(ResTarget);
-
-	rt->name = pstrdup(name);
-	rt->val = value;
-	rt->location = -1;
-	return rt;
-}
-
 /* Aliases of FROM: whose whole rows are kept. */
 static void
 aliases_of(KdaWordContext *words, KdaWindowClause *clause, Node *from, List **aliases)
@@ -87,15 +76,15 @@ inner_select(KdaWordContext *words, SelectStmt *select, KdaWindowClause *clause,
 	inner->whereClause = all_of(where);
 	foreach(lc, keys)
 		inner->targetList = lappend(inner->targetList,
-									target(psprintf("kda_k%d", foreach_current_index(lc) + 1), lfirst(lc)));
+									kda_raw_target(psprintf("kda_k%d", foreach_current_index(lc) + 1), lfirst(lc)));
 	kda_words_apply(&plain, inner);
-	inner->targetList = lappend(inner->targetList, target("kda_time", kda_words_rowtime(words, -1)));
+	inner->targetList = lappend(inner->targetList, kda_raw_target("kda_time", kda_words_rowtime(words, -1)));
 	inner->targetList = lappend(inner->targetList,
-								target("kda_row", kda_raw_column(words->stream_name, "ctid", -1)));
+								kda_raw_target("kda_row", kda_raw_column(words->stream_name, "ctid", -1)));
 	length->arg = copyObject(linitial(clause->args));
 	length->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("interval")));
 	length->location = -1;
-	inner->targetList = lappend(inner->targetList, target("kda_length", (Node *) length));
+	inner->targetList = lappend(inner->targetList, kda_raw_target("kda_length", (Node *) length));
 	foreach(lc, aliases)
 	{
 		ColumnRef  *row = makeNode(ColumnRef);
@@ -103,7 +92,7 @@ inner_select(KdaWordContext *words, SelectStmt *select, KdaWindowClause *clause,
 
 		row->fields = list_make1(makeString(name));
 		row->location = -1;
-		inner->targetList = lappend(inner->targetList, target(name, (Node *) row));
+		inner->targetList = lappend(inner->targetList, kda_raw_target(name, (Node *) row));
 	}
 	return inner;
 }
