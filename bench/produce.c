@@ -116,6 +116,7 @@ main(int argc, char **argv)
 	per_minute = atoll(argv[5]);
 	per_second = argc > 6 ? atoll(argv[6]) : 0;
 	set(conf, "bootstrap.servers", argv[1]);
+	set(conf, "log_level", "3");
 	set(conf, "linger.ms", per_second ? "1" : "50");
 	set(conf, "batch.size", "500000");
 	/* a retried batch stays where it belongs */
