@@ -52,6 +52,7 @@ typedef struct KdaStreamIds
 				inbox2;
 	Oid			ring,
 				ring2;
+	bool		stranger;		/* written in another system or database, and not adopted yet: see origin.c */
 } KdaStreamIds;
 
 typedef struct KdaQueryIds

@@ -191,12 +191,9 @@ find_row(const char *table, AttrNumber attno, Oid relid, int ncols, Datum *value
 	{
 		TupleDesc	desc = RelationGetDescr(rel);
 
+		tuple = heap_copytuple(tuple);	/* values point into it */
 		for (int i = 0; i < ncols; i++)
-		{
 			values[i] = heap_getattr(tuple, i + 1, desc, &nulls[i]);
-			if (!nulls[i] && !TupleDescAttr(desc, i)->attbyval)
-				values[i] = (Datum) 0;	/* only the by-value ones are asked for */
-		}
 		found = true;
 	}
 	systable_endscan(scan);
@@ -213,17 +210,18 @@ oid_or_invalid(Datum value, bool isnull)
 bool
 kda_stream_ids(Oid relid, KdaStreamIds *ids)
 {
-	Datum		values[6];
-	bool		nulls[6];
+	Datum		values[8];
+	bool		nulls[8];
 
 	memset(ids, 0, sizeof(*ids));
-	if (!find_row("stream", 2, relid, 6, values, nulls))
+	if (!find_row("stream", 2, relid, 8, values, nulls))
 		return false;
 	ids->id = DatumGetInt32(values[0]);
 	ids->inbox = oid_or_invalid(values[2], nulls[2]);
 	ids->inbox2 = oid_or_invalid(values[3], nulls[3]);
 	ids->ring = oid_or_invalid(values[4], nulls[4]);
 	ids->ring2 = oid_or_invalid(values[5], nulls[5]);
+	ids->stranger = strcmp(TextDatumGetCString(values[7]), kda_origin()) != 0;
 	return true;
 }
 

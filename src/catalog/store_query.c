@@ -35,8 +35,6 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#define INSERT_RULE	"kda_insert"
-
 Oid
 kda_store_view(const char *name, Query *query, Oid owner)
 {
@@ -105,7 +103,7 @@ kda_store_insert(Oid view, InsertStmt *insert, List *targets, const char *text)
 	Query	   *action;
 
 	rule->relation = makeRangeVar(get_namespace_name(get_rel_namespace(view)), get_rel_name(view), -1);
-	rule->rulename = INSERT_RULE;
+	rule->rulename = KDA_INSERT_RULE;
 	rule->event = CMD_INSERT;
 	rule->instead = true;
 	insert = copyObject(insert);
@@ -117,7 +115,7 @@ kda_store_insert(Oid view, InsertStmt *insert, List *targets, const char *text)
 	action = copyObject(linitial_node(Query, actions));
 	AcquireRewriteLocks(action, true, false);
 	(void) QueryRewrite(action);
-	DefineQueryRewrite(INSERT_RULE, view, condition, CMD_INSERT, true, false, actions);
+	DefineQueryRewrite(KDA_INSERT_RULE, view, condition, CMD_INSERT, true, false, actions);
 	CommandCounterIncrement();
 	kda_tie_insert(view);
 }
@@ -125,7 +123,7 @@ kda_store_insert(Oid view, InsertStmt *insert, List *targets, const char *text)
 Oid
 kda_stored_insert_rule(Oid view, bool missing_ok)
 {
-	return get_rewrite_oid(view, INSERT_RULE, missing_ok);
+	return get_rewrite_oid(view, KDA_INSERT_RULE, missing_ok);
 }
 
 void
@@ -156,7 +154,7 @@ kda_stored_insert(Oid view)
 	if (found == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("pump \"%s\" has lost its rule %s", RelationGetRelationName(rel), INSERT_RULE),
+				 errmsg("pump \"%s\" has lost its rule %s", RelationGetRelationName(rel), KDA_INSERT_RULE),
 				 errhint("DROP the pump and CREATE it again.")));
 	table_close(rel, NoLock);
 	return found;

@@ -36,6 +36,7 @@ extern Query *kda_stored_insert(Oid view);
 #define KDA_EMITTED_VARNO	2
 
 /* The rule that holds it: what belongs to the view. */
+#define KDA_INSERT_RULE		"kda_insert"
 extern Oid	kda_stored_insert_rule(Oid view, bool missing_ok);
 /* … which goes with the rule, and the other way round; also after a restore. */
 extern void kda_tie_insert(Oid view);

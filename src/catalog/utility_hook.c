@@ -19,8 +19,9 @@
 #include "catalog/options.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_rewrite.h"
+#include "catalog/store_query.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/tablecmds.h"
@@ -30,6 +31,7 @@
 #include "nodes/makefuncs.h"
 #include "rewrite/rewriteHandler.h"
 #include "runtime/runtime.h"
+#include "storage/lmgr.h"
 #include "stream/stream.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
@@ -241,58 +243,51 @@ is_dummy(Node *query)
 	return true;
 }
 
-/* Is the relation there for another one only? */
 static bool
-is_part_of_relation(Oid relid)
+is_storage(const RangeVar *name)
 {
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		found = false;
-
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, 2, keys);
-	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
-
-		found = form->deptype == DEPENDENCY_INTERNAL && form->refclassid == RelationRelationId && form->objsubid == 0;
-	}
-	systable_endscan(scan);
-	table_close(depend, AccessShareLock);
-	return found;
+	return name && name->schemaname && strcmp(name->schemaname, KDA_STORAGE_SCHEMA) == 0;
 }
 
 /*
- * pg_dump --clean --if-exists drops the parts of a query before the query,
- * which core refuses: they go with it.  NULL: nothing else is dropped.
+ * pg_dump --clean --if-exists drops the parts of a query or stream one by one,
+ * before or after what they are parts of; core refuses the former.  They are
+ * cut off first.  No process may tie them again meanwhile (origin.c).
  */
-static DropStmt *
-without_parts(DropStmt *stmt)
+static void
+cut_off_parts(DropStmt *stmt)
 {
-	List	   *others = NIL;
 	ListCell   *lc;
 
-	if (!stmt->missing_ok || (stmt->removeType != OBJECT_VIEW && stmt->removeType != OBJECT_TABLE))
-		return stmt;
+	if (!stmt->missing_ok ||
+		(stmt->removeType != OBJECT_VIEW && stmt->removeType != OBJECT_TABLE && stmt->removeType != OBJECT_FOREIGN_TABLE &&
+		 stmt->removeType != OBJECT_RULE))
+		return;
 	foreach(lc, stmt->objects)
 	{
-		RangeVar   *name = makeRangeVarFromNameList(lfirst_node(List, lc));
-		Oid			relid = name->schemaname && strcmp(name->schemaname, KDA_STORAGE_SCHEMA) == 0 ?
-			RangeVarGetRelid(name, NoLock, true) : InvalidOid;
+		List	   *names = lfirst_node(List, lc);
+		bool		is_rule = stmt->removeType == OBJECT_RULE;
+		RangeVar   *name;
+		Oid			catalog,
+					relid,
+					part;
 
-		if (!OidIsValid(relid) || !is_part_of_relation(relid))
-			others = lappend(others, lfirst(lc));
+		/* a rule's name stands after its view's */
+		if (is_rule && (list_length(names) < 2 || strcmp(strVal(llast(names)), KDA_INSERT_RULE) != 0))
+			continue;
+		name = makeRangeVarFromNameList(is_rule ? list_truncate(list_copy(names), list_length(names) - 1) : names);
+		if ((!is_rule && !is_storage(name)) || !OidIsValid(catalog = kda_storage_relation("stream")))
+			continue;
+		relid = RangeVarGetRelid(name, NoLock, true);
+		if (!OidIsValid(relid) || !kda_is_relation_owner(relid))
+			continue;			/* core says why not */
+		part = is_rule ? kda_stored_insert_rule(relid, true) : relid;
+		LockRelationOid(catalog, ShareRowExclusiveLock);
+		if (OidIsValid(part) &&
+			deleteDependencyRecordsForClass(is_rule ? RewriteRelationId : RelationRelationId, part,
+											RelationRelationId, DEPENDENCY_INTERNAL) > 0)
+			CommandCounterIncrement();
 	}
-	if (list_length(others) == list_length(stmt->objects))
-		return stmt;
-	if (others == NIL)
-		return NULL;
-	stmt = copyObject(stmt);
-	stmt->objects = others;
-	return stmt;
 }
 
 static void
@@ -493,6 +488,16 @@ follow_up(Node *stmt)
 {
 	switch (nodeTag(stmt))
 	{
+			/* a restore: the rows of its streams have come, or the rows that wait in them have */
+		case T_CopyStmt:
+			if (((CopyStmt *) stmt)->is_from && is_storage(((CopyStmt *) stmt)->relation) &&
+				strcmp(((CopyStmt *) stmt)->relation->relname, "stream") == 0)
+				kda_catalog_changed();
+			break;
+		case T_IndexStmt:
+			if (is_storage(((IndexStmt *) stmt)->relation))
+				kda_catalog_changed();
+			break;
 		case T_CreateForeignTableStmt:
 			{
 				Oid			relid = RangeVarGetRelid(((CreateForeignTableStmt *) stmt)->base.relation, NoLock, true);
@@ -691,14 +696,7 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 		pstmt->utilityStmt = stmt = (Node *) others;
 	}
 	else if (IsA(stmt, DropStmt))
-	{
-		DropStmt   *others = without_parts((DropStmt *) stmt);
-
-		if (others == NULL)
-			return;
-		pstmt = copyObject(pstmt);
-		pstmt->utilityStmt = stmt = (Node *) others;
-	}
+		cut_off_parts((DropStmt *) stmt);
 	/* core may scribble on the tree: what is looked at afterwards is a copy */
 	if (!IsA(stmt, TransactionStmt))
 		stmt = copyObject(stmt);

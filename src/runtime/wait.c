@@ -93,6 +93,16 @@ kda_wait(PG_FUNCTION_ARGS)
 	if (!kda_stream_has_query(relid))
 		PG_RETURN_BOOL(true);
 
+	/* a copied database whose workers nobody has asked for yet */
+	if (!kda_slots_any(MyDatabaseId))
+	{
+		char	  **names;
+		int			n = kda_worker_names(&names);
+
+		(void) kda_slots_want(MyDatabaseId, n, names);
+		kda_launcher_wake();
+	}
+
 	until = GetCurrentTimestamp() + (int64) Max(Min(timeout_us, (double) MAX_TIMEOUT_US), 0);
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < KDA_MAX_WAITS; i++)

@@ -278,6 +278,17 @@ kda_inbox_begin(Oid stream_relid)
 		if (!kda_stream_ids(stream_relid, &ids))
 			elog(ERROR, "stream %u has no storage", stream_relid);
 	}
+	if (ids.stranger)
+	{
+		/* a restored copy: this row's transaction number must not be taken for one of the original */
+		kda_adopt_strangers();
+		CommandCounterIncrement();
+		if (!kda_stream_ids(stream_relid, &ids) || ids.stranger)
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),	/* a worker tries again */
+					 errmsg("stream \"%s\" is being restored", get_rel_name(stream_relid)),
+					 errhint("Insert when the restore has ended.")));
+	}
 	w = palloc0(sizeof(KdaInboxWriter));
 	w->context = CurrentMemoryContext;
 	w->stream_relid = stream_relid;
@@ -807,12 +818,21 @@ void
 kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 {
 	KdaStreamIds ids;
+	const char *position;
 
 	if (!kda_stream_ids(stream_relid, &ids) || !OidIsValid(ids.inbox))
 		return;
 	kda_inbox_rename_columns(stream_relid, ids.inbox);
 	kda_inbox_rename_columns(stream_relid, ids.inbox2);
-	/* Numbers of another system mean nothing here: read rows become ancient, the others this transaction's. */
+
+	/*
+	 * Numbers of another system mean nothing here: read rows become ancient,
+	 * the others this transaction's.  The position is a snapshot of now, in
+	 * which this transaction is in progress, and so are those whose rows it
+	 * does not see yet.
+	 */
+	(void) GetTopFullTransactionId();
+	position = kda_inbox_snapshot();
 	for (int i = 0; i < 2; i++)
 		SPI_execute(psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_xid = CASE WHEN "
 							 "pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot1::pg_catalog.pg_snapshot) OR "
@@ -823,9 +843,8 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 							 "FROM kda_storage.stream_progress p WHERE p.stream_id = %d",
 							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id), false, 0);
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NULL THEN NULL ELSE "
-						 "pg_catalog.pg_current_xact_id()::text || ':' || "
-						 "pg_catalog.pg_current_xact_id()::text || ':' END, "
-						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d", stream_id), false, 0);
+						 "%s END, snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
+						 quote_literal_cstr(position), stream_id), false, 0);
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = NULL WHERE stream = %u::pg_catalog.regclass",
 						 stream_relid), false, 0);
 }

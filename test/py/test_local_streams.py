@@ -227,6 +227,37 @@ def test_a_restored_stream_keeps_its_columns_apart(server):
     server.sql("DROP DATABASE gaps WITH (FORCE)")
 
 
+def test_rows_inserted_into_a_restored_stream_are_read(server):
+    """Transaction numbers of the original mean nothing in the copy, whose own may be smaller; and a transaction may be older than the adoption."""
+    server.sql("CREATE DATABASE aged")
+    server.sql("CREATE EXTENSION kda_stream; CREATE STREAM g (a int); CREATE CONTINUOUS VIEW g_v AS SELECT a FROM g", dbname="aged")
+    for i in range(3):
+        server.sql("INSERT INTO g VALUES (%d)" % i, dbname="aged")
+    assert server.value("SELECT kda.wait('g')", dbname="aged")
+    server.sql("ALTER STREAM g PAUSE; INSERT INTO g VALUES (3)", dbname="aged")
+    dump = os.path.join(WORK, "aged.sql")
+    young = Postgres("young", ["kda_stream.commit_interval = '20ms'", "kda_stream.enabled = off"]).start()
+    for pg, args in ((server, ("pg_dump", "-f", dump, "aged")), (young, ("createdb", "copy")), (young, ("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, "copy"))):
+        subprocess.run([os.path.join(BINDIR, args[0]), "-h", pg.sockets, "-p", str(pg.port), "-U", "postgres", *args[1:]], check=True, stdout=subprocess.DEVNULL)
+    # in the copy everything after the restore looks as if the original had read it long ago
+    young.sql("UPDATE kda_storage.stream_progress SET snapshot1 = '900000:900000:' WHERE snapshot1 IS NOT NULL", dbname="copy")
+    early = young.connect(dbname="copy")
+    early.autocommit = False
+    early.cursor().execute("SELECT pg_current_xact_id()")
+    young.sql("INSERT INTO g VALUES (4)", dbname="copy")        # adopts
+    early.cursor().execute("INSERT INTO g VALUES (5)")
+    early.commit()
+    early.close()
+    young.sql("ALTER STREAM g RESUME", dbname="copy")
+    young.sql("ALTER SYSTEM SET kda_stream.enabled = on")
+    young.sql("SELECT pg_reload_conf()")
+    assert young.value("SELECT kda.wait('g')", dbname="copy")
+    assert young.sql("SELECT a FROM g_v ORDER BY a", dbname="copy") == [(0,), (1,), (2,), (4,), (5,)]
+    assert young.sql("SELECT a FROM g ORDER BY a", dbname="copy") == [(0,), (1,), (2,), (3,), (4,), (5,)]
+    young.stop()
+    server.sql("DROP DATABASE aged WITH (FORCE)")
+
+
 def test_triggers_and_partitions(server):
     server.sql("CREATE STREAM trig (v int, note text)")
     server.sql("CREATE CONTINUOUS VIEW trig_v AS SELECT v, note FROM trig")
