@@ -843,7 +843,6 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, bool add_window_col
 	name_targets(select->targetList);
 	cxt.outside = true;
 	replace_in((Node *) select->targetList, &cxt);
-	replace_in(select->havingClause, &cxt);
 	select->havingClause = replace_in(select->havingClause, &cxt);
 	cxt.outside = false;
 	select->whereClause = replace_in(select->whereClause, &cxt);

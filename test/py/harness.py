@@ -17,7 +17,7 @@ import psycopg2
 
 WORK = os.environ["KDA_WORK"]
 BINDIR = os.environ["KDA_BINDIR"]
-FAULT_BINDIR = os.environ["KDA_FAULT_BINDIR"]    # the same with fault points (src/runtime/fault.h)
+FAULT_BINDIR = os.environ.get("KDA_FAULT_BINDIR")    # the same with fault points (src/runtime/fault.h)
 LONG = os.environ.get("KDA_LONG") == "yes"
 
 
