@@ -143,4 +143,26 @@ extern int no_such_variable
 #define kda_relation_file(rel)	((rel)->rd_node.relNode)
 #endif
 
+#include "access/stratnum.h"
+#include "utils/lsyscache.h"
+
+/* The operator family and the type that an ordering operator belongs to, and whether it is "greater". */
+static inline bool
+kda_ordering_op(Oid op, Oid *family, Oid *type, bool *reverse)
+{
+#if PG_VERSION_NUM >= 180000
+	CompareType strategy;
+#else
+	int16		strategy;
+#endif
+	bool		found = get_ordering_op_properties(op, family, type, &strategy);
+
+#if PG_VERSION_NUM >= 180000
+	*reverse = found && strategy == COMPARE_GT;
+#else
+	*reverse = found && strategy == BTGreaterStrategyNumber;
+#endif
+	return found;
+}
+
 #endif							/* KDA_COMPAT_H */

@@ -249,8 +249,10 @@ typedef struct OverContext
 } OverContext;
 
 static bool
-over_walker(Node *node, OverContext *cxt)
+over_walker(Node *node, void *arg)
 {
+	OverContext *cxt = arg;
+
 	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
 		return false;
 	if (IsA(node, FuncCall) && ((FuncCall *) node)->over != NULL)
@@ -373,8 +375,10 @@ typedef struct OnlyContext
 } OnlyContext;
 
 static bool
-only_walker(Node *node, OnlyContext *cxt)
+only_walker(Node *node, void *arg)
 {
+	OnlyContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink) || IsA(node, SelectStmt))

@@ -70,8 +70,9 @@ typedef struct ReplaceContext
 } ReplaceContext;
 
 static Node *
-replace_mutator(Node *node, ReplaceContext *cxt)
+replace_mutator(Node *node, void *arg)
 {
+	ReplaceContext *cxt = arg;
 	ListCell   *lc;
 
 	if (node == NULL)
@@ -775,12 +776,12 @@ order_by_place(WindowClause *wc, Oid sortop)
 {
 	Oid			family,
 				type;
-	int16		strategy;
+	bool		reverse;
 	Oid			in_range;
 
 	if (!(wc->frameOptions & FRAMEOPTION_RANGE))
 		return;
-	if (!get_ordering_op_properties(sortop, &family, &type, &strategy))
+	if (!kda_ordering_op(sortop, &family, &type, &reverse))
 		elog(ERROR, "operator %u is not an ordering operator", sortop);
 	in_range = get_opfamily_proc(family, type, INTERVALOID, BTINRANGE_PROC);
 	if (!OidIsValid(in_range))

@@ -111,8 +111,10 @@ is_continuous(Oid relid)
 }
 
 static bool
-raw_stream_walker(Node *node, RawSearch *search)
+raw_stream_walker(Node *node, void *arg)
 {
+	RawSearch *search = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, RangeVar))
@@ -464,8 +466,10 @@ check_window(KdaFrom *from, List *written, int outer_location)
 
 /* A stream that does not exist is the likelier mistake than a query without one. */
 static bool
-refuse_missing_walker(Node *node, ParseState *pstate)
+refuse_missing_walker(Node *node, void *arg)
 {
+	ParseState *pstate = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, RangeVar))
@@ -622,8 +626,10 @@ typedef struct PlaceContext
 
 /* References to our column of a stand-in become references to ctid. */
 static bool
-place_walker(Node *node, PlaceContext *cxt)
+place_walker(Node *node, void *arg)
 {
+	PlaceContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))

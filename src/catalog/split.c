@@ -79,8 +79,10 @@ typedef struct StreamCount
 
 /* Streams in FROM, at any level and inside ordinary views. */
 static bool
-streams_walker(Node *node, StreamCount *count)
+streams_walker(Node *node, void *arg)
 {
+	StreamCount *count = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
@@ -200,8 +202,10 @@ typedef struct VarContext
 
 /* Vars (and ctid's) of the top level below node, at any depth. */
 static bool
-vars_walker(Node *node, VarContext *cxt)
+vars_walker(Node *node, void *arg)
 {
+	VarContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
@@ -264,8 +268,10 @@ typedef struct AggContext
 
 /* Aggregates of the top level, as seen from there. */
 static bool
-aggs_walker(Node *node, AggContext *cxt)
+aggs_walker(Node *node, void *arg)
 {
+	AggContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Aggref) && (int) ((Aggref *) node)->agglevelsup == cxt->depth)
@@ -887,8 +893,10 @@ describe_columns(KdaSplit *split)
 
 /* KDA's RANGE … PRECEDING and ROWS … PRECEDING are ordered by time without saying so. */
 static bool
-order_by_time_walker(Node *node, KdaWordContext *words)
+order_by_time_walker(Node *node, void *arg)
 {
+	KdaWordContext *words = arg;
+
 	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
 		return false;
 	if (IsA(node, WindowDef))
@@ -928,8 +936,10 @@ typedef struct WindowFuncContext
 } WindowFuncContext;
 
 static bool
-window_func_walker(Node *node, WindowFuncContext *cxt)
+window_func_walker(Node *node, void *arg)
 {
+	WindowFuncContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, WindowFunc))
@@ -979,7 +989,6 @@ slides_by_row(KdaSplit *split)
 		bool		reverse;
 		Oid			opfamily,
 					optype;
-		int16		strategy;
 
 		if (list_length(wc->orderClause) != 1 || !(wc->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING) ||
 			!(wc->frameOptions & FRAMEOPTION_END_CURRENT_ROW) || !(wc->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) ||
@@ -991,10 +1000,7 @@ slides_by_row(KdaSplit *split)
 		by = linitial_node(SortGroupClause, wc->orderClause);
 		if (!is_record_time(split, (Node *) get_sortgroupclause_tle(by, query->targetList)->expr, rowtime))
 			return false;
-		if (!get_ordering_op_properties(by->sortop, &opfamily, &optype, &strategy))
-			return false;
-		reverse = strategy == BTGreaterStrategyNumber;
-		if (reverse)
+		if (!kda_ordering_op(by->sortop, &opfamily, &optype, &reverse) || reverse)
 			return false;
 	}
 	window_func_walker((Node *) query->targetList, &cxt);

@@ -420,8 +420,10 @@ typedef struct MapContext
 
 /* Columns of the stand-ins are columns of the tables of what is kept. */
 static bool
-map_walker(Node *node, MapContext *cxt)
+map_walker(Node *node, void *arg)
 {
+	MapContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, Var))
