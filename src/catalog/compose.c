@@ -20,6 +20,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/as_of.h"
 #include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
@@ -277,7 +278,8 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	OverContext over = {select, false};
 
-	if (kda_select_window(c->spec, select, outer_location))
+	/* windows beside a table as of their time are records, which have one */
+	if (kda_select_window(c->spec, select, outer_location) || kda_as_of_in(c->spec, select))
 		return false;
 	if (kda_words_aggregated(select) && !names_both_bounds(select->groupClause))
 		return false;
@@ -542,6 +544,7 @@ kda_compose(KdaCompose *c)
 
 	pstate->p_sourcetext = c->source_text;
 	kda_words_refuse(pstate, c->spec);
+	kda_as_of_bind(pstate, (Node *) select, c->spec, false);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

@@ -676,7 +676,4 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 	foreach(lc, spec->sorts)
 		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
 				((KdaSortWithin *) lfirst(lc))->location);
-	foreach(lc, spec->as_of)
-		not_yet(pstate, "FOR SYSTEM_TIME AS OF", "A plain JOIN looks the table up as it is when the record is processed.",
-				((KdaAsOf *) lfirst(lc))->location);
 }
