@@ -527,7 +527,9 @@ kda_stream_options_get(Oid relid)
 	o->start = kda_parse_start(o->start_text);
 	o->time_zone_is_utc = pg_strcasecmp(o->time_zone, "UTC") == 0;
 
-	o->rowtime_attno = rowtime ? find_column(desc, rowtime, false) : find_column(desc, "rowtime", true);
+	/* '': none is, whatever it is called */
+	if (rowtime == NULL || *rowtime != '\0')
+		o->rowtime_attno = rowtime ? find_column(desc, rowtime, false) : find_column(desc, "rowtime", true);
 
 	o->columns = palloc0(sizeof(KdaColumnOptions) * Max(desc->natts, 1));
 	for (int i = 0; i < desc->natts; i++)
@@ -629,7 +631,7 @@ kda_check_stream(Oid relid)
 						 errmsg("options \"topic\" and \"stream\" say the same thing; give one of them")));
 			topic = true;
 		}
-		if (strcmp(option->name, "rowtime") == 0 && o->rowtime_attno == 0)
+		if (strcmp(option->name, "rowtime") == 0 && o->rowtime_attno == 0 && *defGetString(def) != '\0')
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));

@@ -673,7 +673,4 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 						"A join bounds the time between its rows: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS y ON ….",
 						w->location);
 		}
-	foreach(lc, spec->sorts)
-		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
-				((KdaSortWithin *) lfirst(lc))->location);
 }

@@ -22,6 +22,7 @@
 #include "catalog/as_of.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
+#include "catalog/sort_within.h"
 #include "catalog/window_clause.h"
 #include "dialect/adhoc.h"
 #include "dialect/parse.h"
@@ -625,7 +626,10 @@ kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 	kda_parse_settle(&parser, part->query, query, part->is_query);
 	refuse_row_windows(&cxt);
 	if (cxt.catalog)
+	{
 		kda_as_of_bind(cxt.pstate, query, part->query, true);
+		kda_sort_bind(cxt.pstate, query, part->query, true);
+	}
 	(void) select_walker(query, &cxt);
 	foreach(lc, part->query->windows)
 	{

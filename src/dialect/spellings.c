@@ -562,8 +562,21 @@ static int
 read_within(KdaParser *p, KdaQuerySpec *spec, int i)
 {
 	KdaSortWithin *sort = palloc0(sizeof(KdaSortWithin));
-	int			end = interval_end(p->tokens, i + 1);
+	const KdaTokens *tokens = p->tokens;
+	int			end = interval_end(tokens, i + 1);
+	int			by = i;
+	int			first,
+				last;
 
+	/* of the SELECT's own ORDER BY */
+	kda_parse_select_tokens(tokens, i, &first, &last);
+	while (by > first && !(tokens->t[by].depth == tokens->t[i].depth && kda_token_is(tokens, by, "order")))
+		by--;
+	if (by <= first || tokens->t[first].depth != tokens->t[i].depth)
+	{
+		p->at = i;
+		kda_parse_unexpected(p, "ORDER BY s.ts WITHIN INTERVAL '10' SECOND");
+	}
 	sort->within = linitial(kda_parse_expressions(p, i + 1, end));
 	sort->location = p->tokens->t[i].start;
 	kda_parse_select_span(p->tokens, i, &sort->span_start, &sort->span_end);
