@@ -263,10 +263,8 @@ item_has_time(Node *item, ColumnRef *column)
 		/* rows of windows have the window's time */
 		if ((part || !kda_is_stream(relid)) && strcmp(word, "window_time") == 0)
 			return true;
-		if ((part || !kda_is_stream(relid)) && pg_strcasecmp(word, "rowtime") == 0)
-			return true;
 		if (!kda_is_stream(relid))
-			return false;
+			return pg_strcasecmp(word, "rowtime") == 0;
 		kda_words_begin(&words, NULL, relid, rv->alias ? rv->alias->aliasname : rv->relname, "ctid");
 		return kda_words_is_time(&words, (Node *) column);
 	}

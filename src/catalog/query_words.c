@@ -164,9 +164,15 @@ stream_word(const KdaWordContext *cxt, ColumnRef *ref)
 static bool
 is_rowtime_word(const KdaWordContext *cxt, const char *word)
 {
-	return pg_strcasecmp(word, "rowtime") == 0 &&
-		(!OidIsValid(cxt->stream) || strcmp(cxt->row_column, "ctid") != 0 ||
-		 get_attnum(cxt->stream, word) == InvalidAttrNumber);
+	AttrNumber	attno;
+
+	if (pg_strcasecmp(word, "rowtime") != 0)
+		return false;
+	attno = OidIsValid(cxt->stream) ? get_attnum(cxt->stream, word) : InvalidAttrNumber;
+	if (attno == InvalidAttrNumber)
+		return true;
+	/* handed on: the time as well, unless it has become an ordinary column */
+	return strcmp(cxt->row_column, "ctid") != 0 && attno == kda_stream_options_get(cxt->stream)->rowtime_attno;
 }
 
 bool

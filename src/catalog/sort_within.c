@@ -301,6 +301,13 @@ put_part(KdaCompose *c, Node **place, SelectStmt *select, Node *key, FuncCall *t
 	*place = (Node *) kda_part_rangevar(stream, makeAlias(name_of(item), NIL), location_of(item));
 }
 
+/* kda.rowtime (place in the batch) */
+static Node *
+record_time(Node *item, const char *row_column)
+{
+	return kda_raw_call("rowtime", list_make1(kda_raw_column(name_of(item), row_column, -1)), -1);
+}
+
 static bool
 over_walker(Node *node, void *arg)
 {
@@ -342,7 +349,7 @@ kda_sort_compose(KdaCompose *c, SelectStmt *select, int outer_location)
 
 	/* from here on the order is that of the stream's time */
 	shown = key;
-	rowtime = kda_raw_column(name_of(*place), "rowtime", exprLocation(key));
+	rowtime = NULL;
 	if (IsA(*place, RangeVar))
 	{
 		bool		part = OidIsValid(kda_part_relid((RangeVar *) *place));
@@ -350,10 +357,11 @@ kda_sort_compose(KdaCompose *c, SelectStmt *select, int outer_location)
 		AttrNumber	attno = kda_stream_options_get(relid)->rowtime_attno;
 
 		shown = attno > 0 ? kda_raw_column(name_of(*place), get_attname(relid, attno, false), exprLocation(key)) : NULL;
-		/* of a part ROWTIME is a word of ours, whatever its columns are called */
-		if (!part && shown)
-			rowtime = shown;
+		if (!part)
+			rowtime = shown ? shown : record_time(*place, "ctid");
 	}
+	if (rowtime == NULL)
+		rowtime = record_time(*place, KDA_ROW_COLUMN);
 	linitial(call->args) = copyObject(rowtime);
 	if (!kda_select_window(c->spec, select, outer_location) && !kda_words_aggregated(select) &&
 		!over_walker((Node *) select->targetList, NULL))

@@ -165,9 +165,6 @@ kda_retime_watermark(KdaQuery *query, TimestampTz now)
 	TimestampTz idle_since = 0;
 	bool		all_idle = true;
 
-	/* kda.advance (s, 'infinity'): nothing will come any more */
-	if (TIMESTAMP_NOT_FINITE(stream->watermark) && stream->watermark != KDA_NO_TIME)
-		return stream->watermark;
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		KdaShard   *shard = &stream->shards[s];
