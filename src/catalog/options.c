@@ -76,7 +76,7 @@ static const Option stream_options[] = {
 	{"delimiter", V_CHAR, P_SOURCE, KDA_FORMAT_CSV},
 	{"header", V_BOOL, P_SOURCE, KDA_FORMAT_CSV},
 	{"null", V_ANY, P_SOURCE, KDA_FORMAT_CSV},
-	{"rowtime", V_TEXT, P_ANY, ANY_FORMAT},
+	{"rowtime", V_ANY, P_ANY, ANY_FORMAT},
 	{"time_zone", V_ZONE, P_ANY, ANY_FORMAT},
 	{"watermark", V_DELAY, P_ANY, ANY_FORMAT},
 	{"max_ahead", V_DELAY_OR_NEVER, P_ANY, ANY_FORMAT},

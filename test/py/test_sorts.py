@@ -1,8 +1,9 @@
-"""ORDER BY … WITHIN against a model of its own, and joins as of a time against plain SQL: any data, any cut, any restart, several shards."""
+"""ORDER BY … WITHIN against a model of its own, and joins as of a time against plain SQL: any data, any cut, any restart, several shards, a restored copy."""
 import random
 
 import pytest
-from harness import LONG
+from harness import LONG, wait_until
+from test_contract import run
 from test_sessions import at, feed, same
 
 SETTINGS = ["kda_stream.batch_records = 53"]
@@ -130,7 +131,7 @@ def test_shards(server, kafka, msk, seed):
         rows.append((0, str(number), end, 0, ""))
     for part in range(4):
         for number in r.sample(range(3), 3):
-            kafka.produce(topic, [{"k": k, "ts": at(o).isoformat(), "v": v} for _, k, o, v, _ in shards[number][part * 76:(part + 1) * 76]], partition=number)
+            kafka.produce(topic, [{"k": k, "ts": at(o).isoformat(), "v": v} for _, k, o, v, _ in shards[number][part * 76:(part + 1) * 76]], partition=number, enable_idempotence="true")
         if r.random() < 0.5:
             assert server.value("SELECT kda.wait(%s, '60 s')", topic)
         if r.random() < 0.3:
@@ -173,3 +174,38 @@ def test_as_of(server, seed):
     sums = "SELECT date_bin('100 us', rowtime, '2000-01-01 UTC') w, k, name, count(*) n, sum(v * rate) s FROM (%s) x GROUP BY 1, 2, 3" % written
     same(server.sql("SELECT window_start, k, name, n, s FROM ao_sums EXCEPT ALL %s" % sums), [], seed)
     same(server.sql("SELECT count(*) FROM (%s) x" % sums), server.sql("SELECT count(*) FROM ao_sums"), seed)
+
+
+def test_idle(server):
+    """Nothing comes any more: what is held leaves as time goes by, by the stream's time and by another one."""
+    server.sql("CREATE STREAM si (ts timestamptz, id int) OPTIONS (idle_timeout '100 ms')")
+    server.sql("CREATE CONTINUOUS VIEW si_other AS SELECT id FROM si ORDER BY si.ts WITHIN INTERVAL '0.5' SECOND")
+    server.sql("CREATE CONTINUOUS VIEW si_time AS SELECT id FROM si ORDER BY si.ROWTIME WITHIN INTERVAL '0.5' SECOND")
+    server.sql("INSERT INTO si VALUES (%s, 1), (%s, 2)", at(1000), at(0))
+    wait_until(lambda: server.sql("TABLE si_other") == [(2,), (1,)] and server.sql("TABLE si_time") == [(1,), (2,)], "rows to leave")
+
+
+def test_dump(server):
+    """A restored copy goes on where the dump was taken: with what was held, and with what is late."""
+    server.sql("CREATE DATABASE d_sorted")
+    server.sql("CREATE EXTENSION kda_stream", dbname="d_sorted")
+    server.sql("""CREATE STREAM s (rowtime timestamptz, k text, ts timestamptz, v int) OPTIONS (idle_timeout 'never');
+        CREATE TABLE rates (k text, rate int, valid_from timestamptz, valid_to timestamptz);
+        INSERT INTO rates VALUES ('a', 1, NULL, '2026-01-01 10:00:10Z'), ('a', 2, '2026-01-01 10:00:10Z', NULL);
+        CREATE CONTINUOUS VIEW sorted AS SELECT k, v FROM s ORDER BY s.ts WITHIN INTERVAL '10' SECOND, v DESC;
+        CREATE CONTINUOUS VIEW rated AS SELECT v, rate FROM s JOIN rates FOR SYSTEM_TIME AS OF s.rowtime r ON r.k = s.k;
+        CREATE CONTINUOUS VIEW windows AS SELECT k, count(*) FROM s WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k ORDER BY s.ts WITHIN INTERVAL '10' SECOND;
+        INSERT INTO s SELECT t, 'a', t, i FROM generate_series(1, 20) i, LATERAL (SELECT timestamptz '2026-01-01 10:00Z' + i * interval '1 s' AS t) t""", dbname="d_sorted")
+    assert server.value("SELECT kda.wait('s')", dbname="d_sorted")
+    dump = run(server, "pg_dump", "d_sorted").stdout
+    server.sql("CREATE DATABASE d_sorted_again")
+    run(server, "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "d_sorted_again", stdin=dump)
+    for db in ("d_sorted", "d_sorted_again"):
+        assert server.sql("TABLE sorted", dbname=db) == [("a", i) for i in range(1, 10)]
+        server.sql("INSERT INTO s VALUES ('2026-01-01 10:00:21Z', 'a', '2026-01-01 10:00:09Z', 100), ('2026-01-01 10:00:21Z', 'a', '2026-01-01 10:00:10Z', 101), ('2026-01-01 11:00Z', 'a', '2026-01-01 11:00Z', 102)", dbname=db)
+        assert server.value("SELECT kda.wait('s')", dbname=db)
+        assert server.sql("TABLE sorted", dbname=db) == [("a", i) for i in range(1, 10)] + [("a", 101)] + [("a", i) for i in range(10, 21)]
+        assert server.sql("SELECT v, rate FROM rated ORDER BY v", dbname=db) == [(i, 1 if i < 10 else 2) for i in list(range(1, 21)) + [100, 101, 102]]
+        assert server.sql("SELECT * FROM windows ORDER BY window_start", dbname=db)[0][2:] == ("a", 9)
+        assert server.value("SELECT records_late FROM kda.queries WHERE name = 'sorted'", dbname=db) == 1
+        server.sql("DROP DATABASE " + db)

@@ -47,7 +47,7 @@ CREATE CONTINUOUS VIEW over_union AS
 CREATE CONTINUOUS VIEW over_join AS
     SELECT a.price, b.price AS later FROM ticks a JOIN ticks b ON a.sym = b.sym
         AND b.rowtime > a.rowtime AND b.rowtime <= a.rowtime + INTERVAL '10' SECOND
-    ORDER BY a.made WITHIN INTERVAL '30' SECOND, later;
+    ORDER BY a.made WITHIN INTERVAL '30' SECONDS, later;
 
 INSERT INTO ticks VALUES
     ('2026-01-01 10:00:05+00', 'a', 1, '2026-02-01 10:00:05'), ('2026-01-01 10:00:00+00', 'b', 2, '2026-02-01 10:00:00'),
@@ -74,7 +74,8 @@ SELECT error_name, message, data_text, query FROM kda.error_stream ORDER BY 1, 4
 SELECT name, records_late, groups FROM kda.queries WHERE name IN ('by_time', 'by_keys', 'by_column') ORDER BY 1;
 SELECT records_late, records_failed FROM kda.streams WHERE stream = 'ticks'::regclass;
 -- A last one lets all that is held leave.
-INSERT INTO ticks VALUES ('2026-01-02 10:00+00', 'a', 10, '2026-03-01 10:00');
+INSERT INTO ticks VALUES
+    ('2026-01-02 10:00+00', 'a', 10, '2026-03-01 10:00'), ('2026-01-02 10:00:01+00', 'a', 11, '2026-03-01 10:00:01');
 SELECT kda.wait('ticks');
 SELECT * FROM by_keys OFFSET 6;
 TABLE by_expression;
