@@ -110,6 +110,8 @@ CREATE TABLE kda_storage.query (
 	join_high_us bigint,
 	-- row-sliding queries (OVER) and sorts
 	delay_us	bigint,					-- rows leave this long after their time
+	sort_strict	boolean NOT NULL DEFAULT false,	-- … and those of one time together: they are sorted by more than it
+	retimed		boolean NOT NULL DEFAULT false,	-- its rows leave with another time than the record's: what they are sorted by
 	prune_text	text,					-- DELETE of what no row to come can see; $1: rows up to there have left
 	join_outer	int						-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
 );
@@ -133,6 +135,14 @@ CREATE TABLE kda_storage.query_progress (
 	stats_reset	timestamptz
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.query_progress IS 'what each commit of a worker leaves behind of a query';
+
+CREATE TABLE kda_storage.sort_mark (
+	query_id	int NOT NULL,
+	shard		text NOT NULL,
+	greatest	timestamptz NOT NULL,
+	PRIMARY KEY (query_id, shard)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE kda_storage.sort_mark IS 'of a query that gives its rows another time: the greatest one seen in each shard';
 
 CREATE SEQUENCE kda_storage.error_id_seq;
 CREATE TABLE kda_storage.error (
@@ -174,6 +184,7 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.stream_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.shard', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.sort_mark', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.advance', '');
 
@@ -529,7 +540,8 @@ SELECT q.rel::text AS name,
 	CASE WHEN p.joined THEN sp.watermark END AS watermark,
 	p.complete_from,
 	p.records_in,
-	p.records_late,
+	p.records_late + coalesce((SELECT sum(pp.records_late) FROM kda_storage.query part JOIN kda_storage.query_progress pp USING (query_id)
+		WHERE part.part_of = q.query_id), 0)::bigint AS records_late,
 	p.records_out,
 	p.open_windows,
 	p.groups,
@@ -567,7 +579,9 @@ COMMENT ON VIEW kda.workers IS 'a row per process of kda_stream: launcher and pi
 
 CREATE VIEW kda.error_stream AS
 SELECT e.error_id, e.error_time, e.error_level, e.error_name, e.message, e.stream, e.shard, e.position,
-	e.data_rowtime, e.data_row, e.data_text, e.query
+	e.data_rowtime, e.data_row, e.data_text,
+	coalesce((SELECT w.rel FROM kda_storage.query p JOIN kda_storage.query w ON w.query_id = p.part_of	-- a part is no name to users
+		WHERE p.rel = e.query), e.query) AS query
 FROM kda_storage.error e
 JOIN pg_class c ON c.oid = e.stream
 WHERE pg_has_role(c.relowner, 'USAGE');

@@ -20,6 +20,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/as_of.h"
 #include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
@@ -28,6 +29,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
+#include "catalog/sort_within.h"
 #include "catalog/split.h"
 #include "commands/tablecmds.h"
 #include "mb/pg_wchar.h"
@@ -50,9 +52,14 @@ position(KdaCompose *c, int location)
 
 /*---- streams of ours */
 
-/* A stream with those columns, for the given owner; worker: of what is written to it. */
+/*
+ * A stream with those columns, for the given owner.  Option worker is that of
+ * its source, and so is time_zone; rowtime: its time column, '' if none is,
+ * NULL: one of that name.
+ */
 static Oid
-make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const char *worker, Oid owner, int32 part_of)
+make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const KdaStreamOptions *source, const char *rowtime,
+			Oid owner, int32 part_of)
 {
 	char	   *id;
 	char	   *name;
@@ -67,7 +74,11 @@ make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const char *
 	for (int i = 0; i < ncolumns; i++)
 		appendStringInfo(&sql, "%s%s %s", i ? ", " : "", quote_identifier(names[i]),
 						 kda_column_type_sql(types[i], typmods[i], InvalidOid));
-	appendStringInfo(&sql, ") SERVER kda OPTIONS (worker %s, retention '0')", quote_literal_cstr(worker));
+	appendStringInfo(&sql, ") SERVER kda OPTIONS (worker %s, time_zone %s, retention '0'", quote_literal_cstr(source->worker),
+					 quote_literal_cstr(source->time_zone));
+	if (rowtime)
+		appendStringInfo(&sql, ", rowtime %s", quote_literal_cstr(rowtime));
+	appendStringInfoChar(&sql, ')');
 	kda_run_as_owner(sql.data);
 	CommandCounterIncrement();
 	relid = kda_storage_relation(name);
@@ -81,9 +92,10 @@ make_stream(int ncolumns, char **names, Oid *types, int32 *typmods, const char *
 }
 
 Oid
-kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int32 *typmods, const char *worker)
+kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int32 *typmods,
+					 const KdaStreamOptions *source, const char *rowtime)
 {
-	Oid			stream = make_stream(ncolumns, names, types, typmods, worker, GetUserId(), c->query_id);
+	Oid			stream = make_stream(ncolumns, names, types, typmods, source, rowtime, GetUserId(), c->query_id);
 
 	c->parts = lappend_oid(c->parts, stream);
 	return stream;
@@ -110,7 +122,7 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
-									  kda_stream_options_get(split->stream)->worker);
+									  kda_stream_options_get(split->stream), NULL);
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
 }
@@ -160,7 +172,7 @@ stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
 			types[i] = TupleDescAttr(desc, i)->atttypid;
 			typmods[i] = TupleDescAttr(desc, i)->atttypmod;
 		}
-		stream = make_stream(desc->natts, names, types, typmods, kda_stream_options_get(ids->stream)->worker, owner, ids->id);
+		stream = make_stream(desc->natts, names, types, typmods, kda_stream_options_get(ids->stream), NULL, owner, ids->id);
 		relation_close(rel, NoLock);
 		ObjectAddressSet(self, RelationRelationId, stream);
 		ObjectAddressSet(parent, RelationRelationId, relid);
@@ -279,7 +291,8 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	OverContext over = {select, false};
 
-	if (kda_select_window(c->spec, select, outer_location))
+	/* windows beside a table as of their time, or in the order of it, are records, which have one */
+	if (kda_select_window(c->spec, select, outer_location) || kda_as_of_in(c->spec, select) || kda_sort_of(select))
 		return false;
 	if (kda_words_aggregated(select) && !names_both_bounds(select->groupClause))
 		return false;
@@ -536,6 +549,7 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	if (stream)
 		items = lcons(show_joins(c, stream), items);
 	select->fromClause = items;
+	kda_sort_compose(c, select, outer_location);
 }
 
 void
@@ -546,6 +560,8 @@ kda_compose(KdaCompose *c)
 
 	pstate->p_sourcetext = c->source_text;
 	kda_words_refuse(pstate, c->spec);
+	kda_as_of_bind(pstate, (Node *) select, c->spec, false);
+	kda_sort_bind(pstate, (Node *) select, c->spec, false);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

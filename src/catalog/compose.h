@@ -9,6 +9,7 @@
 #define KDA_COMPOSE_H
 
 #include "kda_stream.h"
+#include "catalog/options.h"
 #include "dialect/dialect.h"
 
 typedef struct KdaCompose
@@ -30,9 +31,12 @@ typedef struct KdaCompose
  */
 extern void kda_compose(KdaCompose *compose);
 
-/* A stream of ours for rows of a part. */
+/*
+ * A stream of ours for rows of a part, made of a stream with the options
+ * source.  rowtime: its time column; '': none; NULL: one of that name.
+ */
 extern Oid	kda_make_part_stream(KdaCompose *compose, int ncolumns, char **names, Oid *types, int32 *typmods,
-								 const char *worker);
+								 const KdaStreamOptions *source, const char *rowtime);
 
 /*---- stream_join.c */
 

@@ -663,8 +663,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, search_path, part_of, delay_us, prune_text) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s); "
+							  "batch, final, open, closed, target, search_path, part_of, delay_us, sort_strict, retimed, prune_text) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition_text(stmt)), regclass_literal(split->stream),
@@ -679,7 +679,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
 							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
 							  quote_literal_cstr(search_path), part_of ? psprintf("%d", part_of) : "NULL",
-							  split->delay_us, prune ? quote_literal_cstr(prune) : "NULL", id,
+							  split->delay_us, split->sort_strict ? "true" : "false", split->time ? "true" : "false", prune ? quote_literal_cstr(prune) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
 }

@@ -793,6 +793,37 @@ order_by_place(WindowClause *wc, Oid sortop)
 	wc->inRangeNullsFirst = false;
 }
 
+/* ORDER BY … WITHIN: the keys behind the time. */
+static List *
+sort_keys(Query *inner)
+{
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	for_each_from(lc, inner->sortClause, 1)
+		keys = lappend(keys, copyObject(get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), inner->targetList)->expr));
+	return keys;
+}
+
+/* They are columns of the inner query, from number first on; the outer one is sorted by them. */
+static void
+sort_by_keys(Query *outer, Query *inner, List *by, int first)
+{
+	ListCell   *lc;
+
+	foreach(lc, by)
+	{
+		SortGroupClause *sgc = copyObject(lfirst_node(SortGroupClause, lc));
+		TargetEntry *from = list_nth_node(TargetEntry, inner->targetList, first - 1 + foreach_current_index(lc));
+		TargetEntry *key = makeTargetEntry((Expr *) makeVar(1, from->resno, exprType((Node *) from->expr),
+															exprTypmod((Node *) from->expr), exprCollation((Node *) from->expr), 0),
+										   list_length(outer->targetList) + 1, NULL, true);
+
+		outer->targetList = lappend(outer->targetList, key);
+		sgc->tleSortGroupRef = key->ressortgroupref = foreach_current_index(lc) + 3;
+		outer->sortClause = lappend(outer->sortClause, sgc);
+	}
+}
 
 /* The user's SELECT with its windows ordered by place, and the rows' time and number beside it. */
 static Query *
@@ -808,6 +839,7 @@ sliding(Final *f)
 	SortGroupClause *sgc;
 	List	   *shown = NIL;
 	List	   *junk = NIL;
+	List	   *keys;
 	int			nshown;
 	ListCell   *lc;
 
@@ -831,6 +863,7 @@ sliding(Final *f)
 			order_by_place(wc, sgc->sortop);
 		}
 	}
+	keys = split->sorted ? sort_keys(inner) : NIL;
 	/* ours come after the user's, and what only sorts after both */
 	foreach(lc, inner->targetList)
 	{
@@ -843,6 +876,11 @@ sliding(Final *f)
 	inner->targetList = shown;
 	add_target(inner, (Node *) open_column(f, KDA_KEPT_TIME, NULL), "kda_time");
 	add_target(inner, (Node *) open_column(f, KDA_KEPT_SEQ, NULL), "kda_seq");
+	foreach(lc, keys)
+		add_target(inner, lfirst(lc), psprintf("kda_key%d", foreach_current_index(lc) + 1));
+	/* nothing but the sort needed them */
+	if (split->sorted)
+		junk = NIL;
 	foreach(lc, junk)
 	{
 		lfirst_node(TargetEntry, lc)->resno = list_length(inner->targetList) + 1;
@@ -877,6 +915,9 @@ sliding(Final *f)
 		sgc->tleSortGroupRef = tle->ressortgroupref = i + 1;
 		get_sort_group_operators(exprType((Node *) tle->expr), true, true, false, &sgc->sortop, &sgc->eqop, NULL, &sgc->hashable);
 		outer->sortClause = lappend(outer->sortClause, sgc);
+		/* time, the user's further keys, order of arrival */
+		if (i == 0 && split->sorted)
+			sort_by_keys(outer, inner, list_copy_tail(split->user->sortClause, 1), nshown + 3);
 	}
 	return outer;
 }

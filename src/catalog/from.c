@@ -102,8 +102,8 @@ typedef struct RawSearch
 	int			location;
 } RawSearch;
 
-static bool
-is_continuous(Oid relid)
+bool
+kda_is_continuous(Oid relid)
 {
 	KdaQueryIds ids;
 
@@ -124,7 +124,7 @@ raw_stream_walker(Node *node, void *arg)
 
 		if (!OidIsValid(relid))
 			relid = RangeVarGetRelid(rv, NoLock, true);
-		if (OidIsValid(relid) && is_continuous(relid))
+		if (OidIsValid(relid) && kda_is_continuous(relid))
 		{
 			search->found = true;
 			search->location = rv->location;
@@ -259,7 +259,7 @@ item_has_time(Node *item, ColumnRef *column)
 		Oid			relid = part ? kda_part_relid(rv) : RangeVarGetRelid(rv, NoLock, true);
 		KdaWordContext words;
 
-		if (!OidIsValid(relid) || !is_continuous(relid) ||
+		if (!OidIsValid(relid) || !kda_is_continuous(relid) ||
 			!is_qualified_by(column, rv->alias ? rv->alias->aliasname : rv->relname))
 			return false;
 		/* rows of windows have the window's time */
@@ -284,6 +284,18 @@ names_time(Node *column, void *from_clause)
 		if (item_has_time(lfirst(lc), (ColumnRef *) column))
 			return true;
 	return false;
+}
+
+Node *
+kda_from_item_of_time(Node *item, ColumnRef *column)
+{
+	if (IsA(item, JoinExpr))
+	{
+		Node	   *found = kda_from_item_of_time(((JoinExpr *) item)->larg, column);
+
+		return found ? found : kda_from_item_of_time(((JoinExpr *) item)->rarg, column);
+	}
+	return IsA(llast(column->fields), String) && item_has_time(item, column) ? item : NULL;
 }
 
 KdaWindowClause *

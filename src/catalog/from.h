@@ -59,6 +59,11 @@ extern void kda_from_settle(KdaFrom *from, Query *top);
 
 /*---- raw trees */
 
+/* Is it a stream or a continuous query? */
+extern bool kda_is_continuous(Oid relid);
+/* The relation or subquery below the FROM item whose record time the column names; NULL: none. */
+extern Node *kda_from_item_of_time(Node *item, ColumnRef *column);
+
 /* Does it name a stream or a continuous query? */
 extern bool kda_raw_has_stream(Node *raw);
 /* Where the SELECT's own text begins. */

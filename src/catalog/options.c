@@ -76,7 +76,7 @@ static const Option stream_options[] = {
 	{"delimiter", V_CHAR, P_SOURCE, KDA_FORMAT_CSV},
 	{"header", V_BOOL, P_SOURCE, KDA_FORMAT_CSV},
 	{"null", V_ANY, P_SOURCE, KDA_FORMAT_CSV},
-	{"rowtime", V_TEXT, P_ANY, ANY_FORMAT},
+	{"rowtime", V_ANY, P_ANY, ANY_FORMAT},
 	{"time_zone", V_ZONE, P_ANY, ANY_FORMAT},
 	{"watermark", V_DELAY, P_ANY, ANY_FORMAT},
 	{"max_ahead", V_DELAY_OR_NEVER, P_ANY, ANY_FORMAT},
@@ -527,7 +527,9 @@ kda_stream_options_get(Oid relid)
 	o->start = kda_parse_start(o->start_text);
 	o->time_zone_is_utc = pg_strcasecmp(o->time_zone, "UTC") == 0;
 
-	o->rowtime_attno = rowtime ? find_column(desc, rowtime, false) : find_column(desc, "rowtime", true);
+	/* '': none is, whatever it is called */
+	if (rowtime == NULL || *rowtime != '\0')
+		o->rowtime_attno = rowtime ? find_column(desc, rowtime, false) : find_column(desc, "rowtime", true);
 
 	o->columns = palloc0(sizeof(KdaColumnOptions) * Max(desc->natts, 1));
 	for (int i = 0; i < desc->natts; i++)
@@ -629,7 +631,7 @@ kda_check_stream(Oid relid)
 						 errmsg("options \"topic\" and \"stream\" say the same thing; give one of them")));
 			topic = true;
 		}
-		if (strcmp(option->name, "rowtime") == 0 && o->rowtime_attno == 0)
+		if (strcmp(option->name, "rowtime") == 0 && o->rowtime_attno == 0 && *defGetString(def) != '\0')
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));

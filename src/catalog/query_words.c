@@ -164,9 +164,15 @@ stream_word(const KdaWordContext *cxt, ColumnRef *ref)
 static bool
 is_rowtime_word(const KdaWordContext *cxt, const char *word)
 {
-	return pg_strcasecmp(word, "rowtime") == 0 &&
-		(!OidIsValid(cxt->stream) || strcmp(cxt->row_column, "ctid") != 0 ||
-		 get_attnum(cxt->stream, word) == InvalidAttrNumber);
+	AttrNumber	attno;
+
+	if (pg_strcasecmp(word, "rowtime") != 0)
+		return false;
+	attno = OidIsValid(cxt->stream) ? get_attnum(cxt->stream, word) : InvalidAttrNumber;
+	if (attno == InvalidAttrNumber)
+		return true;
+	/* handed on: the time as well, unless it has become an ordinary column */
+	return strcmp(cxt->row_column, "ctid") != 0 && attno == kda_stream_options_get(cxt->stream)->rowtime_attno;
 }
 
 bool
@@ -673,10 +679,4 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 						"A join bounds the time between its rows: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS y ON ….",
 						w->location);
 		}
-	foreach(lc, spec->sorts)
-		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
-				((KdaSortWithin *) lfirst(lc))->location);
-	foreach(lc, spec->as_of)
-		not_yet(pstate, "FOR SYSTEM_TIME AS OF", "A plain JOIN looks the table up as it is when the record is processed.",
-				((KdaAsOf *) lfirst(lc))->location);
 }

@@ -30,6 +30,7 @@
 #include "catalog/options.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "catalog/sort_within.h"
 #include "catalog/split.h"
 #include "catalog/window_clause.h"
 #include "catalog/query_words.h"
@@ -579,7 +580,7 @@ text_const(const char *value)
 	return (Node *) makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1, CStringGetTextDatum(value), false, false);
 }
 
-/* Shape rows: the record's place in the batch, then the select list. */
+/* Shape rows: the record's place in the batch, perhaps another time for it, then the select list. */
 static Query *
 rows_batch(KdaSplit *split)
 {
@@ -587,7 +588,9 @@ rows_batch(KdaSplit *split)
 	ListCell   *lc;
 
 	foreach(lc, batch->targetList)
-		lfirst_node(TargetEntry, lc)->resno++;
+		lfirst_node(TargetEntry, lc)->resno += split->time ? 2 : 1;
+	if (split->time)
+		batch->targetList = lcons(makeTargetEntry((Expr *) copyObject(split->time), 2, "kda_time", false), batch->targetList);
 	batch->targetList = lcons(makeTargetEntry((Expr *) stream_ctid(split), 1, "kda_row", false), batch->targetList);
 	return batch;
 }
@@ -1007,6 +1010,43 @@ slides_by_row(KdaSplit *split)
 	return !cxt.looks_beyond;
 }
 
+/*
+ * The last of the select list is not the user's: the time of the rows that
+ * leave, as timestamptz.
+ */
+static void
+take_time(KdaSplit *split, ParseState *pstate)
+{
+	TargetEntry *tle = llast_node(TargetEntry, split->user->targetList);
+	Oid			type = getBaseType(exprType((Node *) tle->expr));
+
+	split->user->targetList = list_truncate(split->user->targetList, list_length(split->user->targetList) - 1);
+	split->time = (Node *) tle->expr;
+	if (type == TIMESTAMPOID)
+		split->time = (Node *) makeFuncExpr(F_TIMEZONE_TEXT_TIMESTAMP, TIMESTAMPTZOID,
+											list_make2(text_const(kda_stream_options_get(split->stream)->time_zone), split->time),
+											InvalidOid, DEFAULT_COLLATION_OID, COERCE_EXPLICIT_CALL);
+	else if (type != TIMESTAMPTZOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("ORDER BY … WITHIN sorts by time, not by type %s", format_type_be(exprType((Node *) tle->expr))),
+				 errhint("Its first expression is the stream's time, or of type timestamptz or timestamp."),
+				 parser_errposition(pstate, exprLocation((Node *) tle->expr))));
+}
+
+/* ORDER BY … WITHIN: the first key is the record's time (sort_within.c has made it so). */
+static void
+check_sorted(KdaSplit *split)
+{
+	AttrNumber	rowtime = split->row_attno < 0 ? kda_stream_options_get(split->stream)->rowtime_attno : 0;
+	SortGroupClause *by = linitial_node(SortGroupClause, split->user->sortClause);
+
+	if (split->depth > 0 || split->user->hasWindowFuncs ||
+		!is_record_time(split, (Node *) get_sortgroupclause_tle(by, split->user->targetList)->expr, rowtime))
+		elog(ERROR, "a sorted query is not sorted by the time of its records");
+	split->sort_strict = list_length(split->user->sortClause) > 1;
+}
+
 /* window_start and window_end become the first columns of the SELECT. */
 static void
 add_window_columns(SelectStmt *select)
@@ -1068,6 +1108,14 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 			group_by_stagger(pstate, core, from.core_window);
 	}
 
+	if (kda_sort_of(core))
+	{
+		split->sorted = true;
+		split->delay_us = kda_sort_take(core);
+	}
+	if (spec->time)
+		core->targetList = lappend(core->targetList, kda_raw_target("kda_time", kda_sort_open(copyObject(spec->time), &split->delay_us)));
+
 	/* Words of ours become plain SQL. */
 	kda_words_set_window(&words, core, from.core_window);
 	kda_words_apply(&words, core);
@@ -1106,7 +1154,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	refuse_other_streams(query);
 	if (split->depth > 0 && query->cteList)
 		refuse(pstate, "WITH around a SELECT with a window", -1);
-	check_query(pstate, query, aggregated || split->window || split->depth > 0);
+	check_query(pstate, query, aggregated || split->window || split->depth > 0 || spec->time);
 	/* Rights are checked here, and again whenever the query runs. */
 	kda_check_query_permissions(query);
 	if (add_columns && split->window && split->depth > 0 && !has_window_column(query))
@@ -1129,6 +1177,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	query->jointree = (FromExpr *) kda_flatten_join_alias_vars(query, (Node *) query->jointree);
 	if (query->constraintDeps)
 		group_by_dependent_columns(query);
+	if (spec->time)
+		take_time(split, pstate);
 	if (split->window && !kda_window_is_aligned(split->window))
 		find_session_keys(split, pstate, from.core_window);
 
@@ -1141,7 +1191,9 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	split->shape = split->window ? KDA_SHAPE_WINDOWS :
 		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
-	if (!split->window && !aggregated && slides_by_row(split))
+	if (split->sorted)
+		check_sorted(split);
+	if (split->sorted || (!split->window && !aggregated && slides_by_row(split)))
 		split->shape = KDA_SHAPE_OVER;
 	if (split->shape == KDA_SHAPE_ROWS)
 	{

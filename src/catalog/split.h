@@ -45,7 +45,10 @@ typedef struct KdaSplit
 	int			window_rti;		/* where the windows stand in its FROM, 0: no window */
 	Query	   *batch;			/* per-batch part */
 	List	   *kept;			/* KdaKept: what the final part finds in the open table */
-	int64		delay_us;		/* shape over: WITHIN of a sort */
+	bool		sorted;			/* shape over: ORDER BY … WITHIN */
+	bool		sort_strict;	/* … with further keys: rows of one time leave together */
+	Node	   *time;			/* shape rows: what the time of the rows that leave is; NULL: the record's */
+	int64		delay_us;		/* WITHIN of a sort, or of the one that the time is for */
 	Node	   *window_quals;	/* conditions of WHERE on windows: the final part's */
 
 	/* the columns that users see */

@@ -658,7 +658,7 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 			typmods[n++] = j.sides[i].typmods[k];
 		}
 	made->stream = kda_make_part_stream(c, n, names, types, typmods,
-										kda_stream_options_get(j.sides[0].split->stream)->worker);
+										kda_stream_options_get(j.sides[0].split->stream), NULL);
 	foreach(lc, j.rels)
 	{
 		Rel		   *rel = memcpy(palloc(sizeof(Rel)), lfirst(lc), sizeof(Rel));

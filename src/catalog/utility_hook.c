@@ -754,6 +754,7 @@ forget_relation(Oid relid)
 	}
 	else if (kind == RELKIND_VIEW && kda_query_ids(relid, &query))
 	{
+		delete_rows("sort_mark", 1, F_INT4EQ, Int32GetDatum(query.id));
 		delete_rows("query_progress", 1, F_INT4EQ, Int32GetDatum(query.id));
 		delete_rows("query", 1, F_INT4EQ, Int32GetDatum(query.id));
 		kda_catalog_changed();

@@ -19,8 +19,10 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
+#include "catalog/as_of.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
+#include "catalog/sort_within.h"
 #include "catalog/window_clause.h"
 #include "dialect/adhoc.h"
 #include "dialect/parse.h"
@@ -623,6 +625,11 @@ kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 	query = query_of(stmt, &cxt);
 	kda_parse_settle(&parser, part->query, query, part->is_query);
 	refuse_row_windows(&cxt);
+	if (cxt.catalog)
+	{
+		kda_as_of_bind(cxt.pstate, query, part->query, true);
+		kda_sort_bind(cxt.pstate, query, part->query, true);
+	}
 	(void) select_walker(query, &cxt);
 	foreach(lc, part->query->windows)
 	{

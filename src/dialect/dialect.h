@@ -119,6 +119,7 @@ typedef struct KdaQuerySpec
 	List	   *row_windows;	/* KdaRowWindow */
 	List	   *sorts;			/* KdaSortWithin */
 	List	   *as_of;			/* KdaAsOf */
+	FuncCall   *time;			/* of a part: the call of sort_within.h whose expression is the time of its rows; NULL: the record's */
 	List	   *calls;			/* int: places of STEP (… BY …), FLOOR (… TO …), CEIL (… TO …) */
 	int			outer_location; /* of a part: where the SELECT around it begins; -1: there is none */
 	KdaEmit		emit;

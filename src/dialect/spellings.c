@@ -113,9 +113,9 @@ is_any(const KdaTokens *tokens, int i, const char *const *words, int n)
 	return false;
 }
 
-/* Where a relation or subquery of FROM begins whose last token is last; -1: it is none. */
+/* Where a relation or subquery of FROM begins whose last token is last; -1: it is none.  nested: ( t JOIN … ) counts. */
 static int
-relation_before(const KdaTokens *tokens, int last)
+relation_before(const KdaTokens *tokens, int last, bool nested)
 {
 	static const char *const before[] = {"from", "join", "lateral", "only"};
 	int			i = last;
@@ -136,7 +136,7 @@ relation_before(const KdaTokens *tokens, int last)
 		while (i >= 2 && kda_token_is_char(tokens, i - 1, '.'))
 			i -= 2;
 	}
-	return kda_token_is_char(tokens, i - 1, ',') || is_any(tokens, i - 1, before, lengthof(before)) ? i : -1;
+	return kda_token_is_char(tokens, i - 1, ',') || (nested && kda_token_is_char(tokens, i - 1, '(')) || is_any(tokens, i - 1, before, lengthof(before)) ? i : -1;
 }
 
 /*---- what is ours */
@@ -232,7 +232,7 @@ is_from_over(const KdaTokens *tokens, int i)
 	int			depth = tokens->t[i].depth;
 	char	   *name;
 
-	if (!kda_token_is(tokens, i, "over") || relation_before(tokens, i - 1) < 0)
+	if (!kda_token_is(tokens, i, "over") || relation_before(tokens, i - 1, false) < 0)
 		return false;
 	if (kda_token_is_char(tokens, i + 1, '('))
 		return true;
@@ -550,7 +550,7 @@ read_from_over(KdaParser *p, KdaQuerySpec *spec, int i)
 		kda_parse_unexpected(p, NULL);
 	list = castNode(SelectStmt, linitial_node(RawStmt, list)->stmt)->targetList;
 	fill_row_window(w, castNode(FuncCall, linitial_node(ResTarget, list)->val)->over);
-	w->relation = tokens->t[relation_before(tokens, i - 1)].start;
+	w->relation = tokens->t[relation_before(tokens, i - 1, false)].start;
 	w->location = start;
 	kda_parse_select_span(tokens, i, &w->span_start, &w->span_end);
 	spec->row_windows = lappend(spec->row_windows, w);
@@ -562,8 +562,21 @@ static int
 read_within(KdaParser *p, KdaQuerySpec *spec, int i)
 {
 	KdaSortWithin *sort = palloc0(sizeof(KdaSortWithin));
-	int			end = interval_end(p->tokens, i + 1);
+	const KdaTokens *tokens = p->tokens;
+	int			end = interval_end(tokens, i + 1);
+	int			by = i;
+	int			first,
+				last;
 
+	/* of the SELECT's own ORDER BY */
+	kda_parse_select_tokens(tokens, i, &first, &last);
+	while (by > first && !(tokens->t[by].depth == tokens->t[i].depth && kda_token_is(tokens, by, "order")))
+		by--;
+	if (by <= first || tokens->t[first].depth != tokens->t[i].depth)
+	{
+		p->at = i;
+		kda_parse_unexpected(p, "ORDER BY s.ts WITHIN INTERVAL '10' SECOND");
+	}
 	sort->within = linitial(kda_parse_expressions(p, i + 1, end));
 	sort->location = p->tokens->t[i].start;
 	kda_parse_select_span(p->tokens, i, &sort->span_start, &sort->span_end);
@@ -577,7 +590,7 @@ read_as_of(KdaParser *p, KdaQuerySpec *spec, int i)
 {
 	static const char *const form = "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON …";
 	KdaAsOf    *as_of = palloc0(sizeof(KdaAsOf));
-	int			relation = relation_before(p->tokens, i - 1);
+	int			relation = relation_before(p->tokens, i - 1, true);
 	int			end = i + 4;
 
 	p->at = i;

@@ -88,6 +88,8 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 			{
 				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
 
+				if (query->retime)
+					return kda_retime_of(query->retime, row, shard_wm);
 				*shard_wm = query->stream->batch->shard_wm[row];
 				return query->stream->batch->rowtime[row];
 			}
@@ -574,7 +576,7 @@ emit(Emission *em)
 void
 kda_query_emit_rows(KdaQuery *query, Tuplestorestate *rows)
 {
-	Emission	em = {query, rows, kda_plan_desc(query->batch_plan), 1, KDA_NO_TIME};
+	Emission	em = {query, rows, kda_plan_desc(query->batch_plan), query->retime ? 2 : 1, KDA_NO_TIME};
 
 	kda_current_query = query;
 	emit(&em);

@@ -26,6 +26,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "parser/parsetree.h"
 #include "query/query.h"
 #include "query/run.h"
 #include "query/sessions.h"
@@ -44,6 +45,7 @@ struct KdaKeptRows
 	KdaQuery   *query;
 	KdaSessions *sessions;		/* windows that depend on other rows; else NULL */
 	MemoryContext state;		/* … and what they know */
+	bool		by_arrival;		/* the order of arrival decides, and the per-batch part may not keep it */
 	KdaSession *only;			/* the one that closes alone, NULL: all that have ended */
 	bool		known;			/* what follows reflects the table */
 	int64		next_seq;
@@ -73,6 +75,19 @@ create_sessions(KdaKeptRows *kept)
 	kept->sessions = kda_sessions_create(query->context, kept->state, &query->window, query->nkeys, keys);
 }
 
+/* Does the per-batch part read the stream and nothing else? */
+static bool
+reads_stream_alone(KdaQuery *query)
+{
+	Relation	view = relation_open(query->batch_rel, AccessShareLock);
+	Query	   *batch = kda_view_query(view);
+	bool		alone = list_length(batch->jointree->fromlist) == 1 && IsA(linitial(batch->jointree->fromlist), RangeTblRef) &&
+		rt_fetch(linitial_node(RangeTblRef, batch->jointree->fromlist)->rtindex, batch->rtable)->rtekind == RTE_RELATION;
+
+	relation_close(view, NoLock);
+	return alone;
+}
+
 KdaKeptRows *
 kda_kept_create(KdaQuery *query)
 {
@@ -81,6 +96,8 @@ kda_kept_create(KdaQuery *query)
 	kept->query = query;
 	if (kda_query_has_sessions(query))
 		create_sessions(kept);
+	kept->by_arrival = query->window.kind == KDA_WINDOW_STAGGER ||
+		(query->shape == KDA_SHAPE_OVER && !reads_stream_alone(query));
 	return kept;
 }
 
@@ -285,7 +302,7 @@ open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTable
 
 	source->store = rows;
 	source->sort = NULL;
-	if (kept->query->window.kind != KDA_WINDOW_STAGGER)
+	if (!kept->by_arrival)
 		return;
 	source->sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 1, &attno, &operator, &collation, &nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);

@@ -66,12 +66,15 @@ kda_over_settle(KdaQuery *query)
 	KdaTime		mark = query->stream->watermark;
 	KdaPlanBounds bounds = {0};
 	int64		next;
+	int			strict;
 
 	kda_query_prepare_state(query);
 	if (mark == KDA_NO_TIME)
 		return;
 	if (!TIMESTAMP_NOT_FINITE(mark))
 		mark -= query->delay_us;
+	/* one of the mark's own time may still come, and go before others of it */
+	strict = query->sort_strict ? 1 : 0;
 	/* all that the table had at the last commit and whose time was reached has left */
 	if (query->left_seq < 0)
 		query->left_seq = kda_kept_first_unseen(query->kept) - 1;
@@ -79,8 +82,8 @@ kda_over_settle(KdaQuery *query)
 	if (mark <= query->frontier && next - 1 <= query->left_seq)
 		return;
 	bounds.leaving = true;
-	bounds.after = query->frontier;
-	bounds.upto = Max(mark, query->frontier);
+	bounds.after = query->frontier == KDA_NO_TIME ? KDA_NO_TIME : query->frontier - strict;
+	bounds.upto = Max(mark, query->frontier) - strict;
 	bounds.first = query->left_seq;
 	kda_query_emit_final(query, &bounds, query->frontier);
 	if (query->failure)

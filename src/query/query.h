@@ -55,6 +55,7 @@ enum
 typedef struct KdaGroups KdaGroups;	/* groups.h */
 typedef struct KdaKeptRows KdaKeptRows;	/* kept_rows.c */
 typedef struct KdaPlan KdaPlan;		/* plan.c */
+typedef struct KdaRetime KdaRetime; /* retime.c */
 
 typedef struct KdaQuery
 {
@@ -103,10 +104,14 @@ typedef struct KdaQuery
 
 	/* shape over */
 	int64		delay_us;		/* rows leave this long after their time: WITHIN of a sort */
+	bool		sort_strict;	/* … and those of one time together: further keys sort them */
 	char	   *prune_text;		/* NULL: what has left is of no use to rows to come */
 	struct _SPI_plan *prune_plan;
 	int64		left_seq;		/* rows up to this number, and not later than the frontier, have left */
 	int64		pruned_rows;	/* kept at the last pruning */
+
+	/* shape rows */
+	KdaRetime  *retime;			/* what leaves has another time than the record: retime.c; else NULL */
 
 	/* shape join: each side as a query of its own, for its per-batch part and its kept rows */
 	struct KdaQuery *sides[2];
@@ -227,6 +232,27 @@ extern void kda_kept_at_abort(KdaKeptRows *kept);
 
 /* Rows whose time the watermark has reached leave; what no later row can see goes. */
 extern void kda_over_settle(KdaQuery *query);
+
+/*---- retime.c: rows leave with another time than the record's, so that they can be sorted by it */
+
+extern KdaRetime *kda_retime_create(KdaQuery *query);
+/* At start: the greatest time that was seen in a shard. */
+extern void kda_retime_load(KdaRetime *retime, const char *shard, KdaTime greatest);
+/*
+ * What the per-batch part has given, in order of arrival; the second column is
+ * the new time.  Returns those rows that have one and are not late; the others
+ * go to refuse.  Their times are asked for as long as the batch is there.
+ */
+typedef void (*KdaRefuseRow) (void *arg, int row, const char *error_name, const char *message);
+extern Tuplestorestate *kda_retime_rows(KdaQuery *query, Tuplestorestate *rows, TimestampTz now, KdaRefuseRow refuse, void *arg);
+/* Of a row of the batch: its new time, and the greatest of its shard before it. */
+extern KdaTime kda_retime_of(KdaRetime *retime, int row, KdaTime *shard_wm);
+/* No row that leaves from now on is earlier. */
+extern KdaTime kda_retime_watermark(KdaQuery *query, TimestampTz now);
+/* Calls save for each shard whose greatest time has changed since the last commit. */
+extern void kda_retime_save(KdaQuery *query, void (*save) (KdaQuery *query, const char *shard, KdaTime greatest));
+extern void kda_retime_at_commit(KdaRetime *retime);
+extern void kda_retime_at_abort(KdaRetime *retime);
 
 /*---- join.c */
 

@@ -404,6 +404,17 @@ drop_query(KdaQuery *query)
 	MemoryContextDelete(query->context);
 }
 
+static void
+load_sort_marks(KdaQuery *query)
+{
+	SPITupleTable *table = SPI_tuptable;
+
+	SPI_execute(psprintf("SELECT shard, greatest FROM kda_storage.sort_mark WHERE query_id = %d", query->id), true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		kda_retime_load(query->retime, text_value(CurrentMemoryContext, i, "shard"), int_value(i, "greatest", KDA_NO_TIME));
+	SPI_tuptable = table;
+}
+
 /* Each side of a join is a query of its own, as far as its batches and its kept rows go. */
 static void
 load_sides(KdaQuery *query, KdaStream *right, uint64 row)
@@ -489,7 +500,13 @@ load_queries(KdaWorker *worker)
 				strcmp(shape, "join") == 0 ? KDA_SHAPE_JOIN :
 				strcmp(shape, "over") == 0 ? KDA_SHAPE_OVER : KDA_SHAPE_WINDOWS;
 			query->delay_us = int_value(i, "delay_us", 0);
+			query->sort_strict = int_value(i, "sort_strict", 0);
 			query->prune_text = text_value(context, i, "prune_text");
+			if (int_value(i, "retimed", 0))
+			{
+				query->retime = kda_retime_create(query);
+				load_sort_marks(query);
+			}
 			query->left_seq = -1;
 			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
 			state = text_value(CurrentMemoryContext, i, "state");

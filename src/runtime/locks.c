@@ -309,6 +309,7 @@ make_list(KdaWorker *worker)
 	want_storage("shard", RowExclusiveLock);
 	want_storage("query", AccessShareLock);
 	want_storage("query_progress", RowExclusiveLock);
+	want_storage("sort_mark", RowExclusiveLock);
 	want_storage("error", RowExclusiveLock);
 	want_storage("forgotten", RowExclusiveLock);
 	if (sources)
@@ -388,7 +389,7 @@ kda_locks_take(KdaWorker *worker)
 void
 kda_locks_take_catalog(KdaWorker *worker)
 {
-	static const char *const tables[] = {"stream", "stream_progress", "shard", "query", "query_progress"};
+	static const char *const tables[] = {"stream", "stream_progress", "shard", "query", "query_progress", "sort_mark"};
 
 	blocked_relid = InvalidOid;
 	for (int i = 0; i < lengthof(tables); i++)

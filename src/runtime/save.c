@@ -62,6 +62,12 @@ static Statement save_query = {
 	FLOAT8OID, TIMESTAMPTZOID}
 };
 
+static Statement save_sort_mark = {
+	"INSERT INTO kda_storage.sort_mark AS m (query_id, shard, greatest) VALUES ($1, $2, $3) "
+	"ON CONFLICT (query_id, shard) DO UPDATE SET greatest = EXCLUDED.greatest",
+	3, {INT4OID, TEXTOID, TIMESTAMPTZOID}
+};
+
 static Statement fail_stream = {
 	"UPDATE kda_storage.stream SET failure = $2 WHERE stream_id = $1",
 	2, {INT4OID, TEXTOID}
@@ -182,6 +188,14 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	}
 }
 
+static void
+save_mark(KdaQuery *query, const char *shard, KdaTime greatest)
+{
+	Datum		values[3] = {Int32GetDatum(query->id), CStringGetTextDatum(shard), TimestampTzGetDatum(greatest)};
+
+	run(&save_sort_mark, values, NULL);
+}
+
 void
 kda_save_query(KdaQuery *query, TimestampTz now)
 {
@@ -208,6 +222,8 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 	values[9] = Float8GetDatum(query->d_busy_ms);
 	values[10] = TimestampTzGetDatum(now);
 	run(&save_query, values, nulls);
+	if (query->retime)
+		kda_retime_save(query, save_mark);
 }
 
 void

@@ -54,12 +54,15 @@ static int64 settle_time = 0;
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
 #define ROTATE_SOON		(USECS_PER_SEC / 50)
 
+#define KDA_LATE_REPORTED	2
+
 /* The stream whose refusals are being reported. */
 typedef struct RefuseContext
 {
 	KdaFeed    *feed;
 	KdaQuery   *query;
 	uint8	   *failed_any;		/* by row: some query has refused it */
+	uint8	   *late_any;		/* by row: it was late for some query */
 } RefuseContext;
 
 static KdaStream *
@@ -198,6 +201,34 @@ refuse_expression(void *arg, int row, ErrorData *edata)
 	cxt->failed_any[row] = 1;
 }
 
+/* A row whose time to be sorted by is of no use. */
+static void
+refuse_time(void *arg, int row, const char *error_name, const char *message)
+{
+	RefuseContext *cxt = arg;
+	bool		late = strcmp(error_name, "late") == 0;
+
+	if (!late)
+		stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
+					  cxt->feed->stream->batch->position[row], message);
+	else
+	{
+		cxt->query->d_late++;
+		if (cxt->late_any[row])
+			return;
+		/* reported here, with its own message, and once */
+		cxt->late_any[row] = KDA_LATE_REPORTED;
+	}
+	add_error(cxt->feed, row, error_name, message, late ? InvalidOid : cxt->query->relid);
+	if (late)
+		cxt->feed->stream->d_late++;
+	else if (!cxt->failed_any[row])
+	{
+		cxt->feed->stream->d_failed++;
+		cxt->failed_any[row] = 1;
+	}
+}
+
 /*---- stage: read and decode */
 
 static void
@@ -321,7 +352,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 			{
 				skip = true;
 				query->d_late++;
-				late_any[i] = 1;
+				late_any[i] |= 1;
 			}
 		}
 		else if (query->shape == KDA_SHAPE_JOIN)
@@ -331,7 +362,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 			{
 				skip = true;
 				query->d_late++;
-				late_any[i] = 1;
+				late_any[i] |= 1;
 			}
 		}
 		else if (windows && unlikely(t < batch->shard_wm[i] || t <= query->frontier || TIMESTAMP_NOT_FINITE(t)) &&
@@ -339,7 +370,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 		{
 			skip = true;
 			query->d_late++;
-			late_any[i] = 1;
+			late_any[i] |= 1;
 		}
 		if (unlikely(skip))
 		{
@@ -382,7 +413,7 @@ join_query(KdaFeed *feed, KdaQuery *query)
 }
 
 static void
-run_queries(KdaFeed *feed)
+run_queries(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
 	KdaBatch   *batch = stream->batch;
@@ -398,7 +429,7 @@ run_queries(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 		Tuplestorestate *rows = NULL;
-		RefuseContext cxt = {feed, query, failed_any};
+		RefuseContext cxt = {feed, query, failed_any, late_any};
 		instr_time	start,
 					end;
 
@@ -430,6 +461,13 @@ run_queries(KdaFeed *feed)
 		{
 			if (query->failure == NULL && query->state == KDA_STATE_ROWS)
 				kda_kept_append(query->kept, rows);
+			else if (query->failure == NULL && query->retime)
+			{
+				Tuplestorestate *accepted = kda_retime_rows(query, rows, now, refuse_time, &cxt);
+
+				kda_query_emit_rows(query, accepted);
+				tuplestore_end(accepted);
+			}
 			else if (query->failure == NULL)
 				kda_query_emit_rows(query, rows);
 			tuplestore_end(rows);
@@ -442,7 +480,7 @@ run_queries(KdaFeed *feed)
 	batch->scan_skip = NULL;
 
 	for (int i = 0; i < batch->nrows; i++)
-		if (unlikely(late_any[i]))
+		if (unlikely(late_any[i] == 1))
 		{
 			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid);
 			stream->d_late++;
@@ -493,7 +531,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 
 /* The watermarks of streams that pumps write follow those of their sources. */
 static void
-pass_watermark_on(KdaFeed *feed)
+pass_watermark_on(KdaFeed *feed, TimestampTz now)
 {
 	KdaTime		least = KDA_END_TIME;
 	ListCell   *lc;
@@ -507,6 +545,7 @@ pass_watermark_on(KdaFeed *feed)
 
 		if (kda_query_runs(query))
 			least = Min(least, query->shape == KDA_SHAPE_JOIN ? kda_join_watermark(query) :
+						query->retime ? kda_retime_watermark(query, now) :
 						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
 						query->stream->watermark - query->delay_us :
 						kda_query_closed_upto(query, query->stream->watermark));
@@ -544,7 +583,17 @@ reset_stream(KdaFeed *feed)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (!kda_query_runs(query) || query->shape != KDA_SHAPE_WINDOWS)
+		if (!kda_query_runs(query))
+			continue;
+		if (query->shape == KDA_SHAPE_OVER && query->prune_text == NULL)
+		{
+			/* a sort: all that it holds leaves */
+			stream->watermark = KDA_END_TIME;
+			kda_over_settle(query);
+			query->frontier = KDA_NO_TIME;
+			continue;
+		}
+		if (query->shape != KDA_SHAPE_WINDOWS)
 			continue;
 		if (query->groups)
 			kda_query_write_back(query);
@@ -636,7 +685,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	if (OidIsValid(stream->ring) && stream->raw->n > 0)
 		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
 	KDA_FAULT("ring");
-	run_queries(feed);
+	run_queries(feed, now);
 	KDA_FAULT("queries");
 
 	/* idle shards and the wall clock come after the rows that were there */
@@ -729,7 +778,7 @@ kda_transaction(KdaWorker *worker)
 	INSTR_TIME_SET_CURRENT(start);
 	PushActiveSnapshot(GetLatestSnapshot());
 	foreach(lc, worker->feeds)
-		pass_watermark_on(lfirst(lc));
+		pass_watermark_on(lfirst(lc), now);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
@@ -789,6 +838,8 @@ kda_transaction(KdaWorker *worker)
 
 			if (query->groups)
 				kda_groups_at_commit(query->groups);
+			if (query->retime)
+				kda_retime_at_commit(query->retime);
 			query->saved_frontier = query->frontier;
 			query->saved_complete_from = query->complete_from;
 			query->saved_joined = query->joined;

@@ -167,6 +167,8 @@ go_back(KdaWorker *worker)
 					kda_kept_at_abort(query->sides[s]->kept);
 				query->join_passed[s] = KDA_NO_TIME;
 			}
+		if (query->retime)
+			kda_retime_at_abort(query->retime);
 		query->saved = false;
 		query->left_seq = -1;
 		query->frontier = query->saved_frontier;

@@ -134,7 +134,7 @@ SELECT v FROM s WHERE nosuch = 3 WINDOWED BY SESSION (INTERVAL '1' MINUTE);
 SELECT v, count(*) FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
 SELECT * FROM kda.query($$ SELECT k, sum(v) OVER (PARTITION BY k ROWS 10 PRECEDING) FROM s $$) AS t(k text, n bigint);
 SELECT * FROM s JOIN names FOR SYSTEM_TIME AS OF s.rowtime ON names.k = s.k;
-SELECT * FROM s ORDER BY rowtime WITHIN INTERVAL '1' MINUTE;
+SELECT * FROM s ORDER BY k, rowtime WITHIN INTERVAL '1' MINUTE;
 SELECT * FROM kda.query('INSERT INTO result VALUES (1)') AS t(k text);
 DROP STREAM s, arrivals, later CASCADE;
 DROP TABLE same, names, result, made, kept CASCADE;

@@ -118,7 +118,6 @@ SELECT STEP(1 BY 2);
 -- read, and not there yet
 CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN words ON true;
 CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN arrivals OVER (ROWS 5 PRECEDING) AS y ON x.ticker = y.ticker;
-CREATE CONTINUOUS VIEW e AS SELECT STREAM * FROM ticks AS t ORDER BY t.approximate_arrival WITHIN INTERVAL '10' SECONDS;
 SET client_min_messages = warning;
 DROP STREAM ticks, arrivals, named, news CASCADE;
 DROP TABLE same, same_news, words, minutes CASCADE;
