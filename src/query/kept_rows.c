@@ -275,6 +275,25 @@ typedef struct Source
 	Tuplesortstate *sort;		/* NULL: as they are */
 } Source;
 
+static bool
+are_in_order(Tuplestorestate *rows, TupleTableSlot *slot)
+{
+	int			last = -1;
+	bool		in_order = true;
+
+	while (in_order && tuplestore_gettupleslot(rows, true, false, slot))
+	{
+		bool		isnull;
+		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
+
+		in_order = row >= last;
+		last = row;
+	}
+	ExecClearTuple(slot);
+	tuplestore_rescan(rows);
+	return in_order;
+}
+
 static void
 open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTableSlot *slot)
 {
@@ -285,7 +304,7 @@ open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTable
 
 	source->store = rows;
 	source->sort = NULL;
-	if (kept->query->window.kind != KDA_WINDOW_STAGGER)
+	if ((kept->query->window.kind != KDA_WINDOW_STAGGER && kept->query->shape != KDA_SHAPE_OVER) || are_in_order(rows, slot))
 		return;
 	source->sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 1, &attno, &operator, &collation, &nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);
