@@ -20,7 +20,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -37,7 +36,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplesort.h"
 
 struct KdaKeptRows
 {
@@ -268,58 +266,6 @@ know(KdaKeptRows *kept)
 
 /*---- appending */
 
-/* A join gives rows in an order of its own; where the order of arrival decides they are sorted. */
-typedef struct Source
-{
-	Tuplestorestate *store;
-	Tuplesortstate *sort;		/* NULL: as they are */
-} Source;
-
-static bool
-are_in_order(Tuplestorestate *rows, TupleTableSlot *slot)
-{
-	int			last = -1;
-	bool		in_order = true;
-
-	while (in_order && tuplestore_gettupleslot(rows, true, false, slot))
-	{
-		bool		isnull;
-		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
-
-		in_order = row >= last;
-		last = row;
-	}
-	ExecClearTuple(slot);
-	tuplestore_rescan(rows);
-	return in_order;
-}
-
-static void
-open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTableSlot *slot)
-{
-	AttrNumber	attno = 1;
-	Oid			operator = TIDLessOperator;
-	Oid			collation = InvalidOid;
-	bool		nulls_first = false;
-
-	source->store = rows;
-	source->sort = NULL;
-	if ((kept->query->window.kind != KDA_WINDOW_STAGGER && kept->query->shape != KDA_SHAPE_OVER) || are_in_order(rows, slot))
-		return;
-	source->sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 1, &attno, &operator, &collation, &nulls_first,
-										work_mem, NULL, TUPLESORT_NONE);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-		tuplesort_puttupleslot(source->sort, slot);
-	tuplesort_performsort(source->sort);
-}
-
-static bool
-next_row(Source *source, TupleTableSlot *slot)
-{
-	return source->sort ? tuplesort_gettupleslot(source->sort, true, false, slot, NULL) :
-		tuplestore_gettupleslot(source->store, true, false, slot);
-}
-
 int64
 kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 {
@@ -334,7 +280,6 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	BulkInsertState bistate;
 	CommandId	cid;
 	int64		first;
-	Source		source;
 
 	know(kept);
 	first = kept->next_seq;
@@ -349,8 +294,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	bistate = GetBulkInsertState();
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	open_source(&source, kept, rows, in);
-	while (next_row(&source, in))
+	while (tuplestore_gettupleslot(rows, true, false, in))
 	{
 		bool		isnull;
 		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(in, 1, &isnull)));
@@ -391,8 +335,6 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		if (query->shape == KDA_SHAPE_WINDOWS && kept->sessions == NULL)
 			note_windows(kept, time, mark);
 	}
-	if (source.sort)
-		tuplesort_end(source.sort);
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
 	ExecCloseIndices(info);

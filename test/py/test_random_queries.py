@@ -275,6 +275,29 @@ class Run:
             self.failures.append("%s: refused records: %s" % (when, errors))
         conn.close()
 
+    def check_once(self):
+        """The windowed SELECTs as ordinary statements, over the streams' buffers."""
+        conn = self.server.connect()
+        cur = conn.cursor()
+        state = self.state()
+        for q in self.queries:
+            if q.adhoc is None:
+                continue
+            body, expected = q.adhoc
+            sql = None
+            try:
+                cur.execute(body)
+                got = sorted(map(repr, cur.fetchall()))
+                sql = expected(state)
+                cur.execute(sql)
+                want = sorted(map(repr, cur.fetchall()))
+            except psycopg2.Error as e:
+                self.fail(q, "once: %s\n%s" % (e, sql))
+                continue
+            if got != want:
+                self.fail(q, "once: %d rows, not %d\nonly there: %s\nmissing: %s\n%s" % (len(got), len(want), [x for x in got if x not in want][:3], [x for x in want if x not in got][:3], sql))
+        conn.close()
+
     def wait_for(self, name):
         assert self.server.value("SELECT kda.wait(%s, '60 s')", name), "seed %d: %s does not come to its end" % (self.world.seed, name)
 
@@ -299,6 +322,7 @@ def test_random_queries(server, kafka, msk, seed):
     run.check("in the middle")
     run.feed(80, restarts=1)
     run.check("before the end")
+    run.check_once()
     run.close_all()
     run.check("at the end", closed=True)
     run.done()

@@ -53,3 +53,22 @@ SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last
 SELECT error_name, message, data_text FROM kda.error_stream WHERE error_name <> 'late';
 DROP STREAM s, l, r CASCADE;
 DROP TABLE d;
+
+-- a pump whose query begins with WITH; one that passes rows on in the order in which they came, whatever the plan
+SET client_min_messages = warning;
+CREATE STREAM s (rowtime timestamptz, id int, k text) OPTIONS (idle_timeout 'never');
+CREATE STREAM passed (id int, k text) OPTIONS (idle_timeout 'never');
+CREATE TABLE d (k text, name text);
+INSERT INTO d VALUES ('c', 'see'), ('b', 'bee'), ('a', 'ay');
+ANALYZE d;
+CREATE TABLE named (id int, name text);
+CREATE PUMP names AS INSERT INTO named WITH n AS (SELECT k, upper(name) AS name FROM d) SELECT id, name FROM s JOIN n USING (k) ON CONFLICT DO NOTHING;
+CREATE PUMP pass AS INSERT INTO passed SELECT id, k FROM s WHERE k IN (SELECT d.k FROM d);
+CREATE CONTINUOUS VIEW in_order AS SELECT id, array_agg(k) OVER (ROWS 2 PRECEDING) AS last_three FROM passed;
+INSERT INTO s VALUES ('2026-01-01 10:00+00', 1, 'a'), ('2026-01-01 10:00+00', 2, 'b'), ('2026-01-01 10:00+00', 3, 'c'), ('2026-01-01 10:00+00', 4, 'x');
+SELECT kda.wait('s');
+SELECT kda.wait('passed');
+SELECT * FROM named ORDER BY id;
+SELECT * FROM in_order ORDER BY id;
+DROP STREAM s, passed CASCADE;
+DROP TABLE d, named;
