@@ -699,6 +699,9 @@ for_each_window(Final *f)
 					inner->targetList = foreach_delete_current(inner->targetList, lc);
 			}
 		}
+		/* the executor counts columns */
+		foreach(lc, inner->targetList)
+			lfirst_node(TargetEntry, lc)->resno = foreach_current_index(lc) + 1;
 	}
 	else
 	{

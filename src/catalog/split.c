@@ -434,12 +434,12 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 	}
 }
 
-/* Does FROM give the rows of the stream in their order, each once? */
+/* Does FROM give the rows of the stream in their order, each once?  IN and EXISTS are joins, too. */
 static bool
 stream_stands_alone(Query *query, int window_rti)
 {
 	int			n = 0;
-	bool		alone = true;
+	bool		alone = !checkExprHasSubLink(query->jointree->quals);
 	ListCell   *lc;
 
 	foreach(lc, query->jointree->fromlist)
@@ -969,9 +969,20 @@ window_func_walker(Node *node, void *arg)
 	return expression_tree_walker(node, window_func_walker, cxt);
 }
 
+static bool
+is_zero_interval(const Const *offset)
+{
+	Interval   *iv;
+
+	if (offset->consttype != INTERVALOID)
+		return false;
+	iv = DatumGetIntervalP(offset->constvalue);
+	return iv->time == 0 && iv->day == 0 && iv->month == 0;
+}
+
 /*
  * Are all windows of OVER ordered by time, and do they end at the row itself
- * and begin at a bounded distance?  Then each record's row is final as soon as
+ * or before it and begin at a bounded distance?  Then each record's row is final as soon as
  * the watermark has reached it.
  */
 static bool
@@ -994,12 +1005,26 @@ slides_by_row(KdaSplit *split)
 					optype;
 
 		if (list_length(wc->orderClause) != 1 || !(wc->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING) ||
-			!(wc->frameOptions & FRAMEOPTION_END_CURRENT_ROW) || !(wc->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) ||
+			!(wc->frameOptions & (FRAMEOPTION_END_CURRENT_ROW | FRAMEOPTION_END_OFFSET_PRECEDING)) || !(wc->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) ||
 			(wc->frameOptions & FRAMEOPTION_EXCLUSION))
 			return false;
 		wc->startOffset = eval_const_expressions(NULL, wc->startOffset);
 		if (!IsA(wc->startOffset, Const) || ((Const *) wc->startOffset)->constisnull)
 			return false;
+		if (wc->endOffset)
+		{
+			wc->endOffset = eval_const_expressions(NULL, wc->endOffset);
+			if (!IsA(wc->endOffset, Const) || ((Const *) wc->endOffset)->constisnull)
+				return false;
+			/* a row sees none of its own time that came later */
+			if ((wc->frameOptions & FRAMEOPTION_RANGE) && is_zero_interval((Const *) wc->endOffset))
+			{
+				wc->frameOptions &= ~FRAMEOPTION_END_OFFSET_PRECEDING;
+				wc->frameOptions |= FRAMEOPTION_END_CURRENT_ROW;
+				wc->endOffset = NULL;
+				wc->endInRangeFunc = InvalidOid;
+			}
+		}
 		by = linitial_node(SortGroupClause, wc->orderClause);
 		if (!is_record_time(split, (Node *) get_sortgroupclause_tle(by, query->targetList)->expr, rowtime))
 			return false;
@@ -1045,6 +1070,45 @@ check_sorted(KdaSplit *split)
 		!is_record_time(split, (Node *) get_sortgroupclause_tle(by, split->user->targetList)->expr, rowtime))
 		elog(ERROR, "a sorted query is not sorted by the time of its records");
 	split->sort_strict = list_length(split->user->sortClause) > 1;
+}
+
+/*---- sessions of several keys in a SELECT around them */
+
+static bool
+over_walker(Node *node, void *cxt)
+{
+	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
+		return false;
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over)
+		return true;
+	return raw_expression_tree_walker(node, over_walker, cxt);
+}
+
+static bool
+looks_at_rows(SelectStmt *select)
+{
+	return select->distinctClause || select->sortClause || select->limitCount || select->limitOffset ||
+		over_walker((Node *) select->targetList, NULL);
+}
+
+/* Does a SELECT around core group, or look at several rows?  It then sees sessions with the same bounds as one window. */
+static bool
+groups_around(SelectStmt *select, SelectStmt *core)
+{
+	ListCell   *lc;
+
+	if (select == core)
+		return false;
+	if (kda_words_aggregated(select) || looks_at_rows(select))
+		return true;
+	foreach(lc, select->fromClause)
+	{
+		SelectStmt *below = IsA(lfirst(lc), RangeSubselect) ? (SelectStmt *) ((RangeSubselect *) lfirst(lc))->subquery : NULL;
+
+		if (below && IsA(below, SelectStmt) && groups_around(below, core))
+			return true;
+	}
+	return false;
 }
 
 /* window_start and window_end become the first columns of the SELECT. */
@@ -1103,6 +1167,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	if (from.core_window)
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
+		if (split->window->kind == KDA_WINDOW_SESSION && groups_around(select, core) && !looks_at_rows(core))
+			split->window->by_bounds = true;
 		split->window_text = kda_window_format(split->window);
 		if (split->window->kind == KDA_WINDOW_STAGGER)
 			group_by_stagger(pstate, core, from.core_window);

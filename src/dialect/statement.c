@@ -209,6 +209,9 @@ read_insert(KdaParser *p, const char *form)
 	p->insert[len] = '\0';
 	memcpy(p->insert + p->tokens->t[first].start, p->copy + p->tokens->t[first].start,
 		   end - p->tokens->t[first].start);
+	/* whatever the query is, to the INSERT it is a SELECT; the name behind WITH leaves room for the word */
+	if (is(p, "with") && p->tokens->t[p->at].start + strlen("SELECT") <= len)
+		memcpy(p->insert + p->tokens->t[p->at].start, "SELECT", strlen("SELECT"));
 }
 
 static void

@@ -322,11 +322,15 @@ kda_join_settle(KdaQuery *query)
 	for (int s = 0; s < 2; s++)
 	{
 		KdaTime		before = passed(query, s);
+		int64		next;
 
-		/* nothing new has been passed */
-		if (before == KDA_NO_TIME || before <= query->join_passed[s])
+		if (before == KDA_NO_TIME)
 			continue;
 		kda_query_prepare_state(query->sides[s]);
+		next = kda_kept_next(query->sides[s]->kept);
+		/* the other side may be so far ahead that rows come that it has passed */
+		if (before <= query->join_passed[s] && next == query->join_seen[s])
+			continue;
 		kda_current_query = query;
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetLatestSnapshot());
@@ -336,6 +340,7 @@ kda_join_settle(KdaQuery *query)
 		PopActiveSnapshot();
 		kda_current_query = NULL;
 		query->join_passed[s] = before;
+		query->join_seen[s] = next;
 	}
 	query->frontier = Max(query->frontier, kda_join_watermark(query));
 }

@@ -20,13 +20,11 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "parser/parsetree.h"
 #include "query/query.h"
 #include "query/run.h"
 #include "query/sessions.h"
@@ -38,14 +36,12 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/tuplesort.h"
 
 struct KdaKeptRows
 {
 	KdaQuery   *query;
 	KdaSessions *sessions;		/* windows that depend on other rows; else NULL */
 	MemoryContext state;		/* … and what they know */
-	bool		by_arrival;		/* the order of arrival decides, and the per-batch part may not keep it */
 	KdaSession *only;			/* the one that closes alone, NULL: all that have ended */
 	bool		known;			/* what follows reflects the table */
 	int64		next_seq;
@@ -75,19 +71,6 @@ create_sessions(KdaKeptRows *kept)
 	kept->sessions = kda_sessions_create(query->context, kept->state, &query->window, query->nkeys, keys);
 }
 
-/* Does the per-batch part read the stream and nothing else? */
-static bool
-reads_stream_alone(KdaQuery *query)
-{
-	Relation	view = relation_open(query->batch_rel, AccessShareLock);
-	Query	   *batch = kda_view_query(view);
-	bool		alone = list_length(batch->jointree->fromlist) == 1 && IsA(linitial(batch->jointree->fromlist), RangeTblRef) &&
-		rt_fetch(linitial_node(RangeTblRef, batch->jointree->fromlist)->rtindex, batch->rtable)->rtekind == RTE_RELATION;
-
-	relation_close(view, NoLock);
-	return alone;
-}
-
 KdaKeptRows *
 kda_kept_create(KdaQuery *query)
 {
@@ -96,8 +79,6 @@ kda_kept_create(KdaQuery *query)
 	kept->query = query;
 	if (kda_query_has_sessions(query))
 		create_sessions(kept);
-	kept->by_arrival = query->window.kind == KDA_WINDOW_STAGGER ||
-		(query->shape == KDA_SHAPE_OVER && !reads_stream_alone(query));
 	return kept;
 }
 
@@ -285,39 +266,6 @@ know(KdaKeptRows *kept)
 
 /*---- appending */
 
-/* A join gives rows in an order of its own; where the order of arrival decides they are sorted. */
-typedef struct Source
-{
-	Tuplestorestate *store;
-	Tuplesortstate *sort;		/* NULL: as they are */
-} Source;
-
-static void
-open_source(Source *source, KdaKeptRows *kept, Tuplestorestate *rows, TupleTableSlot *slot)
-{
-	AttrNumber	attno = 1;
-	Oid			operator = TIDLessOperator;
-	Oid			collation = InvalidOid;
-	bool		nulls_first = false;
-
-	source->store = rows;
-	source->sort = NULL;
-	if (!kept->by_arrival)
-		return;
-	source->sort = tuplesort_begin_heap(slot->tts_tupleDescriptor, 1, &attno, &operator, &collation, &nulls_first,
-										work_mem, NULL, TUPLESORT_NONE);
-	while (tuplestore_gettupleslot(rows, true, false, slot))
-		tuplesort_puttupleslot(source->sort, slot);
-	tuplesort_performsort(source->sort);
-}
-
-static bool
-next_row(Source *source, TupleTableSlot *slot)
-{
-	return source->sort ? tuplesort_gettupleslot(source->sort, true, false, slot, NULL) :
-		tuplestore_gettupleslot(source->store, true, false, slot);
-}
-
 int64
 kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 {
@@ -332,7 +280,6 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	BulkInsertState bistate;
 	CommandId	cid;
 	int64		first;
-	Source		source;
 
 	know(kept);
 	first = kept->next_seq;
@@ -347,8 +294,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	bistate = GetBulkInsertState();
 	InitResultRelInfo(info, rel, 1, NULL, 0);
 	ExecOpenIndices(info, false);
-	open_source(&source, kept, rows, in);
-	while (next_row(&source, in))
+	while (tuplestore_gettupleslot(rows, true, false, in))
 	{
 		bool		isnull;
 		int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(in, 1, &isnull)));
@@ -389,8 +335,6 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		if (query->shape == KDA_SHAPE_WINDOWS && kept->sessions == NULL)
 			note_windows(kept, time, mark);
 	}
-	if (source.sort)
-		tuplesort_end(source.sort);
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
 	ExecCloseIndices(info);

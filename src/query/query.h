@@ -118,7 +118,8 @@ typedef struct KdaQuery
 	int64		join_low_us;	/* right time - left time of rows that match */
 	int64		join_high_us;
 	int			join_outer;		/* bits: unmatched rows of that side leave, too */
-	KdaTime		join_passed[2]; /* rows before this have gone */
+	KdaTime		join_passed[2]; /* rows before this have gone … */
+	int64		join_seen[2];	/* … of those numbered lower */
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;

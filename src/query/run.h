@@ -30,6 +30,19 @@ extern bool kda_error_is_transient(int sqlstate);
 /* Binds what the query keeps to its table, if that was not done yet. */
 extern void kda_query_prepare_state(KdaQuery *query);
 
+/*
+ * The rows of a per-batch part whose first column is the record's ctid, in the
+ * order of the records: as they are, or in another tuplestore instead of this one.
+ */
+extern Tuplestorestate *kda_in_order_of_arrival(Tuplestorestate *rows, TupleDesc desc);
+
+/* Does the result depend on the order in which the batch gives its rows? */
+static inline bool
+kda_query_needs_arrival(const KdaQuery *query)
+{
+	return query->shape == KDA_SHAPE_OVER || query->state == KDA_STATE_NONE || query->window.kind == KDA_WINDOW_STAGGER;
+}
+
 /* Marks the query as failed in memory; the worker stores it at the end of the transaction. */
 extern void kda_query_fail(KdaQuery *query, const ErrorData *edata);
 

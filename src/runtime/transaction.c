@@ -34,6 +34,7 @@
 #include "runtime/error_stream.h"
 #include "runtime/fault.h"
 #include "query/groups.h"
+#include "query/run.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
@@ -459,6 +460,8 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		kda_query_run(query, rows, refuse_expression, &cxt);
 		if (rows)
 		{
+			if (query->failure == NULL && kda_query_needs_arrival(query))
+				rows = kda_in_order_of_arrival(rows, kda_plan_desc(query->batch_plan));
 			if (query->failure == NULL && query->state == KDA_STATE_ROWS)
 				kda_kept_append(query->kept, rows);
 			else if (query->failure == NULL && query->retime)
