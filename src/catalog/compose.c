@@ -10,6 +10,7 @@
  *		a window over the result of another window, or of an endless aggregate
  *		UNION ALL of streams
  *		a continuous view in FROM: the rows of its closed windows
+ *		joins of streams (stream_join.c, window_join.c)
  *
  * Parts live in kda_storage, belong to the query's owner and go with the query.
  * Runs in the session that declares it, on the raw tree.
@@ -113,6 +114,12 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 									  kda_stream_options_get(split->stream)->worker);
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
+}
+
+Oid
+kda_compose_pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream)
+{
+	return pump_into(c, select, outer_location, stream, false);
 }
 
 /*---- a continuous view in FROM */
@@ -305,7 +312,7 @@ has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
 
 	if (select->op != SETOP_NONE)
 		return false;
-	if (kda_select_window(c->spec, select, outer_location))
+	if (kda_select_window(c->spec, select, outer_location) || kda_from_window_join(select))
 		return true;
 	foreach(lc, select->fromClause)
 		if (IsA(lfirst(lc), RangeSubselect) && kda_raw_has_stream(lfirst(lc)) &&
@@ -314,8 +321,8 @@ has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
 	return false;
 }
 
-static Node *
-compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
+Node *
+kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 {
 	if (IsA(item, RangeVar))
 	{
@@ -331,8 +338,8 @@ compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 	{
 		JoinExpr   *join = (JoinExpr *) item;
 
-		join->larg = compose_item(c, join->larg, select, outer_location);
-		join->rarg = compose_item(c, join->rarg, select, outer_location);
+		join->larg = kda_compose_item(c, join->larg, select, outer_location);
+		join->rarg = kda_compose_item(c, join->rarg, select, outer_location);
 	}
 	else if (IsA(item, RangeSubselect) && kda_raw_has_stream(item))
 	{
@@ -404,8 +411,8 @@ and_conditions(Node *a, Node *b)
 }
 
 /* Conditions of WHERE that speak of these two items alone. */
-static Node *
-conditions_on(Node *where, List *aliases)
+Node *
+kda_compose_conditions_on(Node *where, List *aliases)
 {
 	Node	   *found = NULL;
 	List	   *all = where == NULL ? NIL : IsA(where, BoolExpr) && ((BoolExpr *) where)->boolop == AND_EXPR ?
@@ -418,7 +425,7 @@ conditions_on(Node *where, List *aliases)
 
 		if (IsA(lfirst(lc), BoolExpr) && ((BoolExpr *) lfirst(lc))->boolop == AND_EXPR)
 		{
-			found = and_conditions(found, conditions_on(lfirst(lc), aliases));
+			found = and_conditions(found, kda_compose_conditions_on(lfirst(lc), aliases));
 			continue;
 		}
 		only_walker(lfirst(lc), &cxt);
@@ -445,7 +452,7 @@ join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinTyp
 {
 	if (type == JOIN_INNER)
 		condition = and_conditions(condition,
-								   conditions_on(select->whereClause,
+								   kda_compose_conditions_on(select->whereClause,
 												 list_concat(kda_join_aliases(c, left), kda_join_aliases(c, right))));
 	if (condition == NULL)
 	{
@@ -513,8 +520,10 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	ListCell   *lc;
 
 	check_stack_depth();
+	if (kda_compose_window_join(c, select, outer_location))
+		return;
 	foreach(lc, select->fromClause)
-		lfirst(lc) = compose_item(c, lfirst(lc), select, outer_location);
+		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
 	foreach(lc, select->fromClause)
 	{
 		Node	   *item = compose_joins(c, select, lfirst(lc));

@@ -34,6 +34,21 @@ extern void kda_compose(KdaCompose *compose);
 extern Oid	kda_make_part_stream(KdaCompose *compose, int ncolumns, char **names, Oid *types, int32 *typmods,
 								 const char *worker);
 
+/* Runs the SELECT as a pump into a stream of ours; InvalidOid: it makes one. */
+extern Oid	kda_compose_pump_into(KdaCompose *compose, SelectStmt *select, int outer_location, Oid stream);
+/* An item of the SELECT's FROM, or the stream of ours that stands for it. */
+extern Node *kda_compose_item(KdaCompose *compose, Node *item, SelectStmt *select, int outer_location);
+/* Those conditions, of the ones that are joined by AND, that name nothing but columns qualified by the aliases (String). */
+extern Node *kda_compose_conditions_on(Node *where, List *aliases);
+
+/*---- window_join.c */
+
+/*
+ * If the SELECT joins streams by window, makes the stream of all sides and
+ * rewrites the SELECT over it.  Returns false if it does not.
+ */
+extern bool kda_compose_window_join(KdaCompose *compose, SelectStmt *select, int outer_location);
+
 /*---- stream_join.c */
 
 /* Under which the result of a join stands in FROM. */

@@ -1098,8 +1098,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);
-	if (split->depth > 0 && query->cteList)
-		refuse(pstate, "WITH around a SELECT with a window", -1);
+	if (from.same_window)
+		kda_check_same_window(pstate, query);
 	check_query(pstate, query, aggregated || split->window || split->depth > 0);
 	/* Rights are checked here, and again whenever the query runs. */
 	kda_check_query_permissions(query);
