@@ -298,6 +298,26 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 	return true;
 }
 
+/* Items of FROM that read a stream. */
+static int
+count_streams(Node *item)
+{
+	if (IsA(item, JoinExpr))
+		return count_streams(((JoinExpr *) item)->larg) + count_streams(((JoinExpr *) item)->rarg);
+	return kda_raw_has_stream(item) ? 1 : 0;
+}
+
+static bool
+joins_streams(SelectStmt *select)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		n += count_streams(lfirst(lc));
+	return n > 1;
+}
+
 static bool
 is_simple_below(KdaCompose *c, SelectStmt *select, int outer_location)
 {
@@ -356,16 +376,10 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 			compose_select(c, below, kda_select_location(select));
 			if (is_simple_below(c, below, kda_select_location(select)))
 				return item;
-			if (has_window_below(c, below, kda_select_location(select)) && one_window_at_a_time(c, select, outer_location))
+			if (has_window_below(c, below, kda_select_location(select)) && !joins_streams(select) && one_window_at_a_time(c, select, outer_location))
 				return item;
 			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
 		}
-		if (alias->colnames)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("column aliases of \"%s\" cannot be used here", alias->aliasname),
-					 errhint("Name the columns with AS inside the subquery."),
-					 errposition(position(c, location))));
 		return (Node *) kda_part_rangevar(stream, alias, location);
 	}
 	return item;
@@ -543,6 +557,115 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	select->fromClause = items;
 }
 
+/*---- WITH */
+
+typedef struct InlineContext
+{
+	KdaCompose *c;
+	CommonTableExpr *cte;
+} InlineContext;
+
+static bool inline_walker(Node *node, InlineContext *cxt);
+
+static Node *
+inline_item(Node *item, InlineContext *cxt)
+{
+	RangeVar   *rv = (RangeVar *) item;
+
+	if (IsA(item, JoinExpr))
+	{
+		((JoinExpr *) item)->larg = inline_item(((JoinExpr *) item)->larg, cxt);
+		((JoinExpr *) item)->rarg = inline_item(((JoinExpr *) item)->rarg, cxt);
+	}
+	else if (IsA(item, RangeVar) && rv->schemaname == NULL && strcmp(rv->relname, cxt->cte->ctename) == 0)
+	{
+		RangeSubselect *sub = makeNode(RangeSubselect);
+
+		sub->subquery = copyObject(cxt->cte->ctequery);
+		sub->alias = rv->alias ? copyObject(rv->alias) : makeAlias(cxt->cte->ctename, NIL);
+		if (sub->alias->colnames == NIL)
+			sub->alias->colnames = copyObject(cxt->cte->aliascolnames);
+		return (Node *) sub;
+	}
+	return item;
+}
+
+static bool
+defines(WithClause *with, const char *name)
+{
+	ListCell   *lc;
+
+	if (with)
+		foreach(lc, with->ctes)
+			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
+				return true;
+	return false;
+}
+
+static bool
+inline_walker(Node *node, InlineContext *cxt)
+{
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt))
+	{
+		SelectStmt *select = (SelectStmt *) node;
+
+		/* another one of that name hides it */
+		if (defines(select->withClause, cxt->cte->ctename))
+			return false;
+		foreach(lc, select->fromClause)
+			lfirst(lc) = inline_item(lfirst(lc), cxt);
+	}
+	return raw_expression_tree_walker(node, inline_walker, cxt);
+}
+
+/* WITH queries that read streams stand where they are named, like subqueries. */
+static bool
+with_walker(Node *node, KdaCompose *c)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->withClause)
+	{
+		SelectStmt *select = (SelectStmt *) node;
+		WithClause *with = select->withClause;
+		List	   *rest = list_copy(with->ctes);
+		List	   *kept = NIL;
+
+		select->withClause = NULL;
+		while (rest)
+		{
+			InlineContext cxt = {c, linitial(rest)};
+			ListCell   *lc;
+
+			rest = list_delete_first(rest);
+			if (!kda_raw_has_stream(cxt.cte->ctequery) || !IsA(cxt.cte->ctequery, SelectStmt))
+			{
+				kept = lappend(kept, cxt.cte);
+				continue;
+			}
+			if (with->recursive)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("WITH RECURSIVE cannot read a stream"),
+						 errhint("Leave out RECURSIVE, if \"%s\" does not refer to itself.", cxt.cte->ctename),
+						 errposition(position(c, cxt.cte->location))));
+			foreach(lc, rest)
+				(void) inline_walker(lfirst_node(CommonTableExpr, lc)->ctequery, &cxt);
+			(void) inline_walker((Node *) select, &cxt);
+		}
+		if (kept)
+		{
+			with->ctes = kept;
+			select->withClause = with;
+		}
+	}
+	return raw_expression_tree_walker(node, with_walker, c);
+}
+
 void
 kda_compose(KdaCompose *c)
 {
@@ -551,6 +674,7 @@ kda_compose(KdaCompose *c)
 
 	pstate->p_sourcetext = c->source_text;
 	kda_words_refuse(pstate, c->spec);
+	(void) with_walker((Node *) select, c);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

@@ -542,7 +542,7 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 		{
 			CommonTableExpr *cte = kda_from_window_join(select);
 
-			from->same_window = strcmp(cte->ctename, KDA_SAME_WINDOW) == 0;
+			from->joined = cte->ctename;
 			outer_location = -1;
 			select = (SelectStmt *) cte->ctequery;
 			continue;

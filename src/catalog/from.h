@@ -48,7 +48,7 @@ typedef struct KdaFrom
 	int			depth;			/* levels of core below the top */
 	const char *name;			/* by which core's expressions refer to its rows */
 	const char *row_column;		/* column of it that is the record's place: ctid or KDA_ROW_COLUMN */
-	bool		same_window;	/* core is a WITH query: KDA_SAME_WINDOW */
+	const char *joined;			/* core is a WITH query of that name: KDA_SAME_WINDOW, KDA_ONE_WINDOW; NULL: it is none */
 	bool		nullable;		/* working state: below the nullable side of an outer join */
 
 	/* after analysis */
@@ -69,8 +69,11 @@ extern void kda_from_settle(KdaFrom *from, Query *top);
 
 /*---- same_window.c */
 
-/* ereports unless the conditions make rows join only within the same window. */
-extern void kda_check_same_window(ParseState *pstate, Query *top);
+/*
+ * ereports unless rows join only within the same window; as_written: the
+ * conditions have to say so.
+ */
+extern void kda_check_same_window(ParseState *pstate, Query *top, bool as_written);
 
 /*---- raw trees */
 

@@ -47,6 +47,7 @@ typedef struct Level
 typedef struct Check
 {
 	ParseState *pstate;
+	bool		as_written;		/* the user has written the bounds; else only what is in no window is refused */
 } Check;
 
 static void
@@ -54,7 +55,7 @@ refuse(Check *check, const char *detail, const char *hint, int location)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streams with windows are joined within the same window only"),
+			 errmsg("streams are joined by windows within the same window only"),
 			 errdetail("%s", detail),
 			 errhint("%s", hint),
 			 parser_errposition(check->pstate, location)));
@@ -73,9 +74,16 @@ refuse_condition(Check *check, int location)
 static bool has_records(Query *query);
 
 static bool
+is_records(RangeTblEntry *rte)
+{
+	return rte->rtekind == RTE_CTE &&
+		(strcmp(rte->ctename, KDA_SAME_WINDOW) == 0 || strcmp(rte->ctename, KDA_ONE_WINDOW) == 0);
+}
+
+static bool
 is_source(RangeTblEntry *rte)
 {
-	return (rte->rtekind == RTE_CTE && strcmp(rte->ctename, KDA_SAME_WINDOW) == 0) ||
+	return is_records(rte) ||
 		(rte->rtekind == RTE_SUBQUERY && has_records(rte->subquery));
 }
 
@@ -213,7 +221,7 @@ bound_of(Level *level, Node *node, Bitmapset **sources)
 			case RTE_SUBQUERY:
 				return bound_of_output(level, rte->subquery, var->varattno, sources, var->varno);
 			case RTE_CTE:
-				if (strcmp(rte->ctename, KDA_SAME_WINDOW) == 0)
+				if (is_records(rte))
 				{
 					const char *name = strVal(list_nth(rte->eref->colnames, var->varattno - 1));
 
@@ -519,8 +527,9 @@ check_level(Check *check, Level *level, bool tied)
 		if (!covers(query, (Node *) query->jointree, sources))
 			refuse(check, "An outer join gives rows that are in no window.",
 				   "Put what has a window on the preserved side: l LEFT JOIN table.", -1);
-		check_joins(check, level, (Node *) query->jointree, NIL);
-		if (!tied)
+		if (check->as_written)
+			check_joins(check, level, (Node *) query->jointree, NIL);
+		if (check->as_written && !tied)
 			check_grouping(check, level);
 	}
 	(void) expression_walker((Node *) query->targetList, &cxt);
@@ -529,9 +538,9 @@ check_level(Check *check, Level *level, bool tied)
 }
 
 void
-kda_check_same_window(ParseState *pstate, Query *top)
+kda_check_same_window(ParseState *pstate, Query *top, bool as_written)
 {
-	Check		check = {pstate};
+	Check		check = {pstate, as_written};
 	Level		level = {top, NULL};
 
 	check_level(&check, &level, false);

@@ -1098,8 +1098,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);
-	if (from.same_window)
-		kda_check_same_window(pstate, query);
+	if (from.joined)
+		kda_check_same_window(pstate, query, strcmp(from.joined, KDA_SAME_WINDOW) == 0);
 	check_query(pstate, query, aggregated || split->window || split->depth > 0);
 	/* Rights are checked here, and again whenever the query runs. */
 	kda_check_query_permissions(query);

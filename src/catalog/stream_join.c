@@ -136,7 +136,11 @@ select_all_from(KdaCompose *c, Node *item)
 	item = copyObject(item);
 	/* the result of a join, as a relation like others */
 	if (IsA(item, RangeVar) && OidIsValid(kda_part_relid((RangeVar *) item)))
-		((RangeVar *) item)->alias = makeAlias("kda_side", NIL);
+	{
+		Alias	   *alias = ((RangeVar *) item)->alias;
+
+		((RangeVar *) item)->alias = makeAlias("kda_side", alias ? alias->colnames : NIL);
+	}
 	select->fromClause = list_make1(item);
 	spec->select = select;
 	spec->outer_location = -1;

@@ -40,6 +40,7 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 /* A SELECT with a window, and the windowed item of its FROM; ours: one for each. */
 typedef struct Leaf
@@ -187,7 +188,7 @@ collect(WindowJoin *j, SelectStmt *select, int outer_location)
 	ListCell   *lc;
 
 	check_stack_depth();
-	if (select->op != SETOP_NONE || select->withClause)
+	if (select->op != SETOP_NONE)
 		return false;
 	window = kda_select_window(j->c->spec, select, outer_location);
 	items_of_select(select, &items, &nullables);
@@ -360,9 +361,7 @@ is_window_join(WindowJoin *j, SelectStmt *select, int outer_location)
 	window = kda_select_window(j->c->spec, select, outer_location);
 	if (window == NULL)
 	{
-		if (select->withClause || !names_bounds(select))
-			return false;
-		return collect(j, select, outer_location);
+		return names_bounds(select) && collect(j, select, outer_location);
 	}
 	/* ours; a window that is a key of GROUP BY is of one stream's time */
 	j->ours = true;
@@ -380,18 +379,45 @@ is_window_join(WindowJoin *j, SelectStmt *select, int outer_location)
 
 /*---- the window of all */
 
-/* Its description; what cannot be is refused.  NULL: they are not the same. */
 static char *
-common_window(WindowJoin *j)
+length_text(const KdaWindowSpec *spec, int64 length)
 {
-	char	   *text = NULL;
+	Interval	iv = {0};
+
+	if (spec->unit == KDA_UNIT_MONTH)
+		iv.month = length;
+	else if (spec->unit == KDA_UNIT_DAY)
+		iv.day = length;
+	else
+		iv.time = length;
+	return DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&iv)));
+}
+
+/* For a message. */
+static char *
+window_text(const KdaWindowSpec *spec)
+{
+	Interval	offset = {.time = spec->offset_us};
+	char	   *lengths = length_text(spec, spec->size);
+
+	if (spec->slide != spec->size)
+		lengths = psprintf("%s, %s", lengths, length_text(spec, spec->slide));
+	if (spec->offset_us != 0)
+		lengths = psprintf("%s, offset %s", lengths, DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(&offset))));
+	return psprintf("%s (%s)", kda_window_kind_name(spec->kind), lengths);
+}
+
+/* What cannot be the window of a join is refused, and two that are not the same. */
+static void
+check_windows(WindowJoin *j)
+{
+	KdaWindowSpec *first = NULL;
 	ListCell   *lc;
 
 	foreach(lc, j->leaves)
 	{
 		Leaf	   *leaf = lfirst(lc);
 		KdaWindowSpec *spec = kda_window_of_clause(j->pstate, leaf->window, j->c->time_zone);
-		char	   *other = kda_window_format(spec);
 
 		if (!kda_window_is_aligned(spec))
 			ereport(ERROR,
@@ -400,16 +426,16 @@ common_window(WindowJoin *j)
 					 errdetail("Their bounds depend on the rows of each stream, so that rows of two streams are hardly ever in the same one."),
 					 errhint("Use TUMBLING, SLIDING or CUMULATING; or join the streams by their times first and put the window over the result: ON … AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime."),
 					 parser_errposition(j->pstate, leaf->window->location)));
-		if (text && strcmp(text, other) != 0)
+		if (first == NULL)
+			first = spec;
+		if (strcmp(kda_window_format(first), kda_window_format(spec)) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("the streams that a window joins must have the same window"),
-					 errdetail("One is \"%s\", the other \"%s\".", text, other),
+					 errdetail("One is %s, the other %s.", window_text(first), window_text(spec)),
 					 errhint("Give both the same kind, size, slide and offset."),
 					 parser_errposition(j->pstate, leaf->window->location)));
-		text = other;
 	}
-	return text;
 }
 
 static int
@@ -772,7 +798,7 @@ kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 	j.pstate->p_sourcetext = c->source_text;
 	if (!is_window_join(&j, select, outer_location))
 		return false;
-	(void) common_window(&j);
+	check_windows(&j);
 	window = ((Leaf *) linitial(j.leaves))->window;
 	location = location_of(((Leaf *) linitial(j.leaves))->item);
 	foreach(lc, j.leaves)
