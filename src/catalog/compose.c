@@ -673,6 +673,7 @@ kda_compose(KdaCompose *c)
 	ParseState *pstate = make_parsestate(NULL);
 
 	pstate->p_sourcetext = c->source_text;
+	kda_bind_row_windows(c->spec, select, kda_raw_has_stream);
 	kda_words_refuse(pstate, c->spec);
 	(void) with_walker((Node *) select, c);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))

@@ -657,22 +657,52 @@ not_yet(ParseState *pstate, const char *what, const char *hint, int location)
 			 parser_errposition(pstate, location)));
 }
 
+/* RANGE CURRENT ROW of a stream that is joined with none says nothing. */
+static bool
+is_current_row(const KdaRowWindow *w)
+{
+	return !w->rows && (w->def->frameOptions & FRAMEOPTION_START_CURRENT_ROW) &&
+		(w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW) && w->def->partitionClause == NIL;
+}
+
 void
 kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 {
 	ListCell   *lc;
 
-	/* first what cannot be, then what lacks another side */
-	for (int pass = 0; pass < 2; pass++)
-		foreach(lc, spec->row_windows)
-		{
-			KdaRowWindow *w = lfirst(lc);
+	foreach(lc, spec->row_windows)
+	{
+		KdaRowWindow *w = lfirst(lc);
 
-			if (w->relation >= 0 && !w->bound && (w->rows || pass > 0))
-				not_yet(pstate, w->rows ? "FROM a stream OVER (ROWS …)" : "FROM a stream OVER (RANGE …) without a join of two such streams",
-						"A join bounds the time between its rows: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS y ON ….",
-						w->location);
-		}
+		if (w->relation < 0 || w->bound || is_current_row(w))
+			continue;
+		if (w->rows)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a stream in FROM cannot have a window of ROWS"),
+					 errdetail("Which rows of it are the last ones, when a row of another stream comes, depends on the order in which the two arrive: the result would not be the same twice."),
+					 errhint("Say how far back in time: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b ON …; the last rows of one stream: OVER (ROWS … PRECEDING) in the select list."),
+					 parser_errposition(pstate, w->location)));
+		if (w->def->partitionClause)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the window of a stream in FROM cannot have PARTITION BY"),
+					 errhint("Compare the columns in the condition of the join: ON x.k = y.k."),
+					 parser_errposition(pstate, w->location)));
+		if (w->following || !(w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a window that reaches ahead needs another stream without a window to be joined with"),
+					 errdetail("It is counted from the current row of that stream."),
+					 errhint("FROM a JOIN b OVER (RANGE INTERVAL '1' MINUTE FOLLOWING) AS y ON …; or compare the times: b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE."),
+					 parser_errposition(pstate, w->location)));
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the window of a stream in FROM needs another stream to be joined with"),
+				 errdetail("It says how much earlier than a row of the other stream its rows may be."),
+				 errhint("Leave it out: a row of the stream is joined with tables as it comes. Aggregates of the last minute: OVER (RANGE INTERVAL '1' MINUTE PRECEDING) in the select list."),
+				 parser_errposition(pstate, w->location)));
+	}
 	foreach(lc, spec->sorts)
 		not_yet(pstate, "ORDER BY … WITHIN", "Sorting a stream by time comes in a later release.",
 				((KdaSortWithin *) lfirst(lc))->location);
