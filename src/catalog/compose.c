@@ -7,7 +7,7 @@
  * apart here: the inner piece becomes a pump into a stream of ours, and that
  * stream stands in FROM instead.
  *
- *		a window over the result of another window, or of an endless aggregate
+ *		a window over the result of another window, or of rows with OVER
  *		UNION ALL of streams
  *		a continuous view in FROM: the rows of its closed windows
  *		joins of streams (stream_join.c, window_join.c)
@@ -109,6 +109,13 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 	KdaQuerySpec *spec = spec_of(c, select, outer_location);
 	KdaSplit   *split = kda_split_query(spec, c->source_text, c->time_zone, add_window_columns);
 
+	if (split->shape == KDA_SHAPE_GROUPS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the rows of an aggregate, DISTINCT, LIMIT or window function without a window are never final"),
+				 errdetail("A window, a join or a UNION ALL over them would count each of their changes."),
+				 errhint("Give the SELECT that it stands in a window of its own: WINDOWED BY …."),
+				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
 									  kda_stream_options_get(split->stream)->worker);
@@ -341,6 +348,13 @@ has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
 	return false;
 }
 
+/* Does it look at all records that ever come? */
+static bool
+is_endless(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	return kda_split_query(spec_of(c, select, outer_location), c->source_text, c->time_zone, false)->shape == KDA_SHAPE_GROUPS;
+}
+
 Node *
 kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 {
@@ -377,6 +391,10 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 			if (is_simple_below(c, below, kda_select_location(select)))
 				return item;
 			if (has_window_below(c, below, kda_select_location(select)) && !joins_streams(select) && one_window_at_a_time(c, select, outer_location))
+				return item;
+			/* without any window the whole is one SELECT over all records */
+			if (!kda_select_window(c->spec, select, outer_location) && !joins_streams(select) &&
+				is_endless(c, below, kda_select_location(select)))
 				return item;
 			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
 		}
@@ -540,7 +558,10 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
 	foreach(lc, select->fromClause)
 	{
-		Node	   *item = compose_joins(c, select, lfirst(lc));
+		Node	   *item;
+
+		c->joined = select;
+		item = compose_joins(c, select, lfirst(lc));
 
 		if (!kda_raw_has_stream(item))
 			items = lappend(items, item);
@@ -551,6 +572,8 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 		else
 			stream = join_streams(c, select, stream, item, JOIN_INNER, NULL, location_of(item));
 	}
+	if (stream)
+		kda_join_name_times(c, stream, select);
 	/* functions and LATERAL subqueries may refer to it */
 	if (stream)
 		items = lcons(show_joins(c, stream), items);

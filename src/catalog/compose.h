@@ -20,6 +20,7 @@ typedef struct KdaCompose
 	int32		query_id;		/* of the whole */
 	bool		is_view;
 	List	   *parts;			/* Oid: what was made, and goes with the whole */
+	SelectStmt *joined;			/* whose streams are being joined */
 	List	   *joins;			/* of stream_join.c: what the results of joins are made of */
 } KdaCompose;
 
@@ -51,6 +52,8 @@ extern bool kda_compose_window_join(KdaCompose *compose, SelectStmt *select, int
 
 /*---- stream_join.c */
 
+/* a.ROWTIME of a joined stream that declares none, where the query speaks of it. */
+#define KDA_TIME_COLUMN	"kda_rowtime"
 /* Under which the result of a join stands in FROM. */
 #define KDA_JOIN_ALIAS	"kda_join"
 
@@ -62,6 +65,8 @@ extern Node *kda_compose_join(KdaCompose *compose, Node *left, Node *right, Join
 							  int location);
 /* The names by which expressions refer to the item's columns; String. */
 extern List *kda_join_aliases(KdaCompose *compose, Node *item);
+/* What the SELECT calls the times of the streams that item joins becomes columns of it, where they are none. */
+extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *select);
 /* At the end: the result of a join as FROM has to show it, with these names. */
 extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
 

@@ -643,7 +643,7 @@ is_ours(TargetEntry *tle, Query *query, void *arg)
 	Var		   *var = (Var *) tle->expr;
 	RangeTblEntry *rte = IsA(var, Var) ? rt_fetch(var->varno, query->rtable) : NULL;
 
-	return strcmp(tle->resname, KDA_ROW_COLUMN) == 0 ||
+	return strcmp(tle->resname, KDA_ROW_COLUMN) == 0 || strcmp(tle->resname, KDA_TIME_COLUMN) == 0 ||
 		(rte && strcmp(from->name, KDA_JOIN_ALIAS) == 0 && strcmp(rte->eref->aliasname, KDA_JOIN_ALIAS) == 0);
 }
 

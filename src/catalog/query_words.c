@@ -616,6 +616,30 @@ kda_words_apply(KdaWordContext *cxt, SelectStmt *select)
 		kda_words_replace_in_joins(lfirst(lc), &words);
 }
 
+void
+kda_words_replace_in_select(SelectStmt *select, KdaWords *words)
+{
+	ListCell   *lc;
+
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		/* it keeps its name */
+		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef) && IsA(llast(((ColumnRef *) rt->val)->fields), String))
+			rt->name = pstrdup(strVal(llast(((ColumnRef *) rt->val)->fields)));
+	}
+	(void) kda_words_replace((Node *) select->targetList, words);
+	(void) kda_words_replace((Node *) select->distinctClause, words);
+	(void) kda_words_replace((Node *) select->sortClause, words);
+	(void) kda_words_replace((Node *) select->windowClause, words);
+	(void) kda_words_replace((Node *) select->groupClause, words);
+	select->havingClause = kda_words_replace(select->havingClause, words);
+	select->whereClause = kda_words_replace(select->whereClause, words);
+	foreach(lc, select->fromClause)
+		kda_words_replace_in_joins(lfirst(lc), words);
+}
+
 List *
 kda_words_expressions(KdaWordContext *cxt, List *expressions)
 {

@@ -163,7 +163,7 @@ hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool hide
 		Var		   *var = (Var *) tle->expr;
 
 		if (IsA(var, Var) && tle->ressortgroupref == 0 && list_member_int(star_locations, var->location) &&
-			((var->varno == split->window_rti && split->window_rti > 0) ||
+			((var->varno == split->window_rti && split->window_rti > 0) || strcmp(tle->resname, KDA_TIME_COLUMN) == 0 ||
 			 (var->varno == split->row_rti && (var->varattno == split->row_attno || hide_stream))))
 			query->targetList = foreach_delete_current(query->targetList, lc);
 		else

@@ -730,23 +730,6 @@ replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
 	return NULL;
 }
 
-static void
-name_times(List *leaves, SelectStmt *select)
-{
-	KdaWords	words = {replace_time, NULL, kda_raw_is_aggregate, leaves, false};
-	ListCell   *lc;
-
-	(void) kda_words_replace((Node *) select->targetList, &words);
-	select->havingClause = kda_words_replace(select->havingClause, &words);
-	select->whereClause = kda_words_replace(select->whereClause, &words);
-	(void) kda_words_replace((Node *) select->sortClause, &words);
-	(void) kda_words_replace((Node *) select->groupClause, &words);
-	(void) kda_words_replace((Node *) select->distinctClause, &words);
-	(void) kda_words_replace((Node *) select->windowClause, &words);
-	foreach(lc, select->fromClause)
-		kda_words_replace_in_joins(lfirst(lc), &words);
-}
-
 /* A SELECT whose FROM has those leaves becomes one over their sides. */
 static void
 rewrite(WindowJoin *j, List *leaves)
@@ -767,7 +750,9 @@ rewrite(WindowJoin *j, List *leaves)
 	}
 	if (j->ours)
 	{
-		name_times(leaves, select);
+		KdaWords	times = {replace_time, NULL, kda_raw_is_aggregate, leaves, false};
+
+		kda_words_replace_in_select(select, &times);
 		/* what is qualified belongs to one side and stays */
 		kda_words_begin(&words, j->pstate, InvalidOid, "", KDA_ROW_COLUMN);
 	}

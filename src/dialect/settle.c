@@ -293,7 +293,15 @@ bind_joins(Settle *s, SelectStmt *select, Node *item)
 	reaches_of(s, select, join->larg, &left);
 	reaches_of(s, select, join->rarg, &right);
 	if (join->isNatural || join->usingClause)
+	{
+		ListCell   *lc;
+
+		/* the join itself is refused */
+		foreach(lc, list_concat(left, right))
+			if (((Reach *) lfirst(lc))->window)
+				((Reach *) lfirst(lc))->window->bound = true;
 		return;
+	}
 	join->quals = bind(s, join->quals, left, right);
 }
 
