@@ -235,9 +235,40 @@ union_stream(KdaCompose *c, SelectStmt *select, int outer_location, bool add_win
 
 /*---- SELECTs */
 
+/* What a column is called where its window is: subqueries may have renamed it. */
+static const char *
+name_below(SelectStmt *select, ColumnRef *ref)
+{
+	List	   *fields = ref->fields;
+	const char *name;
+	ListCell   *lf,
+			   *lt;
+
+	if (!IsA(llast(fields), String))
+		return "";
+	name = strVal(llast(fields));
+	foreach(lf, select->fromClause)
+	{
+		RangeSubselect *sub = lfirst(lf);
+
+		if (!IsA(sub, RangeSubselect) || ((SelectStmt *) sub->subquery)->op != SETOP_NONE ||
+			(list_length(fields) == 2 && (sub->alias == NULL || strcmp(strVal(linitial(fields)), sub->alias->aliasname) != 0)))
+			continue;
+		foreach(lt, ((SelectStmt *) sub->subquery)->targetList)
+		{
+			ResTarget  *rt = lfirst_node(ResTarget, lt);
+			ColumnRef  *val = (ColumnRef *) rt->val;
+
+			if (rt->name && strcmp(rt->name, name) == 0)
+				return IsA(val, ColumnRef) ? name_below((SelectStmt *) sub->subquery, val) : "";
+		}
+	}
+	return name;
+}
+
 /* Does the SELECT group or partition by both bounds of a window below it, so that it looks at one window at a time? */
 static bool
-names_both_bounds(List *list)
+names_both_bounds(SelectStmt *select, List *list)
 {
 	bool		start = false,
 				end = false;
@@ -247,10 +278,10 @@ names_both_bounds(List *list)
 	{
 		Node	   *node = lfirst(lc);
 
-		if (IsA(node, ColumnRef) && IsA(llast(((ColumnRef *) node)->fields), String))
+		if (IsA(node, ColumnRef))
 		{
-			start |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_start") == 0;
-			end |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_end") == 0;
+			start |= strcmp(name_below(select, (ColumnRef *) node), "window_start") == 0;
+			end |= strcmp(name_below(select, (ColumnRef *) node), "window_end") == 0;
 		}
 	}
 	return start && end;
@@ -276,7 +307,7 @@ over_walker(Node *node, OverContext *cxt)
 			foreach(lc, cxt->select->windowClause)
 				if (strcmp(lfirst_node(WindowDef, lc)->name, def->name) == 0)
 					def = lfirst_node(WindowDef, lc);
-		if (!names_both_bounds(def->partitionClause))
+		if (!names_both_bounds(cxt->select, def->partitionClause))
 			cxt->across = true;
 	}
 	return raw_expression_tree_walker(node, over_walker, cxt);
@@ -293,7 +324,7 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 
 	if (kda_select_window(c->spec, select, outer_location))
 		return false;
-	if (kda_words_aggregated(select) && !names_both_bounds(select->groupClause))
+	if (kda_words_aggregated(select) && !names_both_bounds(select, select->groupClause))
 		return false;
 	over_walker((Node *) select->targetList, &over);
 	if (over.across)

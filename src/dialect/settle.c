@@ -296,8 +296,8 @@ bind_joins(Settle *s, SelectStmt *select, Node *item)
 	{
 		ListCell   *lc;
 
-		/* the join itself is refused */
-		foreach(lc, list_concat(left, right))
+		/* the join of two streams itself is refused */
+		foreach(lc, left && right ? list_concat(left, right) : NIL)
 			if (((Reach *) lfirst(lc))->window)
 				((Reach *) lfirst(lc))->window->bound = true;
 		return;
