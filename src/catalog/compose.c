@@ -114,7 +114,7 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the rows of an aggregate, DISTINCT, LIMIT or window function without a window are never final"),
 				 errdetail("A window, a join or a UNION ALL over them would count each of their changes."),
-				 errhint("Give the SELECT that it stands in a window of its own: WINDOWED BY …."),
+				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY …."),
 				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
@@ -190,6 +190,16 @@ stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
 
 /*---- UNION ALL */
 
+/* Streams of all branches, one after the other: they may have different windows, or none. */
+static bool
+is_union_all(SelectStmt *select)
+{
+	if (select->op == SETOP_NONE)
+		return true;
+	return select->op == SETOP_UNION && select->all && !select->sortClause && !select->limitCount && !select->limitOffset &&
+		is_union_all(select->larg) && is_union_all(select->rarg);
+}
+
 static void
 union_branches(KdaCompose *c, SelectStmt *select, List **branches)
 {
@@ -204,7 +214,7 @@ union_branches(KdaCompose *c, SelectStmt *select, List **branches)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("streams can only be put together with UNION ALL"),
 				 errdetail("UNION, INTERSECT and EXCEPT, and ORDER BY or LIMIT behind a UNION ALL, would have to see all of the records that will ever come."),
-				 errhint("SELECT DISTINCT inside a window removes duplicates."),
+				 errhint("They work where each branch is one SELECT with the same window: SELECT … WINDOWED BY … INTERSECT SELECT … WINDOWED BY …."),
 				 errposition(position(c, kda_select_location(select)))));
 	union_branches(c, select->larg, branches);
 	union_branches(c, select->rarg, branches);
@@ -414,11 +424,26 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 		Alias	   *alias = sub->alias ? sub->alias : makeAlias("kda_records", NIL);
 		Oid			stream;
 
+		if (sub->lateral)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a subquery that reads a stream cannot be LATERAL"),
+					 errdetail("It would be another query for each record of the other stream."),
+					 errhint("Join the streams: FROM a JOIN b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime."),
+					 errposition(position(c, location))));
+		if (below->op != SETOP_NONE && !is_union_all(below))
+		{
+			SelectStmt *set = kda_compose_window_set(c, below, kda_select_location(select));
+
+			if (set)
+				sub->subquery = (Node *) (below = set);
+		}
 		if (below->op != SETOP_NONE)
 			stream = union_stream(c, below, kda_select_location(select), false);
 		else
 		{
-			compose_select(c, below, kda_select_location(select));
+			if (!kda_from_window_join(below))
+				compose_select(c, below, kda_select_location(select));
 			if (is_simple_below(c, below, kda_select_location(select)))
 				return item;
 			if (has_window_below(c, below, kda_select_location(select)) && !joins_streams(select) && one_window_at_a_time(c, select, outer_location))
@@ -730,6 +755,16 @@ kda_compose(KdaCompose *c)
 	kda_bind_row_windows(c->spec, select, kda_raw_has_stream);
 	kda_words_refuse(pstate, c->spec);
 	(void) with_walker((Node *) select, c);
+	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select) && !is_union_all(select))
+	{
+		SelectStmt *set = kda_compose_window_set(c, select, -1);
+
+		if (set)
+		{
+			c->spec->select = set;
+			return;
+		}
+	}
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

@@ -49,6 +49,11 @@ extern Node *kda_compose_conditions_on(Node *where, List *aliases);
  * rewrites the SELECT over it.  Returns false if it does not.
  */
 extern bool kda_compose_window_join(KdaCompose *compose, SelectStmt *select, int outer_location);
+/*
+ * A set operation of SELECTs with the same window: what has to be run instead,
+ * as the result of kda_compose_window_join() is.  NULL: it is none.
+ */
+extern SelectStmt *kda_compose_window_set(KdaCompose *compose, SelectStmt *set, int outer_location);
 
 /*---- stream_join.c */
 

@@ -126,7 +126,7 @@ refuse_other_streams(Query *query)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is read inside a subquery or view of a continuous query", get_rel_name(count.first)),
-				 errhint("Name the stream in FROM of the query itself.")));
+				 errhint("Name the stream in FROM of the query itself: FROM a JOIN b ON …. IN and EXISTS can be used where both have the same window: … TABLE (TUMBLE (…)) l WHERE l.k IN (SELECT r.k FROM TABLE (TUMBLE (…)) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).")));
 }
 
 /*---- the whole query, analysed */
@@ -305,7 +305,8 @@ check_query(ParseState *pstate, Query *query, bool kept)
 	if (query->rowMarks)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("FOR UPDATE cannot be used in a continuous query")));
+				 errmsg("FOR UPDATE cannot be used in a continuous query"),
+				 errhint("Leave it out: tables are looked up as they are when a record is processed.")));
 	if (query->hasModifyingCTE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -13,7 +13,10 @@
  * rows of a window: inner and outer joins, IN and EXISTS, aggregates on either
  * side or above, and nothing is kept once the window has closed.
  *
- * Two spellings.  Flink's: each side is a subquery with a window in it, and the
+ * UNION, INTERSECT and EXCEPT of SELECTs with the same window are done in the
+ * same way.
+ *
+ * Two spellings of joins.  Flink's: each side is a subquery with a window in it, and the
  * conditions say that the bounds are equal; same_window.c checks that they do.
  * Ours: FROM a JOIN b ON … WINDOWED BY …, where no condition compares the times
  * of both sides (one that does bounds the join, and the window is over its rows).
@@ -62,7 +65,8 @@ typedef struct WindowJoin
 	ParseState *pstate;
 	List	   *leaves;			/* Leaf */
 	Oid			stream;
-	bool		ours;
+	bool		ours;			/* one SELECT has all leaves */
+	const char *with;			/* KDA_SAME_WINDOW or KDA_ONE_WINDOW */
 } WindowJoin;
 
 static Node *
@@ -608,7 +612,7 @@ side_in_from(WindowJoin *j, Leaf *leaf)
 	for (int i = 0; i < lengthof(whats); i++)
 		select->targetList = lappend(select->targetList,
 									 kda_raw_target(hidden(leaf, whats[i][0]), kda_raw_column("k", whats[i][1], -1)));
-	select->fromClause = list_make1(makeRangeVar(NULL, j->ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW, -1));
+	select->fromClause = list_make1(makeRangeVar(NULL, pstrdup(j->with), -1));
 	linitial_node(RangeVar, select->fromClause)->alias = makeAlias("k", NIL);
 	select->whereClause = (Node *) makeA_Expr(AEXPR_OP, list_make2(makeString("pg_catalog"), makeString("=")),
 											  kda_raw_column("k", KDA_SIDE_COLUMN, -1), const_int(leaf->number), -1);
@@ -658,7 +662,7 @@ with_clause(WindowJoin *j, bool stand_in, int location)
 													kda_raw_column("u", ours[i][1], -1)));
 	if (!stand_in)
 		select->fromClause = list_make1(kda_part_rangevar(j->stream, makeAlias("u", NIL), location));
-	cte->ctename = pstrdup(j->ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW);
+	cte->ctename = pstrdup(j->with);
 	cte->ctematerialized = CTEMaterializeDefault;
 	cte->ctequery = (Node *) select;
 	cte->location = with->location = -1;
@@ -771,52 +775,112 @@ rewrite(WindowJoin *j, List *leaves)
 		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
 }
 
+/* Makes the stream and rewrites the leaves; the WITH that they read. */
+static WithClause *
+compose(WindowJoin *j)
+{
+	KdaWindowClause *window;
+	int			location;
+	ListCell   *lc;
+
+	check_windows(j);
+	window = ((Leaf *) linitial(j->leaves))->window;
+	location = location_of(((Leaf *) linitial(j->leaves))->item);
+	foreach(lc, j->leaves)
+	{
+		Leaf	   *leaf = lfirst(lc);
+		Node	   *was = leaf->item;
+		ListCell   *lf;
+
+		if (!j->ours)
+			kda_from_check_window(j->pstate, j->c->spec, leaf->select, leaf->window, leaf->item, leaf->outer_location);
+		leaf->item = kda_compose_item(j->c, leaf->item, leaf->select, leaf->outer_location);
+		foreach(lf, leaf->select->fromClause)
+			lfirst(lf) = replace_item(lfirst(lf), was, leaf->item);
+	}
+	move_windows(j);
+	foreach(lc, j->leaves)
+	{
+		describe(j, lfirst(lc));
+		take_conditions(lfirst(lc), j->ours);
+	}
+	j->stream = make_stream(j);
+	foreach(lc, j->leaves)
+		make_pump(j, lfirst(lc));
+	put_window(j, window, location);
+	if (j->ours)
+		rewrite(j, j->leaves);
+	else
+		foreach(lc, j->leaves)
+			rewrite(j, list_make1(lfirst(lc)));
+	return with_clause(j, false, location);
+}
+
 bool
 kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	WindowJoin	j = {c, make_parsestate(NULL)};
-	KdaWindowClause *window;
 	WithClause *with;
-	int			location;
-	ListCell   *lc;
 
 	j.pstate->p_sourcetext = c->source_text;
 	if (!is_window_join(&j, select, outer_location))
 		return false;
-	check_windows(&j);
-	window = ((Leaf *) linitial(j.leaves))->window;
-	location = location_of(((Leaf *) linitial(j.leaves))->item);
-	foreach(lc, j.leaves)
-	{
-		Leaf	   *leaf = lfirst(lc);
-
-		Node	   *was = leaf->item;
-		ListCell   *lf;
-
-		if (!j.ours)
-			kda_from_check_window(j.pstate, c->spec, leaf->select, leaf->window, leaf->item, leaf->outer_location);
-		leaf->item = kda_compose_item(c, leaf->item, leaf->select, leaf->outer_location);
-		foreach(lf, leaf->select->fromClause)
-			lfirst(lf) = replace_item(lfirst(lf), was, leaf->item);
-	}
-	move_windows(&j);
-	foreach(lc, j.leaves)
-	{
-		describe(&j, lfirst(lc));
-		take_conditions(lfirst(lc), j.ours);
-	}
-	j.stream = make_stream(&j);
-	foreach(lc, j.leaves)
-		make_pump(&j, lfirst(lc));
-	put_window(&j, window, location);
-	if (j.ours)
-		rewrite(&j, j.leaves);
-	else
-		foreach(lc, j.leaves)
-			rewrite(&j, list_make1(lfirst(lc)));
-	with = with_clause(&j, false, location);
+	j.with = j.ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW;
+	with = compose(&j);
 	if (select->withClause)
 		with->ctes = list_concat(with->ctes, select->withClause->ctes);
 	select->withClause = with;
 	return true;
+}
+
+/*---- UNION, INTERSECT, EXCEPT of what is in the same window */
+
+/* Branches with a window; what has no stream may be taken away or looked up. */
+static bool
+collect_branches(WindowJoin *j, SelectStmt *select, int outer_location, bool may_be_table)
+{
+	KdaWindowClause *window;
+	List	   *items = NIL;
+	List	   *nullables = NIL;
+
+	check_stack_depth();
+	if (select->op != SETOP_NONE)
+		return collect_branches(j, select->larg, outer_location, may_be_table) &&
+			collect_branches(j, select->rarg, outer_location, may_be_table || select->op != SETOP_UNION);
+	if (!kda_raw_has_stream((Node *) select))
+		return may_be_table;
+	window = kda_select_window(j->c->spec, select, outer_location);
+	items_of_select(select, &items, &nullables);
+	if (window == NULL || list_length(items) != 1 || sublinks_of(select) ||
+		(IsA(linitial(items), RangeSubselect) &&
+		 !kda_select_is_simple(j->c->spec, (SelectStmt *) linitial_node(RangeSubselect, items)->subquery,
+							   kda_select_location(select))))
+		return false;
+	add_leaf(j, select, outer_location, window, linitial(items), linitial_int(nullables));
+	return true;
+}
+
+SelectStmt *
+kda_compose_window_set(KdaCompose *c, SelectStmt *set, int outer_location)
+{
+	WindowJoin	j = {c, make_parsestate(NULL)};
+	SelectStmt *all;
+	RangeSubselect *sub = makeNode(RangeSubselect);
+	ColumnRef  *star = makeNode(ColumnRef);
+	ResTarget  *rt = makeNode(ResTarget);
+
+	j.pstate->p_sourcetext = c->source_text;
+	j.with = KDA_ONE_WINDOW;
+	if (!collect_branches(&j, set, outer_location, false) || j.leaves == NIL)
+		return NULL;
+	all = makeNode(SelectStmt);
+	star->fields = list_make1(makeNode(A_Star));
+	star->location = rt->location = kda_select_location(set);
+	rt->val = (Node *) star;
+	all->targetList = list_make1(rt);
+	sub->subquery = (Node *) set;
+	sub->alias = makeAlias("u", NIL);
+	all->fromClause = list_make1(sub);
+	all->withClause = compose(&j);
+	return all;
 }

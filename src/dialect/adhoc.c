@@ -333,6 +333,18 @@ window_keys(Context *cxt, SelectStmt *select, List *relations, KdaWindowClause *
 	return keys;
 }
 
+/* A number is none, and core says so in words that can be understood. */
+static Node *
+as_interval(Node *raw)
+{
+	TypeCast   *cast = makeNode(TypeCast);
+
+	cast->arg = raw;
+	cast->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("interval")));
+	cast->location = exprLocation(raw);
+	return (Node *) cast;
+}
+
 /* The description of the windows: a string, or what computes it from sizes that are no literals. */
 static Node *
 description(Context *cxt, KdaWindowClause *clause)
@@ -346,13 +358,14 @@ description(Context *cxt, KdaWindowClause *clause)
 	/* the number of arguments is checked there as well */
 	if (kda_window_is_literal(cxt->pstate, clause) || n < lengths || n > lengths + 1)
 		return kda_raw_string(kda_window_format(kda_window_of_clause(cxt->pstate, clause, NULL)));
+	kda_window_refuse_columns(cxt->pstate, clause);
 	null->isnull = true;
 	null->location = -1;
-	args = list_make2(kda_raw_string(names[clause->kind]), linitial(clause->args));
+	args = list_make2(kda_raw_string(names[clause->kind]), as_interval(linitial(clause->args)));
 	if (n > 1)
-		args = lappend(args, lengths == 2 ? lsecond(clause->args) : null);
+		args = lappend(args, lengths == 2 ? as_interval(lsecond(clause->args)) : (Node *) null);
 	if (n > lengths)
-		args = lappend(args, llast(clause->args));
+		args = lappend(args, as_interval(llast(clause->args)));
 	return kda_raw_call("window_description", args, clause->location);
 }
 
