@@ -17,6 +17,7 @@
 #include "parser/parse_expr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #define MAX_WINDOWS	10000		/* that a record may be in */
@@ -138,8 +139,23 @@ argument_name(const KdaWindowClause *raw, int n)
 		n == 1 && two ? (raw->kind == KDA_WINDOW_SLIDING ? "slide" : "step") : "offset";
 }
 
+/* A name may also be a variable of PL/pgSQL. */
+static bool
+names_column_of(Node *node, Oid *relid)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		Node	   *last = llast(((ColumnRef *) node)->fields);
+
+		return IsA(last, String) && get_attnum(*relid, strVal(last)) != InvalidAttrNumber;
+	}
+	return raw_expression_tree_walker(node, names_column_of, relid);
+}
+
 void
-kda_window_refuse_columns(ParseState *pstate, const KdaWindowClause *raw)
+kda_window_refuse_columns(ParseState *pstate, const KdaWindowClause *raw, Oid relid)
 {
 	Clause		c = {pstate, raw, NULL};
 	ListCell   *lc;
@@ -148,7 +164,7 @@ kda_window_refuse_columns(ParseState *pstate, const KdaWindowClause *raw)
 	{
 		Length		l = {argument_name(raw, foreach_current_index(lc)), NULL, exprLocation(lfirst(lc))};
 
-		if (names_column(lfirst(lc), NULL))
+		if (names_column_of(lfirst(lc), &relid))
 			not_constant(&c, &l);
 	}
 }

@@ -347,7 +347,7 @@ as_interval(Node *raw)
 
 /* The description of the windows: a string, or what computes it from sizes that are no literals. */
 static Node *
-description(Context *cxt, KdaWindowClause *clause)
+description(Context *cxt, KdaWindowClause *clause, Oid stream)
 {
 	static const char *const names[] = {"tumbling", "sliding", "cumulating"};
 	int			lengths = clause->kind == KDA_WINDOW_TUMBLING ? 1 : 2;
@@ -358,7 +358,8 @@ description(Context *cxt, KdaWindowClause *clause)
 	/* the number of arguments is checked there as well */
 	if (kda_window_is_literal(cxt->pstate, clause) || n < lengths || n > lengths + 1)
 		return kda_raw_string(kda_window_format(kda_window_of_clause(cxt->pstate, clause, NULL)));
-	kda_window_refuse_columns(cxt->pstate, clause);
+	if (OidIsValid(stream))
+		kda_window_refuse_columns(cxt->pstate, clause, stream);
 	null->isnull = true;
 	null->location = -1;
 	args = list_make2(kda_raw_string(names[clause->kind]), as_interval(linitial(clause->args)));
@@ -559,7 +560,7 @@ join_other_streams(Context *cxt, SelectStmt *select, KdaWordContext *words, KdaW
 				refuse(cxt, "an outer join of streams by window needs a window on each side here",
 					   "FROM (SELECT *, window_start, window_end FROM a WINDOWED BY …) x LEFT JOIN (… b …) y ON x.window_start = y.window_start AND x.window_end = y.window_end AND ….",
 					   rv->location);
-		windows = (RangeFunction *) kda_words_window_from(&other, description(cxt, clause), NIL);
+		windows = (RangeFunction *) kda_words_window_from(&other, description(cxt, clause, relid), NIL);
 		windows->alias = makeAlias(alias, NIL);
 		from = lappend(from, windows);
 		for (int i = 0; i < 2; i++)
@@ -630,7 +631,7 @@ put_window(Context *cxt, SelectStmt *select)
 	else
 	{
 		kda_words_apply(&words, select);
-		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause), NIL));
+		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause, relid), NIL));
 	}
 	join_other_streams(cxt, select, &words, clause, relations, stream);
 	if (words.aggregated)
