@@ -159,8 +159,10 @@ typedef struct StreamSearch
 } StreamSearch;
 
 static bool
-stream_walker(Node *node, StreamSearch *search)
+stream_walker(Node *node, void *arg)
 {
+	StreamSearch *search = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, RangeVar))

@@ -7,9 +7,10 @@
  * apart here: the inner piece becomes a pump into a stream of ours, and that
  * stream stands in FROM instead.
  *
- *		a window over the result of another window, or of an endless aggregate
+ *		a window over the result of another window, or of rows with OVER
  *		UNION ALL of streams
  *		a continuous view in FROM: the rows of its closed windows
+ *		joins of streams (stream_join.c, window_join.c)
  *
  * Parts live in kda_storage, belong to the query's owner and go with the query.
  * Runs in the session that declares it, on the raw tree.
@@ -120,11 +121,24 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 	KdaQuerySpec *spec = spec_of(c, select, outer_location);
 	KdaSplit   *split = kda_split_query(spec, c->source_text, c->time_zone, add_window_columns);
 
+	if (split->shape == KDA_SHAPE_GROUPS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the rows of an aggregate, DISTINCT, LIMIT or window function without a window are never final"),
+				 errdetail("A window, a join or a UNION ALL over them would count each of their changes."),
+				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY …."),
+				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
 									  kda_stream_options_get(split->stream), NULL);
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
+}
+
+Oid
+kda_compose_pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream)
+{
+	return pump_into(c, select, outer_location, stream, false);
 }
 
 /*---- a continuous view in FROM */
@@ -188,6 +202,16 @@ stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
 
 /*---- UNION ALL */
 
+/* Streams of all branches, one after the other: they may have different windows, or none. */
+static bool
+is_union_all(SelectStmt *select)
+{
+	if (select->op == SETOP_NONE)
+		return true;
+	return select->op == SETOP_UNION && select->all && !select->sortClause && !select->limitCount && !select->limitOffset &&
+		is_union_all(select->larg) && is_union_all(select->rarg);
+}
+
 static void
 union_branches(KdaCompose *c, SelectStmt *select, List **branches)
 {
@@ -202,7 +226,7 @@ union_branches(KdaCompose *c, SelectStmt *select, List **branches)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("streams can only be put together with UNION ALL"),
 				 errdetail("UNION, INTERSECT and EXCEPT, and ORDER BY or LIMIT behind a UNION ALL, would have to see all of the records that will ever come."),
-				 errhint("SELECT DISTINCT inside a window removes duplicates."),
+				 errhint("They work where each branch is one SELECT with the same window: SELECT … WINDOWED BY … INTERSECT SELECT … WINDOWED BY …."),
 				 errposition(position(c, kda_select_location(select)))));
 	union_branches(c, select->larg, branches);
 	union_branches(c, select->rarg, branches);
@@ -233,9 +257,40 @@ union_stream(KdaCompose *c, SelectStmt *select, int outer_location, bool add_win
 
 /*---- SELECTs */
 
+/* What a column is called where its window is: subqueries may have renamed it. */
+static const char *
+name_below(SelectStmt *select, ColumnRef *ref)
+{
+	List	   *fields = ref->fields;
+	const char *name;
+	ListCell   *lf,
+			   *lt;
+
+	if (!IsA(llast(fields), String))
+		return "";
+	name = strVal(llast(fields));
+	foreach(lf, select->fromClause)
+	{
+		RangeSubselect *sub = lfirst(lf);
+
+		if (!IsA(sub, RangeSubselect) || ((SelectStmt *) sub->subquery)->op != SETOP_NONE ||
+			(list_length(fields) == 2 && (sub->alias == NULL || strcmp(strVal(linitial(fields)), sub->alias->aliasname) != 0)))
+			continue;
+		foreach(lt, ((SelectStmt *) sub->subquery)->targetList)
+		{
+			ResTarget  *rt = lfirst_node(ResTarget, lt);
+			ColumnRef  *val = (ColumnRef *) rt->val;
+
+			if (rt->name && strcmp(rt->name, name) == 0)
+				return IsA(val, ColumnRef) ? name_below((SelectStmt *) sub->subquery, val) : "";
+		}
+	}
+	return name;
+}
+
 /* Does the SELECT group or partition by both bounds of a window below it, so that it looks at one window at a time? */
 static bool
-names_both_bounds(List *list)
+names_both_bounds(SelectStmt *select, List *list)
 {
 	bool		start = false,
 				end = false;
@@ -245,10 +300,10 @@ names_both_bounds(List *list)
 	{
 		Node	   *node = lfirst(lc);
 
-		if (IsA(node, ColumnRef) && IsA(llast(((ColumnRef *) node)->fields), String))
+		if (IsA(node, ColumnRef))
 		{
-			start |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_start") == 0;
-			end |= strcmp(strVal(llast(((ColumnRef *) node)->fields)), "window_end") == 0;
+			start |= strcmp(name_below(select, (ColumnRef *) node), "window_start") == 0;
+			end |= strcmp(name_below(select, (ColumnRef *) node), "window_end") == 0;
 		}
 	}
 	return start && end;
@@ -276,7 +331,7 @@ over_walker(Node *node, void *arg)
 			foreach(lc, cxt->select->windowClause)
 				if (strcmp(lfirst_node(WindowDef, lc)->name, def->name) == 0)
 					def = lfirst_node(WindowDef, lc);
-		if (!names_both_bounds(def->partitionClause))
+		if (!names_both_bounds(cxt->select, def->partitionClause))
 			cxt->across = true;
 	}
 	return raw_expression_tree_walker(node, over_walker, cxt);
@@ -294,7 +349,7 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 	/* windows beside a table as of their time, or in the order of it, are records, which have one */
 	if (kda_select_window(c->spec, select, outer_location) || kda_as_of_in(c->spec, select) || kda_sort_of(select))
 		return false;
-	if (kda_words_aggregated(select) && !names_both_bounds(select->groupClause))
+	if (kda_words_aggregated(select) && !names_both_bounds(select, select->groupClause))
 		return false;
 	over_walker((Node *) select->targetList, &over);
 	if (over.across)
@@ -304,6 +359,26 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 				 errhint("PARTITION BY window_start, window_end, … looks at one window at a time."),
 				 errposition(position(c, kda_select_location(select)))));
 	return true;
+}
+
+/* Items of FROM that read a stream. */
+static int
+count_streams(Node *item)
+{
+	if (IsA(item, JoinExpr))
+		return count_streams(((JoinExpr *) item)->larg) + count_streams(((JoinExpr *) item)->rarg);
+	return kda_raw_has_stream(item) ? 1 : 0;
+}
+
+static bool
+joins_streams(SelectStmt *select)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		n += count_streams(lfirst(lc));
+	return n > 1;
 }
 
 static bool
@@ -320,7 +395,7 @@ has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
 
 	if (select->op != SETOP_NONE)
 		return false;
-	if (kda_select_window(c->spec, select, outer_location))
+	if (kda_select_window(c->spec, select, outer_location) || kda_from_window_join(select))
 		return true;
 	foreach(lc, select->fromClause)
 		if (IsA(lfirst(lc), RangeSubselect) && kda_raw_has_stream(lfirst(lc)) &&
@@ -329,8 +404,15 @@ has_window_below(KdaCompose *c, SelectStmt *select, int outer_location)
 	return false;
 }
 
-static Node *
-compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
+/* Does it look at all records that ever come? */
+static bool
+is_endless(KdaCompose *c, SelectStmt *select, int outer_location)
+{
+	return kda_split_query(spec_of(c, select, outer_location), c->source_text, c->time_zone, false)->shape == KDA_SHAPE_GROUPS;
+}
+
+Node *
+kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 {
 	if (IsA(item, RangeVar))
 	{
@@ -346,8 +428,8 @@ compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 	{
 		JoinExpr   *join = (JoinExpr *) item;
 
-		join->larg = compose_item(c, join->larg, select, outer_location);
-		join->rarg = compose_item(c, join->rarg, select, outer_location);
+		join->larg = kda_compose_item(c, join->larg, select, outer_location);
+		join->rarg = kda_compose_item(c, join->rarg, select, outer_location);
 	}
 	else if (IsA(item, RangeSubselect) && kda_raw_has_stream(item))
 	{
@@ -357,23 +439,36 @@ compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_location)
 		Alias	   *alias = sub->alias ? sub->alias : makeAlias("kda_records", NIL);
 		Oid			stream;
 
+		if (sub->lateral)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a subquery that reads a stream cannot be LATERAL"),
+					 errdetail("It would be another query for each record of the other stream."),
+					 errhint("Join the streams: FROM a JOIN b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime."),
+					 errposition(position(c, location))));
+		if (below->op != SETOP_NONE && !is_union_all(below))
+		{
+			SelectStmt *set = kda_compose_window_set(c, below, kda_select_location(select));
+
+			if (set)
+				sub->subquery = (Node *) (below = set);
+		}
 		if (below->op != SETOP_NONE)
 			stream = union_stream(c, below, kda_select_location(select), false);
 		else
 		{
-			compose_select(c, below, kda_select_location(select));
+			if (!kda_from_window_join(below))
+				compose_select(c, below, kda_select_location(select));
 			if (is_simple_below(c, below, kda_select_location(select)))
 				return item;
-			if (has_window_below(c, below, kda_select_location(select)) && one_window_at_a_time(c, select, outer_location))
+			if (has_window_below(c, below, kda_select_location(select)) && !joins_streams(select) && one_window_at_a_time(c, select, outer_location))
+				return item;
+			/* without any window the whole is one SELECT over all records */
+			if (!kda_select_window(c->spec, select, outer_location) && !joins_streams(select) &&
+				is_endless(c, below, kda_select_location(select)))
 				return item;
 			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
 		}
-		if (alias->colnames)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("column aliases of \"%s\" cannot be used here", alias->aliasname),
-					 errhint("Name the columns with AS inside the subquery."),
-					 errposition(position(c, location))));
 		return (Node *) kda_part_rangevar(stream, alias, location);
 	}
 	return item;
@@ -421,8 +516,8 @@ and_conditions(Node *a, Node *b)
 }
 
 /* Conditions of WHERE that speak of these two items alone. */
-static Node *
-conditions_on(Node *where, List *aliases)
+Node *
+kda_compose_conditions_on(Node *where, List *aliases)
 {
 	Node	   *found = NULL;
 	List	   *all = where == NULL ? NIL : IsA(where, BoolExpr) && ((BoolExpr *) where)->boolop == AND_EXPR ?
@@ -435,7 +530,7 @@ conditions_on(Node *where, List *aliases)
 
 		if (IsA(lfirst(lc), BoolExpr) && ((BoolExpr *) lfirst(lc))->boolop == AND_EXPR)
 		{
-			found = and_conditions(found, conditions_on(lfirst(lc), aliases));
+			found = and_conditions(found, kda_compose_conditions_on(lfirst(lc), aliases));
 			continue;
 		}
 		only_walker(lfirst(lc), &cxt);
@@ -462,7 +557,7 @@ join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinTyp
 {
 	if (type == JOIN_INNER)
 		condition = and_conditions(condition,
-								   conditions_on(select->whereClause,
+								   kda_compose_conditions_on(select->whereClause,
 												 list_concat(kda_join_aliases(c, left), kda_join_aliases(c, right))));
 	if (condition == NULL)
 	{
@@ -530,11 +625,16 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	ListCell   *lc;
 
 	check_stack_depth();
+	if (kda_compose_window_join(c, select, outer_location))
+		return;
 	foreach(lc, select->fromClause)
-		lfirst(lc) = compose_item(c, lfirst(lc), select, outer_location);
+		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
 	foreach(lc, select->fromClause)
 	{
-		Node	   *item = compose_joins(c, select, lfirst(lc));
+		Node	   *item;
+
+		c->joined = select;
+		item = compose_joins(c, select, lfirst(lc));
 
 		if (!kda_raw_has_stream(item))
 			items = lappend(items, item);
@@ -545,11 +645,125 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 		else
 			stream = join_streams(c, select, stream, item, JOIN_INNER, NULL, location_of(item));
 	}
+	if (stream)
+		kda_join_name_times(c, stream, select);
 	/* functions and LATERAL subqueries may refer to it */
 	if (stream)
 		items = lcons(show_joins(c, stream), items);
 	select->fromClause = items;
 	kda_sort_compose(c, select, outer_location);
+}
+
+/*---- WITH */
+
+typedef struct InlineContext
+{
+	KdaCompose *c;
+	CommonTableExpr *cte;
+} InlineContext;
+
+static bool inline_walker(Node *node, void *arg);
+
+static Node *
+inline_item(Node *item, InlineContext *cxt)
+{
+	RangeVar   *rv = (RangeVar *) item;
+
+	if (IsA(item, JoinExpr))
+	{
+		((JoinExpr *) item)->larg = inline_item(((JoinExpr *) item)->larg, cxt);
+		((JoinExpr *) item)->rarg = inline_item(((JoinExpr *) item)->rarg, cxt);
+	}
+	else if (IsA(item, RangeVar) && rv->schemaname == NULL && strcmp(rv->relname, cxt->cte->ctename) == 0)
+	{
+		RangeSubselect *sub = makeNode(RangeSubselect);
+
+		sub->subquery = copyObject(cxt->cte->ctequery);
+		sub->alias = rv->alias ? copyObject(rv->alias) : makeAlias(cxt->cte->ctename, NIL);
+		if (sub->alias->colnames == NIL)
+			sub->alias->colnames = copyObject(cxt->cte->aliascolnames);
+		return (Node *) sub;
+	}
+	return item;
+}
+
+static bool
+defines(WithClause *with, const char *name)
+{
+	ListCell   *lc;
+
+	if (with)
+		foreach(lc, with->ctes)
+			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
+				return true;
+	return false;
+}
+
+static bool
+inline_walker(Node *node, void *arg)
+{
+	InlineContext *cxt = arg;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt))
+	{
+		SelectStmt *select = (SelectStmt *) node;
+
+		/* another one of that name hides it */
+		if (defines(select->withClause, cxt->cte->ctename))
+			return false;
+		foreach(lc, select->fromClause)
+			lfirst(lc) = inline_item(lfirst(lc), cxt);
+	}
+	return raw_expression_tree_walker(node, inline_walker, cxt);
+}
+
+/* WITH queries that read streams stand where they are named, like subqueries. */
+static bool
+with_walker(Node *node, void *arg)
+{
+	KdaCompose *c = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->withClause)
+	{
+		SelectStmt *select = (SelectStmt *) node;
+		WithClause *with = select->withClause;
+		List	   *rest = list_copy(with->ctes);
+		List	   *kept = NIL;
+
+		select->withClause = NULL;
+		while (rest)
+		{
+			InlineContext cxt = {c, linitial(rest)};
+			ListCell   *lc;
+
+			rest = list_delete_first(rest);
+			if (!kda_raw_has_stream(cxt.cte->ctequery) || !IsA(cxt.cte->ctequery, SelectStmt))
+			{
+				kept = lappend(kept, cxt.cte);
+				continue;
+			}
+			if (with->recursive)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("WITH RECURSIVE cannot read a stream"),
+						 errhint("Leave out RECURSIVE, if \"%s\" does not refer to itself.", cxt.cte->ctename),
+						 errposition(position(c, cxt.cte->location))));
+			foreach(lc, rest)
+				(void) inline_walker(lfirst_node(CommonTableExpr, lc)->ctequery, &cxt);
+			(void) inline_walker((Node *) select, &cxt);
+		}
+		if (kept)
+		{
+			with->ctes = kept;
+			select->withClause = with;
+		}
+	}
+	return raw_expression_tree_walker(node, with_walker, c);
 }
 
 void
@@ -559,9 +773,21 @@ kda_compose(KdaCompose *c)
 	ParseState *pstate = make_parsestate(NULL);
 
 	pstate->p_sourcetext = c->source_text;
+	kda_bind_row_windows(c->spec, select, kda_raw_has_stream);
 	kda_words_refuse(pstate, c->spec);
+	(void) with_walker((Node *) select, c);
 	kda_as_of_bind(pstate, (Node *) select, c->spec, false);
 	kda_sort_bind(pstate, (Node *) select, c->spec, false);
+	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select) && !is_union_all(select))
+	{
+		SelectStmt *set = kda_compose_window_set(c, select, -1);
+
+		if (set)
+		{
+			c->spec->select = set;
+			return;
+		}
+	}
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select))
 	{
 		/* what remains is SELECT * FROM the stream of all */

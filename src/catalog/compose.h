@@ -21,6 +21,7 @@ typedef struct KdaCompose
 	int32		query_id;		/* of the whole */
 	bool		is_view;
 	List	   *parts;			/* Oid: what was made, and goes with the whole */
+	SelectStmt *joined;			/* whose streams are being joined */
 	List	   *joins;			/* of stream_join.c: what the results of joins are made of */
 } KdaCompose;
 
@@ -38,8 +39,30 @@ extern void kda_compose(KdaCompose *compose);
 extern Oid	kda_make_part_stream(KdaCompose *compose, int ncolumns, char **names, Oid *types, int32 *typmods,
 								 const KdaStreamOptions *source, const char *rowtime);
 
+/* Runs the SELECT as a pump into a stream of ours; InvalidOid: it makes one. */
+extern Oid	kda_compose_pump_into(KdaCompose *compose, SelectStmt *select, int outer_location, Oid stream);
+/* An item of the SELECT's FROM, or the stream of ours that stands for it. */
+extern Node *kda_compose_item(KdaCompose *compose, Node *item, SelectStmt *select, int outer_location);
+/* Those conditions, of the ones that are joined by AND, that name nothing but columns qualified by the aliases (String). */
+extern Node *kda_compose_conditions_on(Node *where, List *aliases);
+
+/*---- window_join.c */
+
+/*
+ * If the SELECT joins streams by window, makes the stream of all sides and
+ * rewrites the SELECT over it.  Returns false if it does not.
+ */
+extern bool kda_compose_window_join(KdaCompose *compose, SelectStmt *select, int outer_location);
+/*
+ * A set operation of SELECTs with the same window: what has to be run instead,
+ * as the result of kda_compose_window_join() is.  NULL: it is none.
+ */
+extern SelectStmt *kda_compose_window_set(KdaCompose *compose, SelectStmt *set, int outer_location);
+
 /*---- stream_join.c */
 
+/* a.ROWTIME of a joined stream that declares none, where the query speaks of it. */
+#define KDA_TIME_COLUMN	"kda_rowtime"
 /* Under which the result of a join stands in FROM. */
 #define KDA_JOIN_ALIAS	"kda_join"
 
@@ -51,6 +74,8 @@ extern Node *kda_compose_join(KdaCompose *compose, Node *left, Node *right, Join
 							  int location);
 /* The names by which expressions refer to the item's columns; String. */
 extern List *kda_join_aliases(KdaCompose *compose, Node *item);
+/* What the SELECT calls the times of the streams that item joins becomes columns of it, where they are none. */
+extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *select);
 /* At the end: the result of a join as FROM has to show it, with these names. */
 extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
 

@@ -609,6 +609,9 @@ put_core(Query *query, AroundContext *cxt)
 			rte->lateral = true;
 		}
 	}
+	foreach(lc, query->cteList)
+		if (lfirst_node(CommonTableExpr, lc)->ctequery == (Node *) cxt->was)
+			lfirst_node(CommonTableExpr, lc)->ctequery = (Node *) cxt->now;
 }
 
 /* The whole SELECT with another core. */

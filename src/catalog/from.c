@@ -298,6 +298,25 @@ kda_from_item_of_time(Node *item, ColumnRef *column)
 	return IsA(llast(column->fields), String) && item_has_time(item, column) ? item : NULL;
 }
 
+bool
+kda_from_names_time(Node *column, List *from_clause)
+{
+	return names_time(column, from_clause);
+}
+
+CommonTableExpr *
+kda_from_window_join(SelectStmt *select)
+{
+	ListCell   *lc;
+
+	if (select->withClause)
+		foreach(lc, select->withClause->ctes)
+			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, KDA_SAME_WINDOW) == 0 ||
+				strcmp(lfirst_node(CommonTableExpr, lc)->ctename, KDA_ONE_WINDOW) == 0)
+				return lfirst(lc);
+	return NULL;
+}
+
 KdaWindowClause *
 kda_select_window(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
 {
@@ -476,6 +495,28 @@ check_window(KdaFrom *from, List *written, int outer_location)
 	kda_words_check_window(from->pstate, from->core, clauses, window, names_time, written, from->name, time);
 }
 
+void
+kda_from_check_window(ParseState *pstate, const KdaQuerySpec *spec, SelectStmt *select, KdaWindowClause *window,
+					  Node *item, int outer_location)
+{
+	RangeVar   *rv = (RangeVar *) item;
+	const char *name = "";
+	char	   *time = NULL;
+
+	if (IsA(item, RangeVar))
+	{
+		Oid			relid = OidIsValid(kda_part_relid(rv)) ? InvalidOid : RangeVarGetRelid(rv, NoLock, true);
+
+		name = rv->alias ? rv->alias->aliasname : rv->relname;
+		if (OidIsValid(relid) && kda_is_stream(relid) && kda_stream_options_get(relid)->rowtime_attno > 0)
+			time = get_attname(relid, kda_stream_options_get(relid)->rowtime_attno, false);
+	}
+	else if (((RangeSubselect *) item)->alias)
+		name = ((RangeSubselect *) item)->alias->aliasname;
+	kda_words_check_window(pstate, select, clauses_of(spec, select, outer_location), window, names_time,
+						   select->fromClause, name, time);
+}
+
 /* A stream that does not exist is the likelier mistake than a query without one. */
 static bool
 refuse_missing_walker(Node *node, void *arg)
@@ -513,6 +554,15 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 		ListCell   *lc;
 
 		check_stack_depth();
+		if (kda_from_window_join(select))
+		{
+			CommonTableExpr *cte = kda_from_window_join(select);
+
+			from->joined = cte->ctename;
+			outer_location = -1;
+			select = (SelectStmt *) cte->ctequery;
+			continue;
+		}
 		from->core = select;
 		from->core_window = kda_select_window(from->spec, select, outer_location);
 		written = copyObject(select->fromClause);
@@ -539,18 +589,14 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 			 errhint("Name a stream in FROM; CREATE STREAM makes one.")));
 }
 
-/* A reference to the column that an expanded star gives; NULL: it is ours. */
+/* A reference to the column that an expanded star gives. */
 static Node *
-star_column(KdaFrom *from, Query *query, TargetEntry *tle)
+star_column(Query *query, TargetEntry *tle)
 {
 	ColumnRef  *ref = makeNode(ColumnRef);
 	Var		   *var = (Var *) tle->expr;
 	RangeTblEntry *rte = IsA(var, Var) ? rt_fetch(var->varno, query->rtable) : NULL;
 
-	/* joined streams: their columns are in the list by their own names */
-	if (strcmp(tle->resname, KDA_ROW_COLUMN) == 0 ||
-		(rte && strcmp(from->name, KDA_JOIN_ALIAS) == 0 && strcmp(rte->eref->aliasname, KDA_JOIN_ALIAS) == 0))
-		return NULL;
 	/* columns that a join has merged have no relation's name */
 	if (rte == NULL || rte->rtekind == RTE_JOIN)
 		ref->fields = list_make1(makeString(pstrdup(tle->resname)));
@@ -562,13 +608,13 @@ star_column(KdaFrom *from, Query *query, TargetEntry *tle)
 }
 
 void
-kda_from_expand_stars(KdaFrom *from)
+kda_from_expand(SelectStmt *select, WithClause *with, const char *source_text, KdaIsOurs is_ours, void *arg)
 {
 	List	   *targets = NIL;
 	ListCell   *lc,
 			   *lt;
 
-	foreach(lc, from->core->targetList)
+	foreach(lc, select->targetList)
 	{
 		ResTarget  *star = lfirst_node(ResTarget, lc);
 		SelectStmt *all;
@@ -582,24 +628,45 @@ kda_from_expand_stars(KdaFrom *from)
 		}
 		all = makeNode(SelectStmt);
 		all->targetList = list_make1(copyObject(star));
-		all->fromClause = copyObject(from->core->fromClause);
-		all->withClause = copyObject(from->core->withClause);
+		all->fromClause = copyObject(select->fromClause);
+		all->withClause = copyObject(with ? with : select->withClause);
+		if (with && select->withClause)
+			all->withClause->ctes = list_concat(all->withClause->ctes, copyObject(select->withClause->ctes));
 		raw = makeNode(RawStmt);
 		raw->stmt = (Node *) all;
-		query = parse_analyze_fixedparams(raw, from->pstate->p_sourcetext, NULL, 0, NULL);
+		query = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
 		foreach(lt, query->targetList)
 		{
 			TargetEntry *tle = lfirst_node(TargetEntry, lt);
 			ResTarget  *rt = makeNode(ResTarget);
 
+			if (is_ours(tle, query, arg))
+				continue;
 			rt->name = pstrdup(tle->resname);
-			rt->val = star_column(from, query, tle);
+			rt->val = star_column(query, tle);
 			rt->location = star->location;
-			if (rt->val)
-				targets = lappend(targets, rt);
+			targets = lappend(targets, rt);
 		}
 	}
-	from->core->targetList = targets;
+	select->targetList = targets;
+}
+
+/* The record's place; of joined streams, whose columns are in the list by their own names, the result's. */
+static bool
+is_ours(TargetEntry *tle, Query *query, void *arg)
+{
+	KdaFrom    *from = arg;
+	Var		   *var = (Var *) tle->expr;
+	RangeTblEntry *rte = IsA(var, Var) ? rt_fetch(var->varno, query->rtable) : NULL;
+
+	return strcmp(tle->resname, KDA_ROW_COLUMN) == 0 || strcmp(tle->resname, KDA_TIME_COLUMN) == 0 ||
+		(rte && strcmp(from->name, KDA_JOIN_ALIAS) == 0 && strcmp(rte->eref->aliasname, KDA_JOIN_ALIAS) == 0);
+}
+
+void
+kda_from_expand_stars(KdaFrom *from)
+{
+	kda_from_expand(from->core, NULL, from->pstate->p_sourcetext, is_ours, from);
 }
 
 /*---- after analysis */
@@ -610,6 +677,19 @@ is_stand_in(RangeTblEntry *rte)
 {
 	return rte->rtekind == RTE_SUBQUERY && rte->subquery->rtable == NIL && rte->subquery->targetList != NIL &&
 		strcmp(llast_node(TargetEntry, rte->subquery->targetList)->resname, KDA_ROW_COLUMN) == 0;
+}
+
+/* The WITH query of a join by window, analysed. */
+static Query *
+window_join_of(Query *query)
+{
+	ListCell   *lc;
+
+	foreach(lc, query->cteList)
+		if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, KDA_SAME_WINDOW) == 0 ||
+			strcmp(lfirst_node(CommonTableExpr, lc)->ctename, KDA_ONE_WINDOW) == 0)
+			return castNode(Query, lfirst_node(CommonTableExpr, lc)->ctequery);
+	return NULL;
 }
 
 static bool
@@ -626,7 +706,7 @@ holds_stream(Query *query, Oid relid)
 		if (rte->rtekind == RTE_SUBQUERY && (is_stand_in(rte) || holds_stream(rte->subquery, relid)))
 			return true;
 	}
-	return false;
+	return window_join_of(query) != NULL;
 }
 
 typedef struct PlaceContext
@@ -711,13 +791,13 @@ kda_from_settle(KdaFrom *from, Query *top)
 
 	for (int i = 0; i < from->depth; i++)
 	{
-		Query	   *next = NULL;
+		Query	   *next = window_join_of(query);
 
 		foreach(lc, query->rtable)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
-			if (rte->rtekind == RTE_SUBQUERY && holds_stream(rte->subquery, from->relid))
+			if (next == NULL && rte->rtekind == RTE_SUBQUERY && holds_stream(rte->subquery, from->relid))
 				next = rte->subquery;
 		}
 		if (next == NULL)

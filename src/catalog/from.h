@@ -23,6 +23,15 @@
  */
 #define KDA_PART_MARK	"\001kda"
 
+/*
+ * The WITH query that gives the rows of all sides of a join by window
+ * (window_join.c): the first one where conditions of the user's say that the
+ * windows are equal.  Columns KDA_SIDE_COLUMN, …, window_start, window_end.
+ */
+#define KDA_SAME_WINDOW	"kda_same_window"
+#define KDA_ONE_WINDOW	"kda_one_window"
+#define KDA_SIDE_COLUMN	"kda_side"
+
 extern RangeVar *kda_part_rangevar(Oid relid, Alias *alias, int location);
 /* InvalidOid: it is an ordinary one. */
 extern Oid	kda_part_relid(const RangeVar *rv);
@@ -39,6 +48,7 @@ typedef struct KdaFrom
 	int			depth;			/* levels of core below the top */
 	const char *name;			/* by which core's expressions refer to its rows */
 	const char *row_column;		/* column of it that is the record's place: ctid or KDA_ROW_COLUMN */
+	const char *joined;			/* core is a WITH query of that name: KDA_SAME_WINDOW, KDA_ONE_WINDOW; NULL: it is none */
 	bool		nullable;		/* working state: below the nullable side of an outer join */
 
 	/* after analysis */
@@ -57,6 +67,14 @@ extern void kda_from_expand_stars(KdaFrom *from);
 /* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
 extern void kda_from_settle(KdaFrom *from, Query *top);
 
+/*---- same_window.c */
+
+/*
+ * ereports unless rows join only within the same window; as_written: the
+ * conditions have to say so.
+ */
+extern void kda_check_same_window(ParseState *pstate, Query *top, bool as_written);
+
 /*---- raw trees */
 
 /* Is it a stream or a continuous query? */
@@ -66,6 +84,16 @@ extern Node *kda_from_item_of_time(Node *item, ColumnRef *column);
 
 /* Does it name a stream or a continuous query? */
 extern bool kda_raw_has_stream(Node *raw);
+/* The WITH query of a join by window; NULL: it is none. */
+extern CommonTableExpr *kda_from_window_join(SelectStmt *select);
+/* Does the column name the time of a stream in FROM? */
+extern bool kda_from_names_time(Node *column, List *from_clause);
+/* ereports if the window cannot be the SELECT's: another time than its item's, no stream, not grouped by. */
+extern void kda_from_check_window(ParseState *pstate, const KdaQuerySpec *spec, SelectStmt *select,
+								  KdaWindowClause *window, Node *item, int outer_location);
+/* SELECT * becomes the columns of FROM, but for those that are ours; with: WITH of it, NULL: its own. */
+typedef bool (*KdaIsOurs) (TargetEntry *tle, Query *query, void *arg);
+extern void kda_from_expand(SelectStmt *select, WithClause *with, const char *source_text, KdaIsOurs is_ours, void *arg);
 /* Where the SELECT's own text begins. */
 extern int	kda_select_location(SelectStmt *select);
 /* The window clause of that SELECT, before kda_from_find(); outer_location: of the SELECT around it, -1: none. */

@@ -622,6 +622,30 @@ kda_words_apply(KdaWordContext *cxt, SelectStmt *select)
 		kda_words_replace_in_joins(lfirst(lc), &words);
 }
 
+void
+kda_words_replace_in_select(SelectStmt *select, KdaWords *words)
+{
+	ListCell   *lc;
+
+	foreach(lc, select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		/* it keeps its name */
+		if (rt->name == NULL && rt->val && IsA(rt->val, ColumnRef) && IsA(llast(((ColumnRef *) rt->val)->fields), String))
+			rt->name = pstrdup(strVal(llast(((ColumnRef *) rt->val)->fields)));
+	}
+	(void) kda_words_replace((Node *) select->targetList, words);
+	(void) kda_words_replace((Node *) select->distinctClause, words);
+	(void) kda_words_replace((Node *) select->sortClause, words);
+	(void) kda_words_replace((Node *) select->windowClause, words);
+	(void) kda_words_replace((Node *) select->groupClause, words);
+	select->havingClause = kda_words_replace(select->havingClause, words);
+	select->whereClause = kda_words_replace(select->whereClause, words);
+	foreach(lc, select->fromClause)
+		kda_words_replace_in_joins(lfirst(lc), words);
+}
+
 List *
 kda_words_expressions(KdaWordContext *cxt, List *expressions)
 {
@@ -651,16 +675,14 @@ kda_words_aggregated(SelectStmt *select)
 		aggregate_walker((Node *) select->targetList, NULL) || aggregate_walker((Node *) select->sortClause, NULL);
 }
 
-/*---- not yet */
+/*---- windows of streams in FROM */
 
-static void
-not_yet(ParseState *pstate, const char *what, const char *hint, int location)
+/* RANGE CURRENT ROW of a stream that is joined with none says nothing. */
+static bool
+is_current_row(const KdaRowWindow *w)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s is not part of this release", what),
-			 errhint("%s", hint),
-			 parser_errposition(pstate, location)));
+	return !w->rows && (w->def->frameOptions & FRAMEOPTION_START_CURRENT_ROW) &&
+		(w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW) && w->def->partitionClause == NIL;
 }
 
 void
@@ -668,15 +690,37 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 {
 	ListCell   *lc;
 
-	/* first what cannot be, then what lacks another side */
-	for (int pass = 0; pass < 2; pass++)
-		foreach(lc, spec->row_windows)
-		{
-			KdaRowWindow *w = lfirst(lc);
+	foreach(lc, spec->row_windows)
+	{
+		KdaRowWindow *w = lfirst(lc);
 
-			if (w->relation >= 0 && !w->bound && (w->rows || pass > 0))
-				not_yet(pstate, w->rows ? "FROM a stream OVER (ROWS …)" : "FROM a stream OVER (RANGE …) without a join of two such streams",
-						"A join bounds the time between its rows: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS y ON ….",
-						w->location);
-		}
+		if (w->relation < 0 || w->bound || is_current_row(w))
+			continue;
+		if (w->rows)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a stream in FROM cannot have a window of ROWS"),
+					 errdetail("Which rows of it are the last ones, when a row of another stream comes, depends on the order in which the two arrive: the result would not be the same twice."),
+					 errhint("Say how far back in time: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b ON …; the last rows of one stream: OVER (ROWS … PRECEDING) in the select list."),
+					 parser_errposition(pstate, w->location)));
+		if (w->def->partitionClause)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the window of a stream in FROM cannot have PARTITION BY"),
+					 errhint("Compare the columns in the condition of the join: ON x.k = y.k."),
+					 parser_errposition(pstate, w->location)));
+		if (w->following || !(w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a window that reaches ahead needs another stream without a window to be joined with"),
+					 errdetail("It is counted from the current row of that stream."),
+					 errhint("FROM a JOIN b OVER (RANGE INTERVAL '1' MINUTE FOLLOWING) AS y ON …; or compare the times: b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE."),
+					 parser_errposition(pstate, w->location)));
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the window of a stream in FROM needs another stream to be joined with"),
+				 errdetail("It says how much earlier than a row of the other stream its rows may be."),
+				 errhint("Leave it out: a row of the stream is joined with tables as it comes. Aggregates of the last minute: OVER (RANGE INTERVAL '1' MINUTE PRECEDING) in the select list."),
+				 parser_errposition(pstate, w->location)));
+	}
 }

@@ -72,7 +72,11 @@ extern void kda_words_set_window(KdaWordContext *cxt, SelectStmt *select, KdaWin
 /* Makes plain SQL of the SELECT's words, in place; windows must be put into FROM. */
 extern void kda_words_apply(KdaWordContext *cxt, SelectStmt *select);
 
-/* The same of raw expressions that do not stand in it any more; kda_words_apply() comes first. */
+/* References everywhere in the SELECT but in its subqueries. */
+struct KdaWords;
+extern void kda_words_replace_in_select(SelectStmt *select, struct KdaWords *words);
+
+/* The same as kda_words_apply() of raw expressions that do not stand in it any more; kda_words_apply() comes first. */
 extern List *kda_words_expressions(KdaWordContext *cxt, List *expressions);
 
 /*

@@ -129,7 +129,7 @@ refuse_other_streams(Query *query)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is read inside a subquery or view of a continuous query", get_rel_name(count.first)),
-				 errhint("Name the stream in FROM of the query itself.")));
+				 errhint("Name the stream in FROM of the query itself: FROM a JOIN b ON …. IN and EXISTS can be used where both have the same window: … TABLE (TUMBLE (…)) l WHERE l.k IN (SELECT r.k FROM TABLE (TUMBLE (…)) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).")));
 }
 
 /*---- the whole query, analysed */
@@ -166,7 +166,7 @@ hide_ours_of_star(KdaSplit *split, Query *query, List *star_locations, bool hide
 		Var		   *var = (Var *) tle->expr;
 
 		if (IsA(var, Var) && tle->ressortgroupref == 0 && list_member_int(star_locations, var->location) &&
-			((var->varno == split->window_rti && split->window_rti > 0) ||
+			((var->varno == split->window_rti && split->window_rti > 0) || strcmp(tle->resname, KDA_TIME_COLUMN) == 0 ||
 			 (var->varno == split->row_rti && (var->varattno == split->row_attno || hide_stream))))
 			query->targetList = foreach_delete_current(query->targetList, lc);
 		else
@@ -312,7 +312,8 @@ check_query(ParseState *pstate, Query *query, bool kept)
 	if (query->rowMarks)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("FOR UPDATE cannot be used in a continuous query")));
+				 errmsg("FOR UPDATE cannot be used in a continuous query"),
+				 errhint("Leave it out: tables are looked up as they are when a record is processed.")));
 	if (query->hasModifyingCTE)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -1218,8 +1219,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);
-	if (split->depth > 0 && query->cteList)
-		refuse(pstate, "WITH around a SELECT with a window", -1);
+	if (from.joined)
+		kda_check_same_window(pstate, query, strcmp(from.joined, KDA_SAME_WINDOW) == 0);
 	check_query(pstate, query, aggregated || split->window || split->depth > 0 || spec->time);
 	/* Rights are checked here, and again whenever the query runs. */
 	kda_check_query_permissions(query);

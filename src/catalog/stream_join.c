@@ -28,6 +28,7 @@
 #include "catalog/pg_type.h"
 #include "catalog/split.h"
 #include "catalog/query_words.h"
+#include "dialect/words.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -52,6 +53,8 @@ typedef struct Rel
 	int			ncolumns;
 	int			time_column;	/* of it, from 1; 0: none */
 	bool		pseudo_time;	/* rowtime is not declared: one more column, for conditions */
+	bool		shown_time;		/* its last column is the time that it does not declare, KDA_TIME_COLUMN */
+	bool		nullable;		/* outer joins fill it with NULLs */
 	int64		slack_us;		/* the side's time is later than the rel's by at most this */
 } Rel;
 
@@ -121,8 +124,9 @@ is_time(Query *query, Node *expr, Oid stream)
 	return false;
 }
 
+/* SELECT * FROM item, or SELECT *, ROWTIME AS … */
 static KdaQuerySpec *
-select_all_from(KdaCompose *c, Node *item)
+select_all_from(KdaCompose *c, Node *item, bool with_time)
 {
 	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
 	SelectStmt *select = makeNode(SelectStmt);
@@ -133,10 +137,22 @@ select_all_from(KdaCompose *c, Node *item)
 	star->location = rt->location = -1;
 	rt->val = (Node *) star;
 	select->targetList = list_make1(rt);
+	if (with_time)
+	{
+		ColumnRef  *time = makeNode(ColumnRef);
+
+		time->fields = list_make1(makeString("rowtime"));
+		time->location = -1;
+		select->targetList = lappend(select->targetList, kda_raw_target(KDA_TIME_COLUMN, (Node *) time));
+	}
 	item = copyObject(item);
 	/* the result of a join, as a relation like others */
 	if (IsA(item, RangeVar) && OidIsValid(kda_part_relid((RangeVar *) item)))
-		((RangeVar *) item)->alias = makeAlias("kda_side", NIL);
+	{
+		Alias	   *alias = ((RangeVar *) item)->alias;
+
+		((RangeVar *) item)->alias = makeAlias("kda_side", alias ? alias->colnames : NIL);
+	}
 	select->fromClause = list_make1(item);
 	spec->select = select;
 	spec->outer_location = -1;
@@ -165,6 +181,21 @@ made_of(KdaCompose *c, Node *item)
 	return NULL;
 }
 
+static bool
+names_rowtime_walker(Node *node, void *alias)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		List	   *fields = ((ColumnRef *) node)->fields;
+
+		return list_length(fields) == 2 && IsA(lsecond(fields), String) &&
+			pg_strcasecmp(strVal(lsecond(fields)), "rowtime") == 0 && strcmp(strVal(linitial(fields)), alias) == 0;
+	}
+	return raw_expression_tree_walker(node, names_rowtime_walker, alias);
+}
+
 static void
 describe_side(StreamJoin *j, int which, Node *item)
 {
@@ -173,7 +204,10 @@ describe_side(StreamJoin *j, int which, Node *item)
 	int			i = 0;
 	ListCell   *lc;
 
-	side->split = kda_split_query(select_all_from(j->c, item), j->c->source_text, j->c->time_zone, false);
+	side->split = kda_split_query(select_all_from(j->c, item, false), j->c->source_text, j->c->time_zone, false);
+	if (made == NULL && alias_of(item) && !side->split->has_rowtime &&
+		raw_expression_tree_walker((Node *) j->c->joined, names_rowtime_walker, alias_of(item)))
+		side->split = kda_split_query(select_all_from(j->c, item, true), j->c->source_text, j->c->time_zone, false);
 	if (side->split->shape != KDA_SHAPE_ROWS)
 		elog(ERROR, "a side of a stream join is not made of records");
 	side->ncolumns = side->split->ncolumns;
@@ -206,6 +240,7 @@ describe_side(StreamJoin *j, int which, Node *item)
 			if (pg_strcasecmp(tle->resname, "rowtime") == 0)
 				rel->pseudo_time = false;
 		}
+		rel->shown_time = strcmp(side->names[side->ncolumns - 1], KDA_TIME_COLUMN) == 0;
 		side->rels = list_make1(rel);
 	}
 	foreach(lc, side->rels)
@@ -242,7 +277,9 @@ stand_in(const Side *side, const Rel *rel)
 		cast->arg = (Node *) null;
 		cast->typeName = i < rel->ncolumns ? makeTypeNameFromOid(side->types[at], side->typmods[at]) :
 			makeTypeNameFromOid(TIMESTAMPTZOID, -1);
-		rt->name = i < rel->ncolumns ? side->names[at] : "rowtime";
+		/* also of a rel that has been joined before */
+		rt->name = i < rel->ncolumns && !(rel->shown_time && !rel->pseudo_time && i == rel->ncolumns - 1) ?
+			side->names[at] : "rowtime";
 		rt->val = (Node *) cast;
 		select->targetList = lappend(select->targetList, rt);
 	}
@@ -597,6 +634,82 @@ kda_join_in_from(KdaCompose *c, Node *item)
 	return item;
 }
 
+/*---- times of what was joined */
+
+typedef struct TimesContext
+{
+	Made	   *made;
+	KdaWindowClause *window;	/* NULL: undeclared times; else what names its time */
+} TimesContext;
+
+/* Is the rel's time that of the result? */
+static bool
+is_time_of_result(const Rel *rel)
+{
+	return rel->slack_us == 0 && !rel->nullable;
+}
+
+static Node *
+replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
+{
+	TimesContext *cxt = arg;
+	ListCell   *lc;
+	const char *column;
+
+	if (list_length(ref->fields) != 2 || !IsA(lsecond(ref->fields), String))
+		return NULL;
+	column = strVal(lsecond(ref->fields));
+	foreach(lc, cxt->made->rels)
+	{
+		Rel		   *rel = lfirst(lc);
+
+		if (strcmp(rel->alias, strVal(linitial(ref->fields))) != 0)
+			continue;
+		if (cxt->window)
+			return is_time_of_result(rel) && equal(((ColumnRef *) cxt->window->time)->fields, ref->fields) &&
+				rel->time_column > 0 && strcmp(cxt->made->names[rel->first + rel->time_column - 1], column) == 0 ?
+				kda_raw_column(KDA_JOIN_ALIAS, "rowtime", ref->location) : NULL;
+		if (rel->shown_time && pg_strcasecmp(column, "rowtime") == 0)
+			return is_time_of_result(rel) ? kda_raw_column(KDA_JOIN_ALIAS, "rowtime", ref->location) :
+				kda_raw_column(rel->alias, KDA_TIME_COLUMN, ref->location);
+	}
+	return NULL;
+}
+
+void
+kda_join_name_times(KdaCompose *c, Node *item, SelectStmt *select)
+{
+	TimesContext cxt = {made_of(c, item), NULL};
+	KdaWords	words = {replace_time, NULL, kda_raw_is_aggregate, &cxt, false};
+	ListCell   *lc;
+
+	if (IsA(item, JoinExpr))
+	{
+		kda_join_name_times(c, ((JoinExpr *) item)->larg, select);
+		kda_join_name_times(c, ((JoinExpr *) item)->rarg, select);
+	}
+	if (cxt.made == NULL)
+		return;
+	kda_words_replace_in_select(select, &words);
+	/* GROUP BY STEP (a.rowtime BY …) is a window of the result if a's rows are its later ones */
+	foreach(lc, c->spec->windows)
+	{
+		KdaWindowClause *w = lfirst(lc);
+		int			location = kda_select_location(select);
+
+		if (w->key == NULL || !IsA(w->time, ColumnRef) || location < w->span_start || location >= w->span_end)
+			continue;
+		cxt.window = NULL;
+		w->time = kda_words_replace(w->time, &words);
+		w->key = kda_words_replace(w->key, &words);
+		cxt.window = memcpy(palloc(sizeof(KdaWindowClause)), w, sizeof(KdaWindowClause));
+		cxt.window->time = copyObject(w->time);
+		kda_words_replace_in_select(select, &words);
+		w->time = kda_words_replace(w->time, &words);
+		w->key = kda_words_replace(w->key, &words);
+	}
+}
+
 List *
 kda_join_aliases(KdaCompose *c, Node *item)
 {
@@ -668,6 +781,7 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 		if (which == 1)
 			rel->first += j.sides[0].ncolumns;
 		rel->slack_us += which == 0 ? Max(j.high, 0) : Max(-j.low, 0);
+		rel->nullable |= type == JOIN_FULL || type == (which == 0 ? JOIN_RIGHT : JOIN_LEFT);
 		rel->pseudo_time = false;
 		made->rels = lappend(made->rels, rel);
 	}

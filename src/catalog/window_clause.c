@@ -17,6 +17,7 @@
 #include "parser/parse_expr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #define MAX_WINDOWS	10000		/* that a record may be in */
@@ -128,6 +129,48 @@ not_constant(Clause *c, const Length *l)
 			 parser_errposition(c->pstate, l->location)));
 }
 
+/* What the n-th argument, from 0, is called. */
+static const char *
+argument_name(const KdaWindowClause *raw, int n)
+{
+	bool		two = raw->kind == KDA_WINDOW_SLIDING || raw->kind == KDA_WINDOW_CUMULATING;
+
+	return n == 0 ? (raw->kind == KDA_WINDOW_SESSION ? "gap" : "size") :
+		n == 1 && two ? (raw->kind == KDA_WINDOW_SLIDING ? "slide" : "step") : "offset";
+}
+
+/* A name may also be a variable of PL/pgSQL. */
+static bool
+names_column_of(Node *node, void *arg)
+{
+	Oid		   *relid = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		Node	   *last = llast(((ColumnRef *) node)->fields);
+
+		return IsA(last, String) && get_attnum(*relid, strVal(last)) != InvalidAttrNumber;
+	}
+	return raw_expression_tree_walker(node, names_column_of, relid);
+}
+
+void
+kda_window_refuse_columns(ParseState *pstate, const KdaWindowClause *raw, Oid relid)
+{
+	Clause		c = {pstate, raw, NULL};
+	ListCell   *lc;
+
+	foreach(lc, raw->args)
+	{
+		Length		l = {argument_name(raw, foreach_current_index(lc)), NULL, exprLocation(lfirst(lc))};
+
+		if (names_column_of(lfirst(lc), &relid))
+			not_constant(&c, &l);
+	}
+}
+
 static Length
 constant(Clause *c, Node *raw, const char *what)
 {
@@ -145,6 +188,7 @@ constant(Clause *c, Node *raw, const char *what)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("the %s of a window must be an interval", what),
+				 errhint("For example INTERVAL '1' MINUTE."),
 				 parser_errposition(c->pstate, l.location)));
 	expr = eval_const_expressions(NULL, expr);
 	if (!IsA(expr, Const) || ((Const *) expr)->constisnull)
@@ -167,6 +211,7 @@ check_positive(Clause *c, const Length *l)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the %s of a window must be greater than zero", l->what),
 				 errdetail("It is %s.", interval_text(l->iv)),
+				 errhint("For example INTERVAL '1' MINUTE."),
 				 parser_errposition(c->pstate, l->location)));
 }
 
@@ -246,6 +291,7 @@ read_offset(Clause *c, KdaWindowSpec *spec, Node *raw, const Length *size)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the offset of a window must be smaller than its size"),
 				 errdetail("The offset is %s, the size %s.", interval_text(l.iv), interval_text(size->iv)),
+				 errhint("Windows follow one another: leave out of the offset what is a multiple of the size."),
 				 parser_errposition(c->pstate, l.location)));
 }
 
@@ -277,13 +323,13 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 			check_count(&c, 1, 1, "STAGGER (PARTITION BY … RANGE INTERVAL …)");
 			break;
 	}
-	size = constant(&c, linitial(raw->args), raw->kind == KDA_WINDOW_SESSION ? "gap" : "size");
+	size = constant(&c, linitial(raw->args), argument_name(raw, 0));
 	check_positive(&c, &size);
 	if (!(raw->kind == KDA_WINDOW_SLIDING || raw->kind == KDA_WINDOW_CUMULATING))
 		slide = size;
 	else
 	{
-		slide = constant(&c, lsecond(raw->args), raw->kind == KDA_WINDOW_SLIDING ? "slide" : "step");
+		slide = constant(&c, lsecond(raw->args), argument_name(raw, 1));
 		check_positive(&c, &slide);
 	}
 	if (raw->kind == KDA_WINDOW_SESSION || raw->kind == KDA_WINDOW_STAGGER)
@@ -293,6 +339,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("the %s of a window cannot have months", size.what),
 					 errdetail("It is %s; months have no fixed length.", interval_text(size.iv)),
+					 errhint("For example INTERVAL '30' DAY."),
 					 parser_errposition(pstate, size.location)));
 		spec->unit = KDA_UNIT_US;
 	}
@@ -330,6 +377,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the size of a cumulating window must be a multiple of its step"),
 				 errdetail("The size is %s, the step %s.", interval_text(size.iv), interval_text(slide.iv)),
+				 errhint("Use a step that divides the size."),
 				 parser_errposition(pstate, slide.location)));
 	/* the offset is the argument after the lengths */
 	{

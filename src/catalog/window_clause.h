@@ -26,4 +26,7 @@ extern Interval *kda_window_literal(ParseState *pstate, Node *raw);
 /* Are its arguments literals, so that kda_window_of_clause() does not ask the catalog? */
 extern bool kda_window_is_literal(ParseState *pstate, const KdaWindowClause *clause);
 
+/* ereports if an argument names a column of the stream: it has to be a constant, a parameter or a variable. */
+extern void kda_window_refuse_columns(ParseState *pstate, const KdaWindowClause *clause, Oid stream);
+
 #endif							/* KDA_WINDOW_CLAUSE_H */

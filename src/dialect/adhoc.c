@@ -335,9 +335,21 @@ window_keys(Context *cxt, SelectStmt *select, List *relations, KdaWindowClause *
 	return keys;
 }
 
+/* A number is none, and core says so in words that can be understood. */
+static Node *
+as_interval(Node *raw)
+{
+	TypeCast   *cast = makeNode(TypeCast);
+
+	cast->arg = raw;
+	cast->typeName = makeTypeNameFromNameList(list_make2(makeString("pg_catalog"), makeString("interval")));
+	cast->location = exprLocation(raw);
+	return (Node *) cast;
+}
+
 /* The description of the windows: a string, or what computes it from sizes that are no literals. */
 static Node *
-description(Context *cxt, KdaWindowClause *clause)
+description(Context *cxt, KdaWindowClause *clause, Oid stream)
 {
 	static const char *const names[] = {"tumbling", "sliding", "cumulating"};
 	int			lengths = clause->kind == KDA_WINDOW_TUMBLING ? 1 : 2;
@@ -348,13 +360,15 @@ description(Context *cxt, KdaWindowClause *clause)
 	/* the number of arguments is checked there as well */
 	if (kda_window_is_literal(cxt->pstate, clause) || n < lengths || n > lengths + 1)
 		return kda_raw_string(kda_window_format(kda_window_of_clause(cxt->pstate, clause, NULL)));
+	if (OidIsValid(stream))
+		kda_window_refuse_columns(cxt->pstate, clause, stream);
 	null->isnull = true;
 	null->location = -1;
-	args = list_make2(kda_raw_string(names[clause->kind]), linitial(clause->args));
+	args = list_make2(kda_raw_string(names[clause->kind]), as_interval(linitial(clause->args)));
 	if (n > 1)
-		args = lappend(args, lengths == 2 ? lsecond(clause->args) : null);
+		args = lappend(args, lengths == 2 ? as_interval(lsecond(clause->args)) : (Node *) null);
 	if (n > lengths)
-		args = lappend(args, llast(clause->args));
+		args = lappend(args, as_interval(llast(clause->args)));
 	return kda_raw_call("window_description", args, clause->location);
 }
 
@@ -452,6 +466,118 @@ is_nullable(Node *from, RangeVar *relation, bool nullable)
 		is_nullable(join->rarg, relation, nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
 }
 
+/*---- other streams in FROM: rows of the same window join */
+
+typedef struct TimesContext
+{
+	KdaWordContext *a;
+	KdaWordContext *b;
+	bool		names_a;
+	bool		names_b;
+} TimesContext;
+
+static bool
+times_walker(Node *node, void *arg)
+{
+	TimesContext *times = arg;
+
+	if (node == NULL || IsA(node, SubLink))
+		return false;
+	if (IsA(node, ColumnRef) && list_length(((ColumnRef *) node)->fields) == 2)
+	{
+		times->names_a |= kda_words_is_time(times->a, node);
+		times->names_b |= kda_words_is_time(times->b, node);
+		return false;
+	}
+	return raw_expression_tree_walker(node, times_walker, times);
+}
+
+/* Does one condition speak of both times? */
+static bool
+condition_on_times(KdaWordContext *a, KdaWordContext *b, Node *quals)
+{
+	TimesContext times = {a, b, false, false};
+	ListCell   *lc;
+
+	if (quals && IsA(quals, JoinExpr))
+		return condition_on_times(a, b, ((JoinExpr *) quals)->quals) || condition_on_times(a, b, ((JoinExpr *) quals)->larg) ||
+			condition_on_times(a, b, ((JoinExpr *) quals)->rarg);
+	if (quals && (IsA(quals, RangeVar) || IsA(quals, RangeSubselect) || IsA(quals, RangeFunction)))
+		return false;
+	if (quals && IsA(quals, BoolExpr) && ((BoolExpr *) quals)->boolop == AND_EXPR)
+	{
+		foreach(lc, ((BoolExpr *) quals)->args)
+			if (condition_on_times(a, b, lfirst(lc)))
+				return true;
+		return false;
+	}
+	(void) times_walker(quals, &times);
+	return times.names_a && times.names_b;
+}
+
+static bool
+joins_by_time(KdaWordContext *a, KdaWordContext *b, SelectStmt *select)
+{
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		if (condition_on_times(a, b, lfirst(lc)))
+			return true;
+	return condition_on_times(a, b, select->whereClause);
+}
+
+static Node *
+same_bound(const char *a, const char *b, const char *bound)
+{
+	return (Node *) makeA_Expr(AEXPR_OP, list_make2(makeString("pg_catalog"), makeString("=")),
+							   kda_raw_column(a, bound, -1), kda_raw_column(b, bound, -1), -1);
+}
+
+static void
+join_other_streams(Context *cxt, SelectStmt *select, KdaWordContext *words, KdaWindowClause *clause, List *relations,
+				   RangeVar *stream)
+{
+	List	   *from = NIL;
+	ListCell   *lc,
+			   *lf;
+
+	if (clause->in_from || clause->key || !cxt->catalog)
+		return;
+	foreach(lc, relations)
+	{
+		RangeVar   *rv = lfirst_node(RangeVar, lc);
+		KdaWordContext other;
+		RangeFunction *windows;
+		char	   *alias = psprintf("%s_%d", KDA_WINDOW_ALIAS, foreach_current_index(lc) + 1);
+		Oid			relid;
+
+		if (rv == stream || kind_of(cxt, rv, &relid) != OF_STREAM)
+			continue;
+		kda_words_begin(&other, cxt->pstate, relid, rv->alias ? rv->alias->aliasname : rv->relname, "ctid");
+		if (joins_by_time(words, &other, select))
+			continue;
+		if (clause->kind == KDA_WINDOW_SESSION || clause->kind == KDA_WINDOW_STAGGER)
+			refuse(cxt, psprintf("streams cannot be joined by %s windows", kda_window_kind_name(clause->kind)),
+				   "Use TUMBLING, SLIDING or CUMULATING, or compare the times of the streams.", clause->location);
+		foreach(lf, select->fromClause)
+			if (is_nullable(lfirst(lf), rv, false))
+				refuse(cxt, "an outer join of streams by window needs a window on each side here",
+					   "FROM (SELECT *, window_start, window_end FROM a WINDOWED BY …) x LEFT JOIN (… b …) y ON x.window_start = y.window_start AND x.window_end = y.window_end AND ….",
+					   rv->location);
+		windows = (RangeFunction *) kda_words_window_from(&other, description(cxt, clause, relid), NIL);
+		windows->alias = makeAlias(alias, NIL);
+		from = lappend(from, windows);
+		for (int i = 0; i < 2; i++)
+		{
+			Node	   *same = same_bound(KDA_WINDOW_ALIAS, alias, i == 0 ? "window_start" : "window_end");
+
+			select->whereClause = select->whereClause == NULL ? same :
+				(Node *) makeBoolExpr(AND_EXPR, list_make2(select->whereClause, same), -1);
+		}
+	}
+	select->fromClause = list_concat(select->fromClause, from);
+}
+
 static void
 put_window(Context *cxt, SelectStmt *select)
 {
@@ -509,8 +635,9 @@ put_window(Context *cxt, SelectStmt *select)
 	else
 	{
 		kda_words_apply(&words, select);
-		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause), NIL));
+		select->fromClause = lappend(select->fromClause, kda_words_window_from(&words, description(cxt, clause, relid), NIL));
 	}
+	join_other_streams(cxt, select, &words, clause, relations, stream);
 	if (words.aggregated)
 		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
 }

@@ -277,6 +277,7 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 	if (spec->select->intoClause)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("SELECT INTO cannot be used in a continuous query")));
+				 errmsg("SELECT INTO cannot be used in a continuous query"),
+				 errhint("CREATE PUMP … AS INSERT INTO … SELECT … writes into a table.")));
 	return spec;
 }

@@ -78,6 +78,7 @@ typedef struct KdaRowWindow
 	bool		rows;			/* ROWS; else RANGE */
 	Node	   *reach;			/* raw: number or interval; NULL: no more than the row's own time */
 	bool		unbounded;		/* UNBOUNDED PRECEDING */
+	bool		following;		/* of a relation: RANGE … FOLLOWING, it reaches ahead */
 	bool		bound;			/* of a relation: it has become a condition of the join */
 	WindowDef  *def;			/* raw, the whole of it */
 	int			relation;		/* FROM a OVER (…): where a, or its parenthesis, stands; -1: of a function */
@@ -149,6 +150,13 @@ typedef struct KdaStmt
 	Oid			part_target;	/* a pump that is part of a query: the stream that it writes */
 	char	   *from;			/* START FROM '…' */
 } KdaStmt;
+
+/*
+ * FROM a OVER (RANGE …) AS x JOIN b: with b, a stream without a window, as with
+ * those that have one, the window becomes a condition on their times.  Once the
+ * catalog may be asked; is_stream: does the item of FROM read a stream?
+ */
+extern void kda_bind_row_windows(KdaQuerySpec *spec, SelectStmt *select, bool (*is_stream) (Node *item));
 
 extern const char *kda_window_kind_name(KdaWindowKind kind);
 

@@ -26,6 +26,7 @@ typedef struct Settle
 	KdaQuerySpec *spec;
 	bool		all;
 	List	   *found;			/* int: places of calls */
+	bool		(*is_stream) (Node *item);	/* the catalog may be asked; NULL: not yet */
 } Settle;
 
 /*---- calls */
@@ -145,7 +146,7 @@ note_row_window(Settle *s, WindowDef *def)
 typedef struct Reach
 {
 	const char *name;			/* of the relation */
-	KdaRowWindow *window;
+	KdaRowWindow *window;		/* NULL: it has none, only its current row */
 } Reach;
 
 /* What the window is when it has been named: OVER w. */
@@ -169,37 +170,47 @@ find_named(SelectStmt *select, KdaRowWindow *w)
 	}
 }
 
-/* Relations below item that have a window in time. */
+static void
+add_reach(List **reaches, const char *name, KdaRowWindow *window)
+{
+	Reach	   *r = palloc(sizeof(Reach));
+
+	r->name = name;
+	r->window = window;
+	*reaches = lappend(*reaches, r);
+}
+
+/* Relations below item that have a window in time; once the catalog is known, streams without one as well. */
 static void
 reaches_of(Settle *s, SelectStmt *select, Node *item, List **reaches)
 {
 	ListCell   *lc;
+	RangeVar   *rv = (RangeVar *) item;
 
 	if (item && IsA(item, JoinExpr))
 	{
 		reaches_of(s, select, ((JoinExpr *) item)->larg, reaches);
 		reaches_of(s, select, ((JoinExpr *) item)->rarg, reaches);
+		return;
 	}
+	if (item && IsA(item, RangeSubselect) && s->is_stream && ((RangeSubselect *) item)->alias && s->is_stream(item))
+		add_reach(reaches, ((RangeSubselect *) item)->alias->aliasname, NULL);
 	if (item == NULL || !IsA(item, RangeVar))
 		return;
 	foreach(lc, s->spec->row_windows)
 	{
 		KdaRowWindow *w = lfirst(lc);
-		RangeVar   *rv = (RangeVar *) item;
 
 		if (w->relation < 0 || w->relation != rv->location)
 			continue;
 		find_named(select, w);
-		if ((w->def->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_END_CURRENT_ROW)) ==
-			(FRAMEOPTION_RANGE | FRAMEOPTION_END_CURRENT_ROW) && w->def->partitionClause == NIL)
-		{
-			Reach	   *r = palloc(sizeof(Reach));
-
-			r->name = rv->alias ? rv->alias->aliasname : rv->relname;
-			r->window = w;
-			*reaches = lappend(*reaches, r);
-		}
+		if ((w->def->frameOptions & FRAMEOPTION_RANGE) && w->def->partitionClause == NIL &&
+			((w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW) || s->is_stream))
+			add_reach(reaches, rv->alias ? rv->alias->aliasname : rv->relname, w);
+		return;
 	}
+	if (s->is_stream && s->is_stream(item))
+		add_reach(reaches, rv->alias ? rv->alias->aliasname : rv->relname, NULL);
 }
 
 static Node *
@@ -208,25 +219,43 @@ and_raw(Node *a, Node *b)
 	return a ? (Node *) makeBoolExpr(AND_EXPR, list_make2(a, b), -1) : b;
 }
 
-/* later.ROWTIME <= earlier.ROWTIME + reach of earlier, added to the condition. */
-static Node *
-within_reach(Node *condition, Reach *earlier, Reach *later)
+static bool
+follows(const KdaRowWindow *w)
 {
-	Node	   *reach = earlier->window->reach ? copyObject(earlier->window->reach) : kda_raw_interval("0");
-	int			location = earlier->window->location;
+	return w && (w->following || !(w->def->frameOptions & FRAMEOPTION_END_CURRENT_ROW));
+}
 
-	if (earlier->window->unbounded)
+/* later.ROWTIME <= earlier.ROWTIME + so much, added to the condition. */
+static Node *
+within_reach(Node *condition, const Reach *earlier, const Reach *later)
+{
+	KdaRowWindow *w = earlier->window;
+	Node	   *reach = NULL;
+	int			location = w ? w->location : later->window->location;
+
+	/* what comes before the other's current row, or behind it */
+	if (w && !w->following)
+		reach = w->unbounded ? NULL : w->reach;
+	else if (w == NULL)
+		reach = later->window->following ? later->window->reach : later->window->def->endOffset;
+	if ((w && !w->following && w->unbounded) ||
+		(w == NULL && (later->window->def->frameOptions & FRAMEOPTION_END_UNBOUNDED_FOLLOWING)))
 		return condition;
 	return and_raw(condition,
 				   (Node *) makeA_Expr(AEXPR_OP, list_make1(makeString("<=")),
 									   kda_raw_column(later->name, "rowtime", location),
 									   (Node *) makeSimpleA_Expr(AEXPR_OP, "+", kda_raw_column(earlier->name, "rowtime", location),
-																 reach, location), location));
+																 reach ? copyObject(reach) : kda_raw_interval("0"), location),
+									   location));
 }
 
-/* A row is seen by those of the other side that come up to so much later. */
+/*
+ * A row is seen by those of the other side that come up to so much later.  A
+ * side without a window has its current row: what the other's window holds is
+ * counted from there.
+ */
 static Node *
-bind(Node *condition, List *left, List *right)
+bind(Settle *s, Node *condition, List *left, List *right)
 {
 	ListCell   *ll,
 			   *lr;
@@ -237,9 +266,15 @@ bind(Node *condition, List *left, List *right)
 			Reach	   *l = lfirst(ll);
 			Reach	   *r = lfirst(lr);
 
+			/* with two windows it has been done before the catalog was known, but for those that reach ahead */
+			if (l->window == NULL ? r->window == NULL : r->window && (s->is_stream || follows(l->window) || follows(r->window)))
+				continue;
 			condition = within_reach(condition, l, r);
 			condition = within_reach(condition, r, l);
-			l->window->bound = r->window->bound = true;
+			if (l->window)
+				l->window->bound = true;
+			if (r->window)
+				r->window->bound = true;
 		}
 	return condition;
 }
@@ -258,8 +293,16 @@ bind_joins(Settle *s, SelectStmt *select, Node *item)
 	reaches_of(s, select, join->larg, &left);
 	reaches_of(s, select, join->rarg, &right);
 	if (join->isNatural || join->usingClause)
+	{
+		ListCell   *lc;
+
+		/* the join of two streams itself is refused */
+		foreach(lc, left && right ? list_concat(left, right) : NIL)
+			if (((Reach *) lfirst(lc))->window)
+				((Reach *) lfirst(lc))->window->bound = true;
 		return;
-	join->quals = bind(join->quals, left, right);
+	}
+	join->quals = bind(s, join->quals, left, right);
 }
 
 static bool
@@ -291,7 +334,7 @@ bind_relations(Settle *s, SelectStmt *select)
 
 		bind_joins(s, select, lfirst(lc));
 		reaches_of(s, select, lfirst(lc), &here);
-		select->whereClause = bind(select->whereClause, before, here);
+		select->whereClause = bind(s, select->whereClause, before, here);
 		before = list_concat(before, here);
 	}
 	/* a window that only FROM has named is nothing to core */
@@ -356,7 +399,7 @@ refuse_two_windows(Settle *s)
 void
 kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all)
 {
-	Settle		s = {p, spec, all, NIL};
+	Settle		s = {p, spec, all, NIL, NULL};
 	ListCell   *lc;
 
 	(void) call_walker(query, &s);
@@ -378,4 +421,22 @@ kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all)
 		}
 	(void) window_walker(query, &s);
 	refuse_two_windows(&s);
+}
+
+static bool
+bind_walker(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SelectStmt))
+		bind_relations(arg, (SelectStmt *) node);
+	return raw_expression_tree_walker(node, bind_walker, arg);
+}
+
+void
+kda_bind_row_windows(KdaQuerySpec *spec, SelectStmt *select, bool (*is_stream) (Node *item))
+{
+	Settle		s = {NULL, spec, true, NIL, is_stream};
+
+	(void) bind_walker((Node *) select, &s);
 }

@@ -545,6 +545,13 @@ read_from_over(KdaParser *p, KdaQuerySpec *spec, int i)
 	memcpy(text + pad, call, strlen(call));
 	memcpy(text + start, p->copy + start, stop - start);
 	text[stop] = '\0';
+	/* RANGE INTERVAL … FOLLOWING: core has it only behind BETWEEN */
+	if (kda_token_is(tokens, end - 2, "following") && kda_token_is(tokens, i + 2, "range") &&
+		!kda_token_is(tokens, i + 3, "between"))
+	{
+		w->following = true;
+		memcpy(text + tokens->t[end - 2].start, "preceding", strlen("preceding"));
+	}
 	list = kda_core_raw_parser(text, RAW_PARSE_DEFAULT);
 	if (list_length(list) != 1)
 		kda_parse_unexpected(p, NULL);

@@ -115,7 +115,7 @@ CREATE CONTINUOUS VIEW e AS SELECT FLOOR(rowtime TO PARSEC) FROM ticks;
 CREATE TABLE e (a timestamptz CHECK (FLOOR(a TO DAY) = a));
 SELECT STEP(1 BY 2);
 
--- read, and not there yet
+-- windows in FROM that bound nothing; and what is not there yet
 CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN words ON true;
 CREATE CONTINUOUS VIEW e AS SELECT STREAM x.ticker FROM ticks OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN arrivals OVER (ROWS 5 PRECEDING) AS y ON x.ticker = y.ticker;
 SET client_min_messages = warning;

@@ -45,3 +45,47 @@ SELECT error_name, data_text FROM kda.error_stream WHERE stream = 'orders'::regc
 SET client_min_messages = warning;
 DROP STREAM orders, pays, ships CASCADE;
 DROP TABLE items;
+
+-- KDA: a window on one side, the other has its current row
+CREATE STREAM o (rowtime timestamptz, k text, v int) OPTIONS (watermark '10 minutes');
+CREATE STREAM t (rowtime timestamptz, k text, w int) OPTIONS (watermark '10 minutes');
+CREATE CONTINUOUS VIEW before_o AS SELECT STREAM o.v, t.w FROM o JOIN t OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS t ON o.k = t.k;
+CREATE CONTINUOUS VIEW before_t AS SELECT STREAM o.v, t.w FROM o OVER w AS o, t WHERE o.k = t.k WINDOW w AS (RANGE INTERVAL '1' MINUTE PRECEDING);
+CREATE CONTINUOUS VIEW after_o AS SELECT STREAM o.v, t.w FROM o LEFT JOIN t OVER (RANGE INTERVAL '1' MINUTE FOLLOWING) AS t ON o.k = t.k;
+CREATE CONTINUOUS VIEW around_o AS SELECT STREAM o.v, t.w FROM o JOIN t OVER (RANGE BETWEEN INTERVAL '1' MINUTE PRECEDING AND INTERVAL '30' SECOND FOLLOWING) AS t ON o.k = t.k;
+CREATE CONTINUOUS VIEW current_o AS SELECT STREAM o.v, t.w FROM o OVER (RANGE CURRENT ROW) AS o JOIN t OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS t ON o.k = t.k;
+CREATE CONTINUOUS VIEW current_alone AS SELECT STREAM x.v FROM o OVER (RANGE CURRENT ROW) AS x WHERE v > 1;
+-- the current row's time is the result's: STEP of it is a window
+CREATE CONTINUOUS VIEW minutes_of_o AS SELECT STREAM o.k, STEP(o.ROWTIME BY INTERVAL '60' SECOND) AS minute, sum(t.w) AS w
+	FROM o JOIN t OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS t ON o.k = t.k GROUP BY o.k, STEP(o.ROWTIME BY INTERVAL '60' SECOND);
+INSERT INTO o VALUES ('2026-01-01 10:00:00Z', 'x', 1), ('2026-01-01 10:01:00Z', 'x', 2), ('2026-01-01 10:02:00Z', 'x', 3);
+INSERT INTO t VALUES ('2026-01-01 10:00:00Z', 'x', 100), ('2026-01-01 10:00:50Z', 'x', 150), ('2026-01-01 10:01:20Z', 'x', 220);
+SELECT kda.wait('o'), kda.wait('t');
+SELECT * FROM before_o ORDER BY 1, 2; SELECT * FROM before_t ORDER BY 1, 2; SELECT * FROM around_o ORDER BY 1, 2; SELECT * FROM current_o ORDER BY 1, 2; SELECT * FROM current_alone ORDER BY 1;
+SELECT * FROM minutes_of_o ORDER BY 2;
+SELECT kda.advance('o', '2026-01-01 11:00:00Z'), kda.advance('t', '2026-01-01 11:00:00Z');
+SELECT kda.wait('o'), kda.wait('t');
+SELECT * FROM after_o ORDER BY 1, 2;
+-- times that are not declared
+CREATE STREAM p (id int, v int);
+CREATE STREAM q (id int, w int);
+CREATE CONTINUOUS VIEW times AS SELECT STREAM p.ROWTIME AS of_p, q.ROWTIME AS of_q, ROWTIME AS of_both, p.id FROM p LEFT JOIN q OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS q ON p.id = q.id;
+CREATE CONTINUOUS VIEW all_of AS SELECT *, q.ROWTIME IS NULL AS alone FROM p JOIN q ON p.id = q.id - 1 AND q.rowtime BETWEEN p.rowtime - INTERVAL '1' HOUR AND p.rowtime + INTERVAL '1' HOUR;
+CREATE CONTINUOUS VIEW all_of AS SELECT p.*, w, q.ROWTIME IS NULL AS alone FROM p JOIN q ON p.id = q.id AND q.rowtime BETWEEN p.rowtime - INTERVAL '1' HOUR AND p.rowtime + INTERVAL '1' HOUR
+	WHERE p.rowtime > '2020-01-01';
+CREATE CONTINUOUS VIEW three_times AS SELECT p.id, q2.rowtime >= q1.rowtime AS later FROM p JOIN q q1 ON p.id = q1.id AND q1.rowtime BETWEEN p.rowtime - INTERVAL '1' HOUR AND p.rowtime + INTERVAL '1' HOUR
+	JOIN q q2 ON q2.id = q1.id AND q2.rowtime BETWEEN q1.rowtime - INTERVAL '1' HOUR AND q1.rowtime + INTERVAL '1' HOUR;
+INSERT INTO q VALUES (1, 10);
+SELECT kda.wait('q');
+INSERT INTO p VALUES (1, 100);
+SELECT kda.wait('p'), kda.wait('q');
+SELECT of_p >= of_q AS q_first, of_p = of_both AS later, id FROM times; SELECT * FROM all_of; SELECT * FROM three_times;
+-- windowed sides that are joined by the times of their rows
+CREATE CONTINUOUS VIEW sides AS SELECT x.kk, x.n, y.n2 FROM (SELECT k, count(*) FROM o WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k) x (kk, n)
+	JOIN (SELECT k, count(*) FROM t WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k) y (k, n2) ON x.kk = y.k AND x.rowtime = y.rowtime;
+INSERT INTO o VALUES ('2026-01-01 12:00:00Z', 'x', 1), ('2026-01-01 12:00:01Z', 'x', 2), ('2026-01-01 13:00:01Z', 'x', 2);
+INSERT INTO t VALUES ('2026-01-01 12:00:00Z', 'x', 1), ('2026-01-01 13:00:01Z', 'x', 2);
+SELECT kda.wait('o'), kda.wait('t');
+SELECT * FROM sides;
+SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
+DROP STREAM o, t, p, q CASCADE;
