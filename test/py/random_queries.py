@@ -178,6 +178,7 @@ class Query:
         self.statements = []
         self.expected = None
         self.partial = self.skip_open = False
+        self.refused = None     # the error that it must get
         self.adhoc = None       # (text that runs once, what it must give)
         self.shape = ""
 
@@ -188,8 +189,8 @@ class Query:
 class State:
     """How far things are: watermarks of the streams, and a connection to ask the database."""
 
-    def __init__(self, world, watermarks, ask):
-        self.world, self.watermarks, self.ask = world, watermarks, ask
+    def __init__(self, watermarks, ask):
+        self.watermarks, self.ask = watermarks, ask
 
 
 def stream_source(world, stream):
@@ -489,7 +490,7 @@ class Generator:
         q = Query(self.number)
         self.number += 1
         kinds = [(self.make_windowed, 46), (self.make_plain, 8), (self.make_endless, 10), (self.make_over, 12), (self.make_join, 12),
-                 (self.make_composed, 12)]
+                 (self.make_composed, 12), (self.make_refused, 3)]
         kind = r.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         q.shape = kind.__name__[5:]
         kind(q)
@@ -523,9 +524,26 @@ class Generator:
         all_rows = Source(None, lambda state: source.plain(state).replace(" wm,", " '-infinity'::timestamptz AS wm,", 1), source.columns, source.time, source.watermark, source.streams)
         q.adhoc = body, self.windowed_sql(all_rows, select, window, False, False, keys)
 
+    def make_refused(self, q):
+        """What has no final result, or none that plain SQL would give; anything else must not be refused."""
+        r = self.r
+        source = self.stream()
+        name, time = source.table_name, source.time
+        step = us_interval(r, r.choice(self.world.steps))
+        text, q.refused = r.choice([
+            ("SELECT count(*) FROM %s a WINDOWED BY SLIDING (INTERVAL '1' SECOND, %s)" % (name, step), "slide of a window must not be greater than its size"),
+            ("SELECT count(*) FROM %s a WINDOWED BY SESSION (%s) GROUP BY ROLLUP (k)" % (name, step), "do not say for which keys"),
+            ("SELECT a.k, random() FROM %s a WINDOWED BY TUMBLING (%s)" % (name, step), "volatile function"),
+            ("SELECT a.id FROM %s a JOIN %s b ON a.k = b.k" % (name, name), "has no bound on time"),
+            ("SELECT a.id FROM %s a FULL JOIN dim y ON y.k = a.k" % name, "side of an outer join that is filled with NULLs"),
+            ("SELECT k FROM %s INTERSECT SELECT k FROM %s" % (name, name), "only be put together with UNION ALL"),
+            ("SELECT n FROM (SELECT rank() OVER (ORDER BY %s) AS n FROM %s) x" % (time, name), "none of its rows is ever final"),
+            ("SELECT rank() OVER (ORDER BY n) FROM (SELECT count(*) AS n FROM %s WINDOWED BY TUMBLING (%s)) x" % (name, step), "several windows has no final result")])
+        q.statements.append("CREATE CONTINUOUS VIEW %s AS %s" % (q.view, text))
+
     def plain_sql(self, source, select):
         def sql(state):
-            return "WITH base AS MATERIALIZED (%s) %s" % (source.plain(state), select.text("base a"))
+            return "WITH base AS MATERIALIZED (%s) SELECT * FROM (%s) x" % (source.plain(state), select.text("base a"))
         return sql
 
     def make_plain(self, q):
@@ -648,7 +666,7 @@ class Generator:
             bound = r.choice([
                 "%s BETWEEN %s - INTERVAL '%d us' AND %s + INTERVAL '%d us'" % (right, left, lo, left, hi),
                 "%s >= %s - INTERVAL '%d us' AND %s <= %s + INTERVAL '%d us'" % (right, left, lo, right, left, hi),
-                "%s - %s BETWEEN INTERVAL '-%d us' AND INTERVAL '%d us'" % (right, left, lo, hi) if False else "%s <= %s + INTERVAL '%d us' AND %s > %s - INTERVAL '%d us'" % (left, right, lo, left, right, hi),
+                "%s <= %s + INTERVAL '%d us' AND %s > %s - INTERVAL '%d us'" % (left, right, lo, left, right, hi),
                 "%s = %s" % (left, right)])
             key = r.choice(["a.k = %s.k" % n] * 4 + ["a.t = %s.t AND a.b = %s.b" % (n, n), "a.k = %s.v %% 5" % n, "a.k < %s.k" % n, "a.id %% 4 = %s.id %% 4" % n])
             extra = r.choice(["", "", " AND a.v > 2", " AND %s.n > 10" % n, " AND a.id <> %s.id" % n])
