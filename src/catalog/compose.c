@@ -644,7 +644,7 @@ typedef struct InlineContext
 	CommonTableExpr *cte;
 } InlineContext;
 
-static bool inline_walker(Node *node, InlineContext *cxt);
+static bool inline_walker(Node *node, void *arg);
 
 static Node *
 inline_item(Node *item, InlineContext *cxt)
@@ -682,8 +682,9 @@ defines(WithClause *with, const char *name)
 }
 
 static bool
-inline_walker(Node *node, InlineContext *cxt)
+inline_walker(Node *node, void *arg)
 {
+	InlineContext *cxt = arg;
 	ListCell   *lc;
 
 	if (node == NULL)
@@ -703,8 +704,10 @@ inline_walker(Node *node, InlineContext *cxt)
 
 /* WITH queries that read streams stand where they are named, like subqueries. */
 static bool
-with_walker(Node *node, KdaCompose *c)
+with_walker(Node *node, void *arg)
 {
+	KdaCompose *c = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->withClause)

@@ -479,8 +479,10 @@ holds_records_walker(Node *node, void *arg)
 }
 
 static bool
-expression_walker(Node *node, ExpressionContext *cxt)
+expression_walker(Node *node, void *arg)
 {
+	ExpressionContext *cxt = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink))

@@ -141,8 +141,10 @@ argument_name(const KdaWindowClause *raw, int n)
 
 /* A name may also be a variable of PL/pgSQL. */
 static bool
-names_column_of(Node *node, Oid *relid)
+names_column_of(Node *node, void *arg)
 {
+	Oid		   *relid = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, ColumnRef))

@@ -143,8 +143,10 @@ items_of_select(SelectStmt *select, List **items, List **nullables)
 }
 
 static bool
-sublinks_walker(Node *node, List **found)
+sublinks_walker(Node *node, void *arg)
 {
+	List	  **found = arg;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, SubLink) && kda_raw_has_stream(((SubLink *) node)->subselect))
@@ -290,8 +292,10 @@ typedef struct TimesContext
 } TimesContext;
 
 static bool
-times_walker(Node *node, TimesContext *cxt)
+times_walker(Node *node, void *arg)
 {
+	TimesContext *cxt = arg;
+
 	ListCell   *lc;
 
 	if (node == NULL || IsA(node, SubLink))

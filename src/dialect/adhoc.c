@@ -475,8 +475,10 @@ typedef struct TimesContext
 } TimesContext;
 
 static bool
-times_walker(Node *node, TimesContext *times)
+times_walker(Node *node, void *arg)
 {
+	TimesContext *times = arg;
+
 	if (node == NULL || IsA(node, SubLink))
 		return false;
 	if (IsA(node, ColumnRef) && list_length(((ColumnRef *) node)->fields) == 2)
