@@ -523,6 +523,29 @@ describe(WindowJoin *j, Leaf *leaf)
 		elog(ERROR, "a side of a window join is not made of records");
 }
 
+/* All sides go to one stream, so they share its worker. */
+static void
+check_workers(WindowJoin *j)
+{
+	Leaf	   *first = linitial(j->leaves);
+	const char *worker = kda_stream_options_get(first->split->stream)->worker;
+	ListCell   *lc;
+
+	foreach(lc, j->leaves)
+	{
+		Leaf	   *leaf = lfirst(lc);
+		const char *other = kda_stream_options_get(leaf->split->stream)->worker;
+
+		if (strcmp(worker, other) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("streams \"%s\" and \"%s\" are on different workers", first->name, leaf->name),
+					 errdetail("Option worker is '%s' and '%s'.", worker, other),
+					 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…')."),
+					 parser_errposition(j->pstate, location_of(leaf->item))));
+	}
+}
+
 static Oid
 make_stream(WindowJoin *j)
 {
@@ -808,6 +831,7 @@ compose(WindowJoin *j)
 		describe(j, lfirst(lc));
 		take_conditions(lfirst(lc), j->ours);
 	}
+	check_workers(j);
 	j->stream = make_stream(j);
 	foreach(lc, j->leaves)
 		make_pump(j, lfirst(lc));
