@@ -73,10 +73,17 @@ refuse(ParseState *pstate, const char *what, int location)
 
 typedef struct StreamCount
 {
-	Oid			first;
+	Oid			first;			/* to name in a message */
+	Oid			before;			/* the one found last */
 	int			n;
 	Oid			view;			/* whose query is looked at: before 16 its range table names itself */
 } StreamCount;
+
+static bool
+is_ours(Oid relid)
+{
+	return get_rel_namespace(relid) == get_namespace_oid(KDA_STORAGE_SCHEMA, false);
+}
 
 /* Streams in FROM, at any level and inside ordinary views. */
 static bool
@@ -98,8 +105,10 @@ streams_walker(Node *node, void *arg)
 				continue;
 			if (rte->relkind == RELKIND_FOREIGN_TABLE && kda_is_stream(rte->relid))
 			{
-				if (count->n++ > 0)
-					count->first = rte->relid;
+				/* users do not know streams of ours by name */
+				if (count->n++ > 0 && (!OidIsValid(count->first) || !is_ours(rte->relid)))
+					count->first = is_ours(rte->relid) && OidIsValid(count->before) ? count->before : rte->relid;
+				count->before = rte->relid;
 			}
 			else if (rte->relkind == RELKIND_VIEW && rte->relid != count->view)
 			{
@@ -122,7 +131,7 @@ streams_walker(Node *node, void *arg)
 static void
 refuse_other_streams(Query *query)
 {
-	StreamCount count = {InvalidOid, 0, InvalidOid};
+	StreamCount count = {InvalidOid, InvalidOid, 0, InvalidOid};
 
 	streams_walker((Node *) query, &count);
 	if (count.n > 1)

@@ -30,44 +30,19 @@
 #include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/from.h"
-#include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/pg_type.h"
 #include "catalog/split.h"
 #include "catalog/window_clause.h"
+#include "catalog/window_join.h"
 #include "dialect/adhoc.h"
 #include "dialect/words.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
-
-/* A SELECT with a window, and the windowed item of its FROM; ours: one for each. */
-typedef struct Leaf
-{
-	SelectStmt *select;
-	int			outer_location; /* of the SELECT around it */
-	KdaWindowClause *window;
-	Node	   *item;			/* of FROM, as written */
-	bool		nullable;		/* in FROM of the SELECT */
-	int			number;			/* from 1 */
-	char	   *name;			/* by which the SELECT refers to its columns */
-	KdaSplit   *split;			/* SELECT * FROM item */
-	Node	   *where;			/* conditions on its records alone, NULL: none */
-} Leaf;
-
-typedef struct WindowJoin
-{
-	KdaCompose *c;
-	ParseState *pstate;
-	List	   *leaves;			/* Leaf */
-	Oid			stream;
-	bool		ours;			/* one SELECT has all leaves */
-	const char *with;			/* KDA_SAME_WINDOW or KDA_ONE_WINDOW */
-} WindowJoin;
 
 static Node *
 const_int(int value)
@@ -94,14 +69,14 @@ null_of(Oid type, int32 typmod)
 }
 
 static char *
-column_name(const Leaf *leaf, int column)
+column_name(const KdaJoinLeaf *leaf, int column)
 {
 	return psprintf("c%d_%d", leaf->number, column + 1);
 }
 
 /* Hidden columns of a side: no two have the same name, for NATURAL JOIN. */
 static char *
-hidden(const Leaf *leaf, const char *what)
+hidden(const KdaJoinLeaf *leaf, const char *what)
 {
 	return psprintf("kda_%s_%d", what, leaf->number);
 }
@@ -111,275 +86,6 @@ is_hidden(TargetEntry *tle, Query *query, void *arg)
 {
 	return strncmp(tle->resname, "kda_time_", 9) == 0 || strncmp(tle->resname, "kda_start_", 10) == 0 ||
 		strncmp(tle->resname, "kda_end_", 8) == 0;
-}
-
-/*---- what is joined */
-
-/* Items of FROM that have a stream. */
-static void
-items_of(Node *item, bool nullable, List **items, List **nullables)
-{
-	if (IsA(item, JoinExpr))
-	{
-		JoinExpr   *join = (JoinExpr *) item;
-
-		items_of(join->larg, nullable || join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL, items, nullables);
-		items_of(join->rarg, nullable || join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL, items, nullables);
-	}
-	else if ((IsA(item, RangeVar) || IsA(item, RangeSubselect)) && kda_raw_has_stream(item))
-	{
-		*items = lappend(*items, item);
-		*nullables = lappend_int(*nullables, nullable);
-	}
-}
-
-static void
-items_of_select(SelectStmt *select, List **items, List **nullables)
-{
-	ListCell   *lc;
-
-	foreach(lc, select->fromClause)
-		items_of(lfirst(lc), false, items, nullables);
-}
-
-static bool
-sublinks_walker(Node *node, List **found)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, SubLink) && kda_raw_has_stream(((SubLink *) node)->subselect))
-		*found = lappend(*found, ((SubLink *) node)->subselect);
-	if (IsA(node, SelectStmt))
-		return false;
-	return raw_expression_tree_walker(node, sublinks_walker, found);
-}
-
-/* Subqueries over streams in the SELECT's expressions. */
-static List *
-sublinks_of(SelectStmt *select)
-{
-	List	   *found = NIL;
-
-	(void) sublinks_walker(select->whereClause, &found);
-	(void) sublinks_walker((Node *) select->targetList, &found);
-	(void) sublinks_walker(select->havingClause, &found);
-	return found;
-}
-
-static void
-add_leaf(WindowJoin *j, SelectStmt *select, int outer_location, KdaWindowClause *window, Node *item, bool nullable)
-{
-	Leaf	   *leaf = palloc0(sizeof(Leaf));
-
-	leaf->select = select;
-	leaf->outer_location = outer_location;
-	leaf->window = window;
-	leaf->item = item;
-	leaf->nullable = nullable;
-	leaf->number = list_length(j->leaves) + 1;
-	j->leaves = lappend(j->leaves, leaf);
-}
-
-/* Flink's form: the SELECTs with a window below this one; false: some stream has none. */
-static bool
-collect(WindowJoin *j, SelectStmt *select, int outer_location)
-{
-	KdaWindowClause *window;
-	List	   *items = NIL;
-	List	   *nullables = NIL;
-	List	   *sublinks;
-	int			location = kda_select_location(select);
-	ListCell   *lc;
-
-	check_stack_depth();
-	if (select->op != SETOP_NONE)
-		return false;
-	window = kda_select_window(j->c->spec, select, outer_location);
-	items_of_select(select, &items, &nullables);
-	sublinks = sublinks_of(select);
-	if (window)
-	{
-		if (list_length(items) != 1 || sublinks)
-			return false;
-		/* a window over the result of another, or of an aggregate, is none of records */
-		if (IsA(linitial(items), RangeSubselect) &&
-			!kda_select_is_simple(j->c->spec, (SelectStmt *) linitial_node(RangeSubselect, items)->subquery, location))
-			return false;
-		add_leaf(j, select, outer_location, window, linitial(items), linitial_int(nullables));
-		return true;
-	}
-	foreach(lc, items)
-		if (!IsA(lfirst(lc), RangeSubselect) ||
-			!collect(j, (SelectStmt *) lfirst_node(RangeSubselect, lc)->subquery, location))
-			return false;
-	foreach(lc, sublinks)
-		if (!collect(j, lfirst(lc), location))
-			return false;
-	return items != NIL;
-}
-
-/* Do conditions of the join speak of bounds of windows? */
-static bool
-conditions_name_bounds(Node *item)
-{
-	JoinExpr   *join = (JoinExpr *) item;
-	ListCell   *lc;
-
-	if (!IsA(item, JoinExpr))
-		return false;
-	foreach(lc, join->usingClause)
-		if (strcmp(strVal(lfirst(lc)), "window_start") == 0 || strcmp(strVal(lfirst(lc)), "window_end") == 0)
-			return true;
-	return join->isNatural || kda_names_windows(join->quals) || conditions_name_bounds(join->larg) ||
-		conditions_name_bounds(join->rarg);
-}
-
-static bool
-names_bounds(SelectStmt *select)
-{
-	ListCell   *lc;
-
-	foreach(lc, select->fromClause)
-		if (conditions_name_bounds(lfirst(lc)))
-			return true;
-	if (kda_names_windows(select->whereClause))
-		return true;
-	foreach(lc, sublinks_of(select))
-		if (kda_names_windows(lfirst(lc)))
-			return true;
-	return false;
-}
-
-/* TABLE (TUMBLE (…)) AS l beside others: (SELECT * FROM TABLE (TUMBLE (…))) AS l. */
-static Node *
-wrap_tables(WindowJoin *j, SelectStmt *select, Node *item)
-{
-	SelectStmt *one = makeNode(SelectStmt);
-
-	if (IsA(item, JoinExpr))
-	{
-		((JoinExpr *) item)->larg = wrap_tables(j, select, ((JoinExpr *) item)->larg);
-		((JoinExpr *) item)->rarg = wrap_tables(j, select, ((JoinExpr *) item)->rarg);
-		return item;
-	}
-	one->fromClause = list_make1(item);
-	if (IsA(item, RangeVar) && kda_select_window(j->c->spec, one, -1))
-	{
-		RangeVar   *rv = (RangeVar *) item;
-		RangeSubselect *sub = makeNode(RangeSubselect);
-		ColumnRef  *star = makeNode(ColumnRef);
-		ResTarget  *rt = makeNode(ResTarget);
-
-		star->fields = list_make1(makeNode(A_Star));
-		star->location = rt->location = rv->location;
-		rt->val = (Node *) star;
-		one->targetList = list_make1(rt);
-		sub->subquery = (Node *) one;
-		sub->alias = rv->alias ? rv->alias : makeAlias(rv->relname, NIL);
-		rv->alias = NULL;
-		return (Node *) sub;
-	}
-	return item;
-}
-
-typedef struct TimesContext
-{
-	List	   *leaves;
-	const Leaf *first;			/* whose time is named */
-	bool		several;
-} TimesContext;
-
-static bool
-times_walker(Node *node, void *arg)
-{
-	TimesContext *cxt = arg;
-	ListCell   *lc;
-
-	if (node == NULL || IsA(node, SubLink))
-		return false;
-	if (IsA(node, ColumnRef))
-	{
-		foreach(lc, cxt->leaves)
-			if (list_length(((ColumnRef *) node)->fields) == 2 &&
-				kda_from_names_time(node, list_make1(((Leaf *) lfirst(lc))->item)))
-			{
-				cxt->several |= cxt->first && cxt->first != lfirst(lc);
-				cxt->first = lfirst(lc);
-			}
-		return false;
-	}
-	return raw_expression_tree_walker(node, times_walker, cxt);
-}
-
-/* Does one condition speak of the times of two of them? */
-static bool
-condition_on_times(List *leaves, Node *quals)
-{
-	TimesContext cxt = {leaves, NULL, false};
-	ListCell   *lc;
-
-	if (quals == NULL)
-		return false;
-	if (IsA(quals, BoolExpr) && ((BoolExpr *) quals)->boolop == AND_EXPR)
-	{
-		foreach(lc, ((BoolExpr *) quals)->args)
-			if (condition_on_times(leaves, lfirst(lc)))
-				return true;
-		return false;
-	}
-	(void) times_walker(quals, &cxt);
-	return cxt.several;
-}
-
-static bool
-join_on_times(List *leaves, Node *item)
-{
-	JoinExpr   *join = (JoinExpr *) item;
-
-	return IsA(item, JoinExpr) && (condition_on_times(leaves, join->quals) || join_on_times(leaves, join->larg) ||
-								   join_on_times(leaves, join->rarg));
-}
-
-/* Is the SELECT a join by window?  Fills the leaves. */
-static bool
-is_window_join(WindowJoin *j, SelectStmt *select, int outer_location)
-{
-	KdaWindowClause *window = NULL;
-	List	   *items = NIL;
-	List	   *nullables = NIL;
-	List	   *sublinks;
-	ListCell   *lc;
-
-	if (select->op != SETOP_NONE)
-		return false;
-	items_of_select(select, &items, &nullables);
-	sublinks = sublinks_of(select);
-	if (list_length(items) + list_length(sublinks) < 2 || items == NIL)
-		return false;
-	if (list_length(items) > 1)
-	{
-		foreach(lc, select->fromClause)
-			lfirst(lc) = wrap_tables(j, select, lfirst(lc));
-		items = nullables = NIL;
-		items_of_select(select, &items, &nullables);
-	}
-	window = kda_select_window(j->c->spec, select, outer_location);
-	if (window == NULL)
-	{
-		return names_bounds(select) && collect(j, select, outer_location);
-	}
-	/* ours; a window that is a key of GROUP BY is of one stream's time */
-	j->ours = true;
-	if (window->in_from || window->key || list_length(items) < 2)
-		return false;
-	foreach(lc, items)
-		add_leaf(j, select, outer_location, window, lfirst(lc), list_nth_int(nullables, foreach_current_index(lc)));
-	if (condition_on_times(j->leaves, select->whereClause))
-		return false;
-	foreach(lc, select->fromClause)
-		if (join_on_times(j->leaves, lfirst(lc)))
-			return false;
-	return true;
 }
 
 /*---- the window of all */
@@ -414,14 +120,14 @@ window_text(const KdaWindowSpec *spec)
 
 /* What cannot be the window of a join is refused, and two that are not the same. */
 static void
-check_windows(WindowJoin *j)
+check_windows(KdaWindowJoin *j)
 {
 	KdaWindowSpec *first = NULL;
 	ListCell   *lc;
 
 	foreach(lc, j->leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 		KdaWindowSpec *spec = kda_window_of_clause(j->pstate, leaf->window, j->c->time_zone);
 
 		if (!kda_window_is_aligned(spec))
@@ -452,7 +158,7 @@ location_of(Node *item)
 
 /* The leaves' clauses go; theirs is one in FROM, at the place of the first. */
 static void
-move_windows(WindowJoin *j)
+move_windows(KdaWindowJoin *j)
 {
 	List	   *windows = NIL;
 	ListCell   *lc,
@@ -463,7 +169,7 @@ move_windows(WindowJoin *j)
 		bool		used = false;
 
 		foreach(ll, j->leaves)
-			used |= ((Leaf *) lfirst(ll))->window == lfirst(lc);
+			used |= ((KdaJoinLeaf *) lfirst(ll))->window == lfirst(lc);
 		if (!used)
 			windows = lappend(windows, lfirst(lc));
 	}
@@ -471,7 +177,7 @@ move_windows(WindowJoin *j)
 }
 
 static void
-put_window(WindowJoin *j, KdaWindowClause *window, int location)
+put_window(KdaWindowJoin *j, KdaWindowClause *window, int location)
 {
 	KdaWindowClause *one = palloc(sizeof(KdaWindowClause));
 
@@ -487,7 +193,7 @@ put_window(WindowJoin *j, KdaWindowClause *window, int location)
 /*---- the stream of all sides */
 
 static void
-describe(WindowJoin *j, Leaf *leaf)
+describe(KdaWindowJoin *j, KdaJoinLeaf *leaf)
 {
 	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
 	SelectStmt *all = makeNode(SelectStmt);
@@ -520,8 +226,31 @@ describe(WindowJoin *j, Leaf *leaf)
 		elog(ERROR, "a side of a window join is not made of records");
 }
 
+/* All sides go to one stream, so they share its worker. */
+static void
+check_workers(KdaWindowJoin *j)
+{
+	KdaJoinLeaf	   *first = linitial(j->leaves);
+	const char *worker = kda_stream_options_get(first->split->stream)->worker;
+	ListCell   *lc;
+
+	foreach(lc, j->leaves)
+	{
+		KdaJoinLeaf	   *leaf = lfirst(lc);
+		const char *other = kda_stream_options_get(leaf->split->stream)->worker;
+
+		if (strcmp(worker, other) != 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("streams \"%s\" and \"%s\" are on different workers", first->name, leaf->name),
+					 errdetail("Option worker is '%s' and '%s'.", worker, other),
+					 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…')."),
+					 parser_errposition(j->pstate, location_of(leaf->item))));
+	}
+}
+
 static Oid
-make_stream(WindowJoin *j)
+make_stream(KdaWindowJoin *j)
 {
 	int			n = 1;
 	char	  **names;
@@ -530,7 +259,7 @@ make_stream(WindowJoin *j)
 	ListCell   *lc;
 
 	foreach(lc, j->leaves)
-		n += ((Leaf *) lfirst(lc))->split->ncolumns;
+		n += ((KdaJoinLeaf *) lfirst(lc))->split->ncolumns;
 	names = palloc(sizeof(char *) * n);
 	types = palloc(sizeof(Oid) * n);
 	typmods = palloc(sizeof(int32) * n);
@@ -540,7 +269,7 @@ make_stream(WindowJoin *j)
 	n = 1;
 	foreach(lc, j->leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 
 		for (int i = 0; i < leaf->split->ncolumns; i++)
 		{
@@ -550,12 +279,12 @@ make_stream(WindowJoin *j)
 		}
 	}
 	return kda_make_part_stream(j->c, n, names, types, typmods,
-								kda_stream_options_get(((Leaf *) linitial(j->leaves))->split->stream), NULL);
+								kda_stream_options_get(((KdaJoinLeaf *) linitial(j->leaves))->split->stream), NULL);
 }
 
 /* Conditions that can be asked of its records before they are kept. */
 static void
-take_conditions(Leaf *leaf, bool ours)
+take_conditions(KdaJoinLeaf *leaf, bool ours)
 {
 	SelectStmt *select = leaf->select;
 
@@ -575,7 +304,7 @@ take_conditions(Leaf *leaf, bool ours)
 
 /* INSERT INTO the stream SELECT its side, NULL, …, its columns, NULL, … */
 static void
-make_pump(WindowJoin *j, Leaf *leaf)
+make_pump(KdaWindowJoin *j, KdaJoinLeaf *leaf)
 {
 	SelectStmt *select = makeNode(SelectStmt);
 	ListCell   *lc;
@@ -583,7 +312,7 @@ make_pump(WindowJoin *j, Leaf *leaf)
 	select->targetList = list_make1(kda_raw_target(KDA_SIDE_COLUMN, const_int(leaf->number)));
 	foreach(lc, j->leaves)
 	{
-		Leaf	   *other = lfirst(lc);
+		KdaJoinLeaf	   *other = lfirst(lc);
 
 		for (int i = 0; i < other->split->ncolumns; i++)
 			select->targetList = lappend(select->targetList,
@@ -600,7 +329,7 @@ make_pump(WindowJoin *j, Leaf *leaf)
 
 /* (SELECT c1_1 AS x, … FROM kda_same_window WHERE kda_side = 1) AS a */
 static Node *
-side_in_from(WindowJoin *j, Leaf *leaf)
+side_in_from(KdaWindowJoin *j, KdaJoinLeaf *leaf)
 {
 	static const char *const whats[][2] = {{"time", "kda_time"}, {"start", "window_start"}, {"end", "window_end"}};
 	RangeSubselect *sub = makeNode(RangeSubselect);
@@ -637,7 +366,7 @@ replace_item(Node *from, Node *was, Node *now)
 
 /* SELECT … FROM part: what the sides read.  As a stand-in for the parser it has no FROM. */
 static WithClause *
-with_clause(WindowJoin *j, bool stand_in, int location)
+with_clause(KdaWindowJoin *j, bool stand_in, int location)
 {
 	WithClause *with = makeNode(WithClause);
 	CommonTableExpr *cte = makeNode(CommonTableExpr);
@@ -649,7 +378,7 @@ with_clause(WindowJoin *j, bool stand_in, int location)
 												   kda_raw_column("u", KDA_SIDE_COLUMN, -1)));
 	foreach(lc, j->leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 
 		for (int i = 0; i < leaf->split->ncolumns; i++)
 			select->targetList = lappend(select->targetList,
@@ -679,7 +408,7 @@ combine(List *leaves, const char *what, bool greatest)
 	ListCell   *lc;
 
 	foreach(lc, leaves)
-		args = lappend(args, kda_raw_column(((Leaf *) lfirst(lc))->name, hidden(lfirst(lc), what), -1));
+		args = lappend(args, kda_raw_column(((KdaJoinLeaf *) lfirst(lc))->name, hidden(lfirst(lc), what), -1));
 	if (list_length(args) == 1)
 		return linitial(args);
 	if (greatest)
@@ -727,7 +456,7 @@ replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
 		return NULL;
 	foreach(lc, (List *) arg)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 
 		if (strcmp(strVal(linitial(ref->fields)), leaf->name) == 0 && !leaf->split->has_rowtime)
 			return kda_raw_column(leaf->name, hidden(leaf, "time"), ref->location);
@@ -737,9 +466,9 @@ replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
 
 /* A SELECT whose FROM has those leaves becomes one over their sides. */
 static void
-rewrite(WindowJoin *j, List *leaves)
+rewrite(KdaWindowJoin *j, List *leaves)
 {
-	Leaf	   *first = linitial(leaves);
+	KdaJoinLeaf	   *first = linitial(leaves);
 	SelectStmt *select = first->select;
 	KdaWordContext words;
 	ListCell   *lc,
@@ -747,7 +476,7 @@ rewrite(WindowJoin *j, List *leaves)
 
 	foreach(lc, leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 		Node	   *side = side_in_from(j, leaf);
 
 		foreach(lf, select->fromClause)
@@ -778,18 +507,18 @@ rewrite(WindowJoin *j, List *leaves)
 
 /* Makes the stream and rewrites the leaves; the WITH that they read. */
 static WithClause *
-compose(WindowJoin *j)
+compose(KdaWindowJoin *j)
 {
 	KdaWindowClause *window;
 	int			location;
 	ListCell   *lc;
 
 	check_windows(j);
-	window = ((Leaf *) linitial(j->leaves))->window;
-	location = location_of(((Leaf *) linitial(j->leaves))->item);
+	window = ((KdaJoinLeaf *) linitial(j->leaves))->window;
+	location = location_of(((KdaJoinLeaf *) linitial(j->leaves))->item);
 	foreach(lc, j->leaves)
 	{
-		Leaf	   *leaf = lfirst(lc);
+		KdaJoinLeaf	   *leaf = lfirst(lc);
 		Node	   *was = leaf->item;
 		ListCell   *lf;
 
@@ -805,6 +534,7 @@ compose(WindowJoin *j)
 		describe(j, lfirst(lc));
 		take_conditions(lfirst(lc), j->ours);
 	}
+	check_workers(j);
 	j->stream = make_stream(j);
 	foreach(lc, j->leaves)
 		make_pump(j, lfirst(lc));
@@ -820,11 +550,11 @@ compose(WindowJoin *j)
 bool
 kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 {
-	WindowJoin	j = {c, make_parsestate(NULL)};
+	KdaWindowJoin	j = {c, make_parsestate(NULL)};
 	WithClause *with;
 
 	j.pstate->p_sourcetext = c->source_text;
-	if (!is_window_join(&j, select, outer_location))
+	if (!kda_window_join_find(&j, select, outer_location))
 		return false;
 	j.with = j.ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW;
 	with = compose(&j);
@@ -836,35 +566,10 @@ kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 
 /*---- UNION, INTERSECT, EXCEPT of what is in the same window */
 
-/* Branches with a window; what has no stream may be taken away or looked up. */
-static bool
-collect_branches(WindowJoin *j, SelectStmt *select, int outer_location, bool may_be_table)
-{
-	KdaWindowClause *window;
-	List	   *items = NIL;
-	List	   *nullables = NIL;
-
-	check_stack_depth();
-	if (select->op != SETOP_NONE)
-		return collect_branches(j, select->larg, outer_location, may_be_table) &&
-			collect_branches(j, select->rarg, outer_location, may_be_table || select->op != SETOP_UNION);
-	if (!kda_raw_has_stream((Node *) select))
-		return may_be_table;
-	window = kda_select_window(j->c->spec, select, outer_location);
-	items_of_select(select, &items, &nullables);
-	if (window == NULL || list_length(items) != 1 || sublinks_of(select) ||
-		(IsA(linitial(items), RangeSubselect) &&
-		 !kda_select_is_simple(j->c->spec, (SelectStmt *) linitial_node(RangeSubselect, items)->subquery,
-							   kda_select_location(select))))
-		return false;
-	add_leaf(j, select, outer_location, window, linitial(items), linitial_int(nullables));
-	return true;
-}
-
 SelectStmt *
 kda_compose_window_set(KdaCompose *c, SelectStmt *set, int outer_location)
 {
-	WindowJoin	j = {c, make_parsestate(NULL)};
+	KdaWindowJoin	j = {c, make_parsestate(NULL)};
 	SelectStmt *all;
 	RangeSubselect *sub = makeNode(RangeSubselect);
 	ColumnRef  *star = makeNode(ColumnRef);
@@ -872,7 +577,7 @@ kda_compose_window_set(KdaCompose *c, SelectStmt *set, int outer_location)
 
 	j.pstate->p_sourcetext = c->source_text;
 	j.with = KDA_ONE_WINDOW;
-	if (!collect_branches(&j, set, outer_location, false) || j.leaves == NIL)
+	if (!kda_window_join_branches(&j, set, outer_location, false) || j.leaves == NIL)
 		return NULL;
 	all = makeNode(SelectStmt);
 	star->fields = list_make1(makeNode(A_Star));
