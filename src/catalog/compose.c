@@ -130,7 +130,8 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
-									  kda_stream_options_get(split->stream), NULL);
+									  kda_stream_options_get(split->stream),
+									  !split->sorted ? NULL : split->sorted_by ? split->sorted_by : "");
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
 }
@@ -142,6 +143,16 @@ kda_compose_pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid
 }
 
 /*---- a continuous view in FROM */
+
+/* Is the time of the view's rows another one than that of the records which a column may show? */
+static bool
+hands_on_another_time(const KdaQueryIds *ids)
+{
+	char	   *found;
+
+	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query q WHERE q.query_id = %d AND q.shape = 'over' AND EXISTS ("
+								  "SELECT FROM kda_storage.query r WHERE r.part_of = q.query_id AND r.retimed)", ids->id), 1, &found);
+}
 
 static Oid
 stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
@@ -186,7 +197,8 @@ stream_of_view(KdaCompose *c, RangeVar *rv, Oid relid, const KdaQueryIds *ids)
 			types[i] = TupleDescAttr(desc, i)->atttypid;
 			typmods[i] = TupleDescAttr(desc, i)->atttypmod;
 		}
-		stream = make_stream(desc->natts, names, types, typmods, kda_stream_options_get(ids->stream), NULL, owner, ids->id);
+		stream = make_stream(desc->natts, names, types, typmods, kda_stream_options_get(ids->stream),
+							 hands_on_another_time(ids) ? "" : NULL, owner, ids->id);
 		relation_close(rel, NoLock);
 		ObjectAddressSet(self, RelationRelationId, stream);
 		ObjectAddressSet(parent, RelationRelationId, relid);

@@ -884,9 +884,13 @@ sliding(Final *f)
 	add_target(inner, (Node *) open_column(f, KDA_KEPT_SEQ, NULL), "kda_seq");
 	foreach(lc, keys)
 		add_target(inner, lfirst(lc), psprintf("kda_key%d", foreach_current_index(lc) + 1));
-	/* nothing but the sort needed them */
 	if (split->sorted)
+	{
+		/* nothing but the sort needed them; what computes the select list is in the per-batch part */
 		junk = NIL;
+		inner->cteList = NIL;
+		inner->hasSubLinks = inner->hasTargetSRFs = false;
+	}
 	foreach(lc, junk)
 	{
 		lfirst_node(TargetEntry, lc)->resno = list_length(inner->targetList) + 1;

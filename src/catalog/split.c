@@ -782,6 +782,31 @@ kept_rows_batch(KdaSplit *split)
 	return batch;
 }
 
+/*
+ * ORDER BY … WITHIN: the select list is computed when the record comes, as
+ * without it, so that an error is that record's; what is kept is the result,
+ * and the further keys.
+ */
+static Query *
+sorted_batch(KdaSplit *split)
+{
+	Query	   *user = split->user;
+	Query	   *batch = copyObject(user);
+	Index		time = linitial_node(SortGroupClause, user->sortClause)->tleSortGroupRef;
+	ListCell   *lc;
+
+	batch->targetList = list_make1(makeTargetEntry((Expr *) stream_ctid(split), 1, "kda_row", false));
+	batch->sortClause = NIL;
+	foreach(lc, user->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (!tle->resjunk || tle->ressortgroupref != time)
+			keep_column(split, batch, (Node *) tle->expr);
+	}
+	return batch;
+}
+
 char *
 kda_split_open_ddl(KdaSplit *split, const char *name)
 {
@@ -1075,10 +1100,21 @@ check_sorted(KdaSplit *split)
 {
 	AttrNumber	rowtime = split->row_attno < 0 ? kda_stream_options_get(split->stream)->rowtime_attno : 0;
 	SortGroupClause *by = linitial_node(SortGroupClause, split->user->sortClause);
+	ListCell   *lc;
 
 	if (split->depth > 0 || split->user->hasWindowFuncs ||
 		!is_record_time(split, (Node *) get_sortgroupclause_tle(by, split->user->targetList)->expr, rowtime))
 		elog(ERROR, "a sorted query is not sorted by the time of its records");
+	rowtime = kda_stream_options_get(split->stream)->rowtime_attno;
+	foreach(lc, split->user->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Var		   *var = (Var *) tle->expr;
+
+		if (!tle->resjunk && IsA(var, Var) && var->varno == split->row_rti && var->varlevelsup == 0 &&
+			split->row_attno < 0 && rowtime > 0 && var->varattno == rowtime && split->sorted_by == NULL)
+			split->sorted_by = tle->resname;
+	}
 	split->sort_strict = list_length(split->user->sortClause) > 1;
 }
 
@@ -1280,7 +1316,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	{
 		split->state = KDA_STATE_ROWS;
 		split->per_window = false;
-		split->batch = kept_rows_batch(split);
+		split->batch = split->sorted ? sorted_batch(split) : kept_rows_batch(split);
 	}
 	else if (aggregated && !(query->jointree->quals && split->window && mentions(query->jointree->quals, split->window_rti)) &&
 			 groups_suffice(split))

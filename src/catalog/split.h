@@ -46,6 +46,7 @@ typedef struct KdaSplit
 	Query	   *batch;			/* per-batch part */
 	List	   *kept;			/* KdaKept: what the final part finds in the open table */
 	bool		sorted;			/* shape over: ORDER BY … WITHIN */
+	const char *sorted_by;		/* … a column of the result that is the time of the rows that leave; NULL: none */
 	bool		sort_strict;	/* … with further keys: rows of one time leave together */
 	Node	   *time;			/* shape rows: what the time of the rows that leave is; NULL: the record's */
 	int64		delay_us;		/* WITHIN of a sort, or of the one that the time is for */

@@ -48,6 +48,15 @@ CREATE CONTINUOUS VIEW over_join AS
     SELECT a.price, b.price AS later FROM ticks a JOIN ticks b ON a.sym = b.sym
         AND b.rowtime > a.rowtime AND b.rowtime <= a.rowtime + INTERVAL '10' SECOND
     ORDER BY a.made WITHIN INTERVAL '30' SECONDS, later;
+-- Sorted by another time, that is the time of the rows: above a subquery and a view, too, whatever their columns are called.
+CREATE CONTINUOUS VIEW sessions AS
+    SELECT sym, count(*) AS n FROM (SELECT * FROM ticks ORDER BY made WITHIN INTERVAL '10' SECOND) t
+    WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY sym;
+CREATE CONTINUOUS VIEW sessions_of_view AS
+    SELECT sym, count(*) AS n FROM by_column WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY sym;
+-- An error is that of its record.
+CREATE CONTINUOUS VIEW fragile AS
+    SELECT sym, 8 / (price - 4) AS q FROM ticks t ORDER BY t.rowtime WITHIN INTERVAL '10' SECOND;
 
 INSERT INTO ticks VALUES
     ('2026-01-01 10:00:05+00', 'a', 1, '2026-02-01 10:00:05'), ('2026-01-01 10:00:00+00', 'b', 2, '2026-02-01 10:00:00'),
@@ -70,7 +79,7 @@ SELECT kda.wait('ticks');
 TABLE behind;
 TABLE by_keys;
 TABLE by_column;
-SELECT error_name, message, data_text, query FROM kda.error_stream ORDER BY 1, 4;
+SELECT error_name, message, data_text, query FROM kda.error_stream ORDER BY 1, 4, 3;
 SELECT name, records_late, groups FROM kda.queries WHERE name IN ('by_time', 'by_keys', 'by_column') ORDER BY 1;
 SELECT records_late, records_failed FROM kda.streams WHERE stream = 'ticks'::regclass;
 -- A last one lets all that is held leave.
@@ -83,6 +92,9 @@ TABLE above_over;
 SELECT * FROM above_step ORDER BY 1, 2;
 SELECT * FROM above_window ORDER BY 1, 3;
 SELECT * FROM above_table ORDER BY 1, 2;
+SELECT * FROM sessions ORDER BY 1, 3;
+SELECT * FROM sessions_of_view ORDER BY 1, 3;
+TABLE fragile;
 TABLE around;
 TABLE over_view;
 TABLE over_union;
