@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/ddl.h"
+#include "catalog/emission.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/options.h"
@@ -190,6 +191,12 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 
 /*---- ordinary statements */
 
+static bool
+is_storage(const RangeTblEntry *rte, const KdaQueryIds *ids)
+{
+	return OidIsValid(rte->relid) && (rte->relid == ids->final || rte->relid == ids->closed || rte->relid == ids->shown);
+}
+
 /*
  * Does the view select from its storage?  In the middle of a restore it does
  * not yet: pg_dump makes an empty view first and replaces it later.
@@ -210,11 +217,9 @@ shows_storage(Oid relid, const KdaQueryIds *ids)
 			ListCell   *ls;
 
 			foreach(ls, rte->subquery->rtable)
-				found |= OidIsValid(lfirst_node(RangeTblEntry, ls)->relid) &&
-					(lfirst_node(RangeTblEntry, ls)->relid == ids->final ||
-					 lfirst_node(RangeTblEntry, ls)->relid == ids->closed);
+				found |= is_storage(lfirst_node(RangeTblEntry, ls), ids);
 		}
-		found |= OidIsValid(rte->relid) && (rte->relid == ids->final || rte->relid == ids->closed);
+		found |= is_storage(rte, ids);
 	}
 	table_close(rel, NoLock);
 	return found;
@@ -360,7 +365,7 @@ static void
 owner_follows(Oid relid)
 {
 	KdaQueryIds ids;
-	Oid			parts[4];
+	Oid			parts[5];
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
@@ -375,6 +380,7 @@ owner_follows(Oid relid)
 	parts[1] = ids.final;
 	parts[2] = ids.open;
 	parts[3] = ids.closed;
+	parts[4] = ids.shown;
 	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))
@@ -424,6 +430,7 @@ after_alter_table(AlterTableStmt *stmt)
 		CommandCounterIncrement();
 		kda_check_stream(relid);
 		kda_stream_sync_storage(relid);
+		kda_emission_check_stream(relid);
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
 				kda_stream_start_changed(relid);
