@@ -187,7 +187,7 @@ kda_emission_refuse_lateness(Oid stream, const char *what)
 			 errmsg("%s cannot correct its results, as option allowed_lateness of stream \"%s\" wants it", what,
 					get_rel_name(stream)),
 			 errdetail("Tumbling, sliding and cumulating windows over the stream itself can."),
-			 errhint("CREATE STREAM without allowed_lateness, write the records into it with a PUMP and read that; a greater option watermark there takes what is out of order.")));
+			 errhint("CREATE a STREAM without allowed_lateness, write the records into it with a PUMP, and read that.")));
 }
 
 void

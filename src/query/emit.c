@@ -945,6 +945,7 @@ Tuplestorestate *
 kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 {
 	Tuplestorestate *rows;
+	KdaQuery   *around = kda_current_query;
 
 	if (query->final_plan == NULL)
 		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
@@ -956,7 +957,7 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 	rows = final_rows(query, bounds);
 	PopActiveSnapshot();
 	closing = false;
-	kda_current_query = NULL;
+	kda_current_query = around;
 	return rows;
 }
 
@@ -964,10 +965,11 @@ void
 kda_query_emit_computed(KdaQuery *query, Tuplestorestate *rows, KdaTime shard_wm)
 {
 	Emission	em = {query, rows, kda_plan_desc(query->final_plan), 2, shard_wm};
+	KdaQuery   *around = kda_current_query;
 
 	kda_current_query = query;
 	emit(&em);
-	kda_current_query = NULL;
+	kda_current_query = around;
 }
 
 static void

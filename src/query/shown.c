@@ -54,7 +54,8 @@ struct KdaShown
 	KdaTime    *touched;
 	int			ntouched;
 	int			room;
-	bool		all;			/* … all of them: what was touched is not known */
+	bool		all;			/* … all of them */
+	bool		unknown;		/* … since what was touched is not known, not since records have come */
 	/* the last record's pane: its windows are among them */
 	KdaTime		pane_start;
 	KdaTime		pane_end;
@@ -141,7 +142,7 @@ void
 kda_shown_at_abort(KdaShown *shown)
 {
 	/* what is corrected at once is touched again by the batch that is tried again */
-	shown->all = shown->query->early;
+	shown->all = shown->unknown = shown->query->early;
 	shown->ntouched = 0;
 	forget_pane(shown);
 }
@@ -195,6 +196,7 @@ kda_shown_touch(KdaQuery *query, KdaTime t)
 	if (query->shape != KDA_SHAPE_WINDOWS)
 	{
 		shown->all = true;
+		shown->unknown = false;
 		return;
 	}
 	if (t >= shown->pane_start && t < shown->pane_end)
@@ -567,13 +569,12 @@ compare(Look *look, Tuplestorestate *rows, TupleDesc from, KdaTime after, KdaTim
 			put_row(look, row->end, row->revision, true, row->values, row->nulls);
 	}
 	kda_become_self(&save);
-	kda_current_query = NULL;
 	MemoryContextDelete(scratch);
 	ExecDropSingleTupleTableSlot(in);
 }
 
-/* Looks at the windows that end within (after, upto]. */
-static void
+/* Looks at the windows that end within (after, upto].  Did anything leave? */
+static bool
 look_at(KdaQuery *query, Step step, KdaTime after, KdaTime upto)
 {
 	KdaPlanBounds bounds = {.timed = query->shape == KDA_SHAPE_WINDOWS,.after = after,.upto = upto};
@@ -581,6 +582,7 @@ look_at(KdaQuery *query, Step step, KdaTime after, KdaTime upto)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Tuplestorestate *rows = kda_query_compute(query, &bounds, step != STEP_CHANGES);
 	bool		keep = step != STEP_CLOSE || query->lateness_us > 0;
+	bool		left = false;
 
 	if (rows)
 	{
@@ -590,6 +592,7 @@ look_at(KdaQuery *query, Step step, KdaTime after, KdaTime upto)
 		begin_look(&look, query, step);
 		compare(&look, rows, kda_plan_desc(query->final_plan), after, upto, keep, out);
 		end_look(&look);
+		left = tuplestore_tuple_count(out) > 0;
 		/* a view shows what is kept; what is not goes to its closed rows */
 		if (query->is_pump || !keep)
 			kda_query_emit_computed(query, out, query->forgotten);
@@ -601,6 +604,7 @@ look_at(KdaQuery *query, Step step, KdaTime after, KdaTime upto)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	KDA_FAULT("looked");
+	return left;
 }
 
 /*---- what is final */
@@ -679,13 +683,14 @@ kda_shown_due(KdaQuery *query, TimestampTz now)
 }
 
 /* Looks at those of touched windows within (after, upto]: neighbours together, nothing in between. */
-static void
+static bool
 look_at_touched(KdaQuery *query, Step step, const KdaTime *known, int nknown, KdaTime after, KdaTime upto)
 {
 	KdaShown   *shown = query->shown;
 	KdaTime		begin = KDA_NO_TIME,
 				end = KDA_NO_TIME;
 	bool		open = false;
+	bool		left = false;
 	int			at = 0;
 
 	for (int i = 0; i <= nknown && query->failure == NULL; i++)
@@ -707,40 +712,37 @@ look_at_touched(KdaQuery *query, Step step, const KdaTime *known, int nknown, Kd
 		}
 		else if (open)
 		{
-			look_at(query, step, begin, end);
+			left |= look_at(query, step, begin, end);
 			open = false;
 		}
 	}
 	untouch(shown, after, upto);
+	return left;
 }
 
 static bool
 settle_groups(KdaQuery *query, TimestampTz now)
 {
-	if (!query->shown->all || !is_due(query, now))
+	KdaShown   *shown = query->shown;
+
+	if (!shown->all || !is_due(query, now))
 		return false;
-	look_at(query, STEP_CHANGES, KDA_NO_TIME, KDA_END_TIME);
-	query->shown->all = false;
-	query->emitted_at = now;
+	if (look_at(query, STEP_CHANGES, KDA_NO_TIME, KDA_END_TIME) || !shown->unknown)
+		query->emitted_at = now;
+	shown->all = shown->unknown = false;
 	return true;
 }
 
-bool
-kda_shown_settle(KdaQuery *query, KdaTime closed, TimestampTz now)
+static bool
+settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 {
 	KdaShown   *shown = query->shown;
 	KdaTime		final = kda_query_final_upto(query, closed);
 	bool		due;
-	bool		changed = false;
+	bool		looked = false;	/* because records have come */
+	bool		left = false;
 	KdaTime    *known = NULL;
 	int			nknown = 0;
-
-	kda_query_prepare_state(query);
-	/* after a restart windows may close before a record comes */
-	if (query->groups)
-		kda_groups_prepare(query->groups);
-	if (query->shape != KDA_SHAPE_WINDOWS)
-		return settle_groups(query, now);
 
 	due = is_due(query, now);
 	if (shown->all || shown->ntouched > 0 || final > query->forgotten)
@@ -751,48 +753,58 @@ kda_shown_settle(KdaQuery *query, KdaTime closed, TimestampTz now)
 			touch_end(shown, known[i]);
 		shown->all = false;
 	}
+	else
+		looked = shown->ntouched > 0;
 	/* corrections first: what they correct may become final now */
 	if (shown->ntouched > 0 && shown->touched[0] <= query->frontier && (due || shown->touched[0] <= final))
-	{
-		look_at_touched(query, STEP_CORRECTION, known, nknown, query->forgotten, due ? query->frontier : Min(query->frontier, final));
-		changed = true;
-	}
+		left |= look_at_touched(query, STEP_CORRECTION, known, nknown, query->forgotten,
+								due ? query->frontier : Min(query->frontier, final));
 	if (query->failure)
-		return changed;
+		return left;
 	if ((query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) <= closed)
 	{
-		look_at(query, STEP_CLOSE, query->frontier, closed);
+		left |= look_at(query, STEP_CLOSE, query->frontier, closed);
 		untouch(shown, query->frontier, closed);
-		changed = true;
 	}
 	if (query->failure)
-		return changed;
+		return left;
 	if (query->early && due && shown->ntouched > 0)
-	{
-		look_at_touched(query, STEP_CHANGES, known, nknown, Max(closed, query->frontier), KDA_END_TIME);
-		changed = true;
-	}
+		left |= look_at_touched(query, STEP_CHANGES, known, nknown, Max(closed, query->frontier), KDA_END_TIME);
 	if (query->failure)
-		return changed;
-	if (changed && due)
+		return left;
+	if (due && (left || looked))
 		query->emitted_at = now;
 	if (final > query->forgotten && nknown > 0 && known[0] <= final)
 	{
-		if (query->lateness_us > 0)
+		/* the option may have been set to 0 since they were closed */
+		if (query->lateness_us > 0 || query->forgotten < query->frontier)
 			finish(query, final);
 		if (query->failure)
-			return changed;
-		kda_current_query = query;
+			return left;
 		if (query->groups)
 			kda_groups_close(query->groups, final);
 		else
 			kda_kept_close(query->kept, final);
 		KDA_FAULT("closed");
-		kda_current_query = NULL;
-		changed = true;
+		left = true;
 	}
 	forget_pane(shown);
 	if (known)
 		pfree(known);
+	return left || looked;
+}
+
+bool
+kda_shown_settle(KdaQuery *query, KdaTime closed, TimestampTz now)
+{
+	bool		changed;
+
+	kda_current_query = query;
+	kda_query_prepare_state(query);
+	/* after a restart windows may close before a record comes */
+	if (query->groups)
+		kda_groups_prepare(query->groups);
+	changed = query->shape == KDA_SHAPE_WINDOWS ? settle_windows(query, closed, now) : settle_groups(query, now);
+	kda_current_query = NULL;
 	return changed;
 }
