@@ -772,7 +772,7 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 		left |= look_at_touched(query, STEP_CHANGES, known, nknown, Max(closed, query->frontier), KDA_END_TIME);
 	if (query->failure)
 		return left;
-	if (due && (left || looked))
+	if (query->every_us > 0 && due && (left || looked))
 		query->emitted_at = now;
 	if (final > query->forgotten && nknown > 0 && known[0] <= final)
 	{
@@ -788,6 +788,9 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 		KDA_FAULT("closed");
 		left = true;
 	}
+	/* a late record may count in windows that are still open */
+	if (!query->early)
+		shown->ntouched = 0;
 	forget_pane(shown);
 	if (known)
 		pfree(known);
