@@ -8,7 +8,7 @@ import time
 
 import psycopg2
 import pytest
-from harness import FAULT_BINDIR, LONG, Postgres, wait_until
+from harness import FAULT_BINDIR, LONG, Postgres, patiently, wait_until
 
 LATENESS, DELAY = 25, 3         # seconds
 SETTINGS = ["kda_stream.commit_interval = '5ms'", "kda_stream.retry_max_interval = '100ms'", "kda_stream.batch_records = 37",
@@ -25,18 +25,6 @@ WINDOWS = {
 # columns of a view, GROUP BY; the same is asked of the accepted rows of a window
 VIEWS = [("k, count(*) AS n, sum(v) AS s", "k"), ("count(DISTINCT v) AS n, max(k) AS m", None), ("k, count(DISTINCT v) AS n", "k")]
 EPOCH = "'2026-01-01 00:00:00+00'::timestamptz"
-
-
-def patiently(server, text, *args, timeout=60):
-    """The value of a query, however often the server crashes meanwhile."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            return server.value(text, *args)
-        except psycopg2.Error:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 class Feed:
