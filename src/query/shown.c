@@ -739,7 +739,7 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 	KdaShown   *shown = query->shown;
 	KdaTime		final = kda_query_final_upto(query, closed);
 	bool		due;
-	bool		looked = false;	/* because records have come */
+	bool		looked = false;	/* at what is due, because records have come */
 	bool		left = false;
 	KdaTime    *known = NULL;
 	int			nknown = 0;
@@ -754,7 +754,7 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 		shown->all = false;
 	}
 	else
-		looked = shown->ntouched > 0;
+		looked = due && shown->ntouched > 0;
 	/* corrections first: what they correct may become final now */
 	if (shown->ntouched > 0 && shown->touched[0] <= query->frontier && (due || shown->touched[0] <= final))
 		left |= look_at_touched(query, STEP_CORRECTION, known, nknown, query->forgotten,

@@ -174,6 +174,12 @@ def worker_ends(server, how):
         pass
 
 
+def next_worker(server):
+    had = wait_until(server.workers, "a worker to be there")
+    worker_ends(server, "terminate")
+    wait_until(lambda: server.workers() not in ([], had), "the next worker")
+
+
 @pytest.mark.parametrize("seed", range(6 if LONG else 2))
 def test_any_cut_and_any_restart_gives_the_same_last_word(seed):
     seed = int(os.environ.get("KDA_SEED", seed))
@@ -244,10 +250,34 @@ def test_every_waits_and_a_restart_does_not_shorten_it():
         assert server.value("SELECT kda.wait('s')")
         assert server.sql("SELECT k, n FROM log") == server.sql("TABLE g") == [("a", 1)]
     # an hour later
-    server.sql("ALTER STREAM s PAUSE; UPDATE kda_storage.query_progress SET emitted_at = emitted_at - interval '1 hour'")
-    worker_ends(server, "terminate")
+    server.sql("ALTER STREAM s PAUSE")
+    next_worker(server)
+    server.sql("UPDATE kda_storage.query_progress SET emitted_at = emitted_at - interval '1 hour'")
+    next_worker(server)
     server.sql("ALTER STREAM s RESUME")
     wait_until(lambda: server.value("SELECT count(*) FROM log") == 3 and server.value("SELECT sum(n) FROM g") == 4, "the changes to be emitted")
     assert sorted(server.sql("SELECT k, n FROM log")) == [("a", 1), ("a", 2), ("b", 2)]
     assert sorted(server.sql("TABLE g")) == [("a", 2), ("b", 2)]
+    server.destroy()
+
+
+@pytest.mark.parametrize("point", ["close", "shown", "looked", "finished"])
+def test_what_cannot_be_emitted_fails_alone(point):
+    """No record is to blame: the query stops where it was, the others go on."""
+    server = Postgres("emission_alone_" + point, SETTINGS, bindir=FAULT_BINDIR).start()
+    server.sql("CREATE EXTENSION kda_stream; CREATE SCHEMA fault")
+    server.sql("CREATE FUNCTION fault.arm(text, int, text) RETURNS void LANGUAGE C STRICT AS '$libdir/kda_stream', 'kda_fault_arm'")
+    server.sql("CREATE STREAM s (rowtime timestamptz, k text) OPTIONS (allowed_lateness '1 minute', idle_timeout 'never')")
+    server.sql("CREATE CONTINUOUS VIEW v AS SELECT k, count(*) AS n FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE")
+    server.sql("CREATE CONTINUOUS VIEW other AS SELECT count(*) AS n FROM s")
+    server.sql("INSERT INTO s VALUES ('2026-01-01 10:00:10+00', 'a'), ('2026-01-01 10:01:00+00', 'a')")
+    assert server.value("SELECT kda.wait('s')")
+    server.sql("SELECT fault.arm(%s, 1, '22012')", point)
+    server.sql("INSERT INTO s VALUES ('2026-01-01 10:00:20+00', 'a'), ('2026-01-01 10:05:00+00', 'a')")
+    assert server.value("SELECT kda.wait('s')")
+    failed = server.sql("SELECT name, last_error FROM kda.queries WHERE state = 'failed'")
+    assert [f[0] for f in failed] == ["v"] and "injected fault" in failed[0][1]
+    assert server.sql("SELECT k, n FROM v") == [("a", 1)]
+    assert server.value("SELECT n FROM other") == 4
+    assert server.value("SELECT state FROM kda.streams") == "running"
     server.destroy()
