@@ -182,8 +182,8 @@ def next_worker(server):
 
 @pytest.mark.parametrize("seed", range(6 if LONG else 2))
 def test_any_cut_and_any_restart_gives_the_same_last_word(seed):
-    seed = int(os.environ.get("KDA_SEED", seed))
     server = Postgres("emission%d" % seed, SETTINGS).start()
+    seed = int(os.environ.get("KDA_SEED", seed))
     server.sql("CREATE EXTENSION kda_stream")
     create(server)
     feed = Feed(server, seed)
