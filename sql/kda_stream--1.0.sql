@@ -88,7 +88,7 @@ CREATE TABLE kda_storage.query (
 	state		text CHECK (state IN ('groups', 'rows')),	-- what is kept: partial aggregates, or the records' columns
 	window_spec	text,					-- description of the windows: src/stream/window.h
 	per_window	boolean NOT NULL DEFAULT false,	-- the final part is more than groups: it runs for each window as a whole
-	emit		text NOT NULL CHECK (emit IN ('changes', 'close')),
+	emit		text NOT NULL CHECK (emit IN ('changes', 'close', 'every')),
 	start		text NOT NULL,
 	start_snapshot text,				-- database streams: transactions that had committed before CREATE are not counted
 	stopped		boolean NOT NULL DEFAULT false,
@@ -99,6 +99,7 @@ CREATE TABLE kda_storage.query (
 	open		regclass,				-- what is kept
 	closed		regclass,				-- final rows (views only)
 	target		regclass,				-- pumps: stream or table, the INSERT is a rule of rel; views: the stream that hands their rows on to other queries
+	shown		regclass,				-- rows as they were emitted last, of windows that may still be emitted again; NULL: each window is emitted once
 	search_path	text NOT NULL,			-- that it was declared under: functions of users see it
 	part_of		int,					-- the query that this is a part of, NULL: it is one of its own
 	-- joins of streams: the right side; rows match when right time - left time is within [low, high]
@@ -113,7 +114,11 @@ CREATE TABLE kda_storage.query (
 	sort_strict	boolean NOT NULL DEFAULT false,	-- … and those of one time together: they are sorted by more than it
 	retimed		boolean NOT NULL DEFAULT false,	-- its rows leave with another time than the record's: what they are sorted by
 	prune_text	text,					-- DELETE of what no row to come can see; $1: rows up to there have left
-	join_outer	int						-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
+	join_outer	int,					-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
+	-- emission, see src/query/shown.h
+	every_us	bigint,					-- EMIT EVERY
+	shown_keys	text,					-- numbers of the columns that tell a window's rows apart; NULL: only all of them do
+	revision_columns text				-- numbers of the columns that are window_revision
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -132,7 +137,9 @@ CREATE TABLE kda_storage.query_progress (
 	busy_ms		double precision NOT NULL DEFAULT 0,
 	last_commit	timestamptz,
 	last_error	text,
-	stats_reset	timestamptz
+	stats_reset	timestamptz,
+	forgotten	timestamptz,			-- windows that end at or before this are not corrected any more; NULL: as frontier
+	emitted_at	timestamptz				-- EMIT EVERY: when changes were emitted last
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.query_progress IS 'what each commit of a worker leaves behind of a query';
 

@@ -17,6 +17,7 @@
 #include "catalog/compose.h"
 #include "catalog/ddl.h"
 #include "catalog/dependency.h"
+#include "catalog/emission.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
@@ -177,12 +178,25 @@ read_only(const char *sql, KdaSplit *split)
 
 /* The SELECT of the view that users read; it holds no expression of theirs. */
 static char *
-user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
+user_view_sql(KdaStmt *stmt, KdaSplit *split, const KdaEmission *emission, int32 id)
 {
 	char	   *columns = column_list(split);
 	char	   *final = psprintf("SELECT %s FROM %s", columns, storage_name("final", id));
 	char	   *closed = psprintf("SELECT %s FROM %s", columns, storage_name("closed", id));
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
+	bool		every = emission->every_us > 0;
+
+	if (emission->shown)
+	{
+		char	   *shown = psprintf("SELECT %s FROM %s WHERE NOT kda_gone", columns, storage_name("shown", id));
+
+		/* what is kept of windows that have closed is for corrections */
+		if (split->shape == KDA_SHAPE_WINDOWS)
+			final = psprintf("%s WHERE kda_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))", final, id);
+		else if (!pump)
+			final = shown;
+		closed = psprintf("%s UNION ALL %s", shown, closed);
+	}
 
 	switch (split->shape)
 	{
@@ -197,7 +211,7 @@ user_view_sql(KdaStmt *stmt, KdaSplit *split, int32 id)
 		case KDA_SHAPE_WINDOWS:
 			if (pump)
 				return read_only(final, split);
-			if (stmt->query->emit == KDA_EMIT_CLOSE)
+			if (stmt->query->emit == KDA_EMIT_CLOSE || every)
 				return read_only(closed, split);
 			return psprintf("%s UNION ALL %s", final, closed);
 		case KDA_SHAPE_JOIN:
@@ -526,7 +540,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				closed = InvalidOid,
 				final = InvalidOid,
 				empty = InvalidOid;
-	const char *emit;
+	KdaEmission emission;
+	Oid			shown = InvalidOid;
 	char	   *prune = NULL;
 	Query	   *no_rows;
 	KdaOwnerScope scope;
@@ -561,11 +576,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("retention of a view without a window is not part of this release"),
 				 errhint("With WINDOWED BY, or without aggregates, rows go by their time.")));
-	if (stmt->query->emit == KDA_EMIT_CLOSE && split->shape != KDA_SHAPE_WINDOWS)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("EMIT ON WINDOW CLOSE needs a window"),
-				 errhint("Add WINDOWED BY TUMBLING (…), or leave EMIT out.")));
+	kda_emission_decide(stmt, split, source_text, part_of != 0, &emission);
 	if (pump && split->shape == KDA_SHAPE_GROUPS && split->per_window)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -574,11 +585,6 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				 errhint("Add WINDOWED BY, or CREATE CONTINUOUS VIEW and read it.")));
 	if (pump)
 	{
-		if (split->shape == KDA_SHAPE_WINDOWS && stmt->query->emit == KDA_EMIT_CHANGES)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("EMIT CHANGES of a pump with windows is not part of this release"),
-					 errhint("Leave it out: a window leaves when it closes.")));
 		if (OidIsValid(stmt->part_target))
 		{
 			target = stmt->part_target;
@@ -593,9 +599,6 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 			same_worker(split->stream, target);
 		}
 	}
-	emit = stmt->query->emit == KDA_EMIT_CLOSE || (pump && split->shape == KDA_SHAPE_WINDOWS) ?
-		"close" : "changes";
-
 	stream_id = kda_stream_ensure_storage(split->stream);
 	if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
@@ -629,10 +632,19 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		closed = storage_oid("closed", id);
 	}
 
+	if (emission.shown)
+	{
+		kda_run_as_owner(psprintf("CREATE TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, kda_revision int NOT NULL, "
+								  "kda_gone boolean NOT NULL, %s); CREATE INDEX ON %s (kda_time)",
+								  storage_name("shown", id), typed_columns(split), storage_name("shown", id)));
+		CommandCounterIncrement();
+		shown = storage_oid("shown", id);
+	}
+
 	/* What users read. */
 	qualified = quote_qualified_identifier(get_namespace_name(namespace), stmt->name->relname);
 	kda_run_as_owner(psprintf("CREATE VIEW %s (%s) AS %s", qualified, column_list(split),
-							  user_view_sql(stmt, split, id)));
+							  user_view_sql(stmt, split, &emission, id)));
 	CommandCounterIncrement();
 	view = get_relname_relid(stmt->name->relname, namespace);
 
@@ -645,6 +657,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		hand_over(open, owner, view);
 	if (OidIsValid(closed))
 		hand_over(closed, owner, view);
+	if (OidIsValid(shown))
+		hand_over(shown, owner, view);
 	kda_owner_begin(&scope);
 	ATExecChangeOwner(view, owner, false, AccessExclusiveLock);
 	kda_owner_end(&scope);
@@ -663,8 +677,10 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
-							  "batch, final, open, closed, target, search_path, part_of, delay_us, sort_strict, retimed, prune_text) VALUES "
-							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s, %s, %s); "
+							  "batch, final, open, closed, target, shown, search_path, part_of, delay_us, sort_strict, retimed, prune_text, "
+							  "every_us, shown_keys, revision_columns) VALUES "
+							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s, %s, %s, "
+							  INT64_FORMAT ", %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition_text(stmt)), regclass_literal(split->stream),
@@ -672,14 +688,17 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  split->state == KDA_STATE_NONE ? "NULL" : split->state == KDA_STATE_GROUPS ? "'groups'" : "'rows'",
 							  split->window ? quote_literal_cstr(split->window_text) : "NULL",
 							  split->per_window ? "true" : "false",
-							  emit, quote_literal_cstr(start),
+							  emission.mode, quote_literal_cstr(start),
 							  snapshot ? quote_literal_cstr(snapshot) : "NULL",
 							  stmt->stopped ? "true" : "false",
 							  options->retention ? quote_literal_cstr(options->retention) : "NULL",
 							  split->nkeys, regclass_literal(batch), regclass_literal(final),
-							  regclass_literal(open), regclass_literal(closed), regclass_literal(target),
+							  regclass_literal(open), regclass_literal(closed), regclass_literal(target), regclass_literal(shown),
 							  quote_literal_cstr(search_path), part_of ? psprintf("%d", part_of) : "NULL",
-							  split->delay_us, split->sort_strict ? "true" : "false", split->time ? "true" : "false", prune ? quote_literal_cstr(prune) : "NULL", id,
+							  split->delay_us, split->sort_strict ? "true" : "false", split->time ? "true" : "false",
+							  prune ? quote_literal_cstr(prune) : "NULL", emission.every_us,
+							  emission.keys ? quote_literal_cstr(emission.keys) : "NULL",
+							  emission.revisions ? quote_literal_cstr(emission.revisions) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
 }
@@ -771,6 +790,7 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		Oid			stream = parts->sides[i]->stream;
 		const char *begin = start ? start : kda_stream_options_get(stream)->start_text;
 
+		kda_emission_refuse_lateness(stream, "a join of streams");
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);
@@ -844,12 +864,6 @@ kda_create_query(KdaStmt *stmt)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a continuous query cannot be temporary")));
-	if (stmt->query->emit == KDA_EMIT_EVERY)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("EMIT EVERY is not part of this release"),
-				 errhint("EMIT CHANGES and EMIT ON WINDOW CLOSE are."),
-				 errposition(pg_mbstrlen_with_len(source_text, stmt->query->emit_location) + 1)));
 
 	id = kda_next_id();
 	compose.spec = stmt->query;

@@ -65,6 +65,7 @@ typedef struct KdaQueryIds
 	Oid			open;
 	Oid			closed;
 	Oid			target;
+	Oid			shown;
 } KdaQueryIds;
 
 extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);

@@ -202,11 +202,7 @@ check_value(const Option *option, const char *value)
 			(void) bool_value(option->name, value);
 			break;
 		case V_DELAY:
-			if (delay_us(option->name, value) > 0 && strcmp(option->name, "allowed_lateness") == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("allowed_lateness \"%s\" is not part of this release", value),
-						 errhint("A greater option watermark keeps windows open for longer.")));
+			(void) delay_us(option->name, value);
 			break;
 		case V_DELAY_OR_NEVER:
 			(void) delay_or_never_us(option->name, value);

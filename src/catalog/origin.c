@@ -57,7 +57,7 @@ record_dependencies(void)
 {
 	static const char *const columns[][2] = {
 		{"stream", "inbox"}, {"stream", "inbox2"}, {"stream", "ring"}, {"stream", "ring2"},
-		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"},
+		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"}, {"query", "shown"},
 		{"query", "batch2"}, {"query", "open2"}
 	};
 

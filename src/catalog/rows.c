@@ -299,7 +299,7 @@ enum
 	QUERY_ID = 1, QUERY_REL, QUERY_KIND, QUERY_DEFINITION, QUERY_STREAM, QUERY_SHAPE,
 	QUERY_STATE, QUERY_WINDOW_SPEC, QUERY_PER_WINDOW, QUERY_EMIT, QUERY_START,
 	QUERY_START_SNAPSHOT, QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
-	QUERY_CLOSED, QUERY_TARGET, QUERY_NCOLS = QUERY_TARGET
+	QUERY_CLOSED, QUERY_TARGET, QUERY_SHOWN, QUERY_NCOLS = QUERY_SHOWN
 };
 
 bool
@@ -319,6 +319,7 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	ids->open = OIDCOL(QUERY_OPEN);
 	ids->closed = OIDCOL(QUERY_CLOSED);
 	ids->target = OIDCOL(QUERY_TARGET);
+	ids->shown = OIDCOL(QUERY_SHOWN);
 	/* a view that hands its rows on has a target, too, but keeps them */
 	ids->is_pump = OidIsValid(ids->target) && !OidIsValid(ids->closed);
 	return true;

@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/ddl.h"
+#include "catalog/emission.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/options.h"
@@ -192,6 +193,12 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 
 /*---- ordinary statements */
 
+static bool
+is_storage(const RangeTblEntry *rte, const KdaQueryIds *ids)
+{
+	return OidIsValid(rte->relid) && (rte->relid == ids->final || rte->relid == ids->closed || rte->relid == ids->shown);
+}
+
 /*
  * Does the view select from its storage?  In the middle of a restore it does
  * not yet: pg_dump makes an empty view first and replaces it later.
@@ -212,11 +219,9 @@ shows_storage(Oid relid, const KdaQueryIds *ids)
 			ListCell   *ls;
 
 			foreach(ls, rte->subquery->rtable)
-				found |= OidIsValid(lfirst_node(RangeTblEntry, ls)->relid) &&
-					(lfirst_node(RangeTblEntry, ls)->relid == ids->final ||
-					 lfirst_node(RangeTblEntry, ls)->relid == ids->closed);
+				found |= is_storage(lfirst_node(RangeTblEntry, ls), ids);
 		}
-		found |= OidIsValid(rte->relid) && (rte->relid == ids->final || rte->relid == ids->closed);
+		found |= is_storage(rte, ids);
 	}
 	table_close(rel, NoLock);
 	return found;
@@ -244,7 +249,7 @@ is_dummy(Node *query)
 }
 
 static bool
-is_storage(const RangeVar *name)
+names_storage(const RangeVar *name)
 {
 	return name && name->schemaname && strcmp(name->schemaname, KDA_STORAGE_SCHEMA) == 0;
 }
@@ -276,7 +281,7 @@ cut_off_parts(DropStmt *stmt)
 		if (is_rule && (list_length(names) < 2 || strcmp(strVal(llast(names)), KDA_INSERT_RULE) != 0))
 			continue;
 		name = makeRangeVarFromNameList(is_rule ? list_truncate(list_copy(names), list_length(names) - 1) : names);
-		if ((!is_rule && !is_storage(name)) || !OidIsValid(catalog = kda_storage_relation("stream")))
+		if ((!is_rule && !names_storage(name)) || !OidIsValid(catalog = kda_storage_relation("stream")))
 			continue;
 		relid = RangeVarGetRelid(name, NoLock, true);
 		if (!OidIsValid(relid) || !kda_is_relation_owner(relid))
@@ -355,7 +360,7 @@ static void
 owner_follows(Oid relid)
 {
 	KdaQueryIds ids;
-	Oid			parts[4];
+	Oid			parts[5];
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
@@ -370,6 +375,7 @@ owner_follows(Oid relid)
 	parts[1] = ids.final;
 	parts[2] = ids.open;
 	parts[3] = ids.closed;
+	parts[4] = ids.shown;
 	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))
@@ -419,6 +425,7 @@ after_alter_table(AlterTableStmt *stmt)
 		CommandCounterIncrement();
 		kda_check_stream(relid);
 		kda_stream_sync_storage(relid);
+		kda_emission_check_stream(relid);
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
 				kda_stream_start_changed(relid);
@@ -490,12 +497,12 @@ follow_up(Node *stmt)
 	{
 			/* a restore: the rows of its streams have come, or the rows that wait in them have */
 		case T_CopyStmt:
-			if (((CopyStmt *) stmt)->is_from && is_storage(((CopyStmt *) stmt)->relation) &&
+			if (((CopyStmt *) stmt)->is_from && names_storage(((CopyStmt *) stmt)->relation) &&
 				strcmp(((CopyStmt *) stmt)->relation->relname, "stream") == 0)
 				kda_catalog_changed();
 			break;
 		case T_IndexStmt:
-			if (is_storage(((IndexStmt *) stmt)->relation))
+			if (names_storage(((IndexStmt *) stmt)->relation))
 				kda_catalog_changed();
 			break;
 		case T_CreateForeignTableStmt:

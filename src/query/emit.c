@@ -605,6 +605,8 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 	dest->rDestroy(dest);
 }
 
+static bool closing = false;	/* the windows whose final part runs are closed */
+
 /*---- errors in the final part: which rows are to blame */
 
 /* A tuple of the open table; those of one key belong together. */
@@ -624,10 +626,11 @@ by_hash(const void *a, const void *b)
 		ItemPointerCompare((ItemPointer) &ta->tid, (ItemPointer) &tb->tid);
 }
 
-/* State groups: the tuples whose pane is in the window, keys together. */
+/* State groups: the tuples whose pane is in the window, keys together; of endless groups all. */
 static OpenTuple *
 tuples_of_window(KdaQuery *query, KdaTime end, int *n)
 {
+	bool		windows = query->shape == KDA_SHAPE_WINDOWS;
 	Relation	rel = table_open(query->open_rel, AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
@@ -639,17 +642,18 @@ tuples_of_window(KdaQuery *query, KdaTime end, int *n)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
-		KdaTime		pane = DatumGetTimestampTz(slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull));
 		KdaTime		start,
 					found;
 
-		if (!kda_window_next(&query->window, pane, end - 1, &start, &found) || found != end)
+		CHECK_FOR_INTERRUPTS();
+		if (windows && (!kda_window_next(&query->window, DatumGetTimestampTz(slot_getattr(slot, KDA_OPEN_FIRST_KEY, &isnull)),
+										 end - 1, &start, &found) || found != end))
 			continue;
 		if (*n == room)
 			tuples = repalloc_huge(tuples, sizeof(OpenTuple) * (room *= 2));
 		slot_getallattrs(slot);
 		tuples[*n].tid = slot->tts_tid;
-		tuples[(*n)++].hash = kda_groups_hash_tuple(query->groups, slot, paned ? 2 : 1);
+		tuples[(*n)++].hash = kda_groups_hash_tuple(query->groups, slot, !windows ? 0 : paned ? 2 : 1);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -664,6 +668,10 @@ refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *eda
 {
 	char	   *json = NULL;
 	KdaTime		time = bounds->timed ? bounds->upto - 1 : bounds->leaving ? bounds->upto : KDA_NO_TIME;
+
+	/* as long as the window is open it may still come right */
+	if (!closing && query->shape == KDA_SHAPE_WINDOWS)
+		return;
 
 	if (bounds->tids)
 	{
@@ -826,6 +834,14 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 		refuse_result(query, bounds, edata);
 		return;
 	}
+	if (!bounds->timed && bounds->tids == NULL && keys_are_separate(query))
+	{
+		/* all of the endless groups */
+		tuples = tuples_of_window(query, KDA_END_TIME, &n);
+		if (n > 0)
+			by_halves(query, rows, bounds, tuples, n);
+		return;
+	}
 	tuples = palloc_extended(sizeof(OpenTuple) * Max(bounds->ntids, 1), MCXT_ALLOC_HUGE);
 	n = bounds->ntids;
 	for (int i = 0; i < n; i++)
@@ -927,12 +943,11 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 
 /*---- what leaves */
 
-static bool closing = false;	/* the windows whose final part runs are closed */
-
-static void
-emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool closed)
+Tuplestorestate *
+kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 {
-	Emission	em = {query, NULL, NULL, 2, shard_wm};
+	Tuplestorestate *rows;
+	KdaQuery   *around = kda_current_query;
 
 	if (query->final_plan == NULL)
 		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
@@ -941,16 +956,33 @@ emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool 
 	CommandCounterIncrement();
 	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
-	em.rows = final_rows(query, bounds);
+	rows = final_rows(query, bounds);
 	PopActiveSnapshot();
 	closing = false;
-	if (em.rows)
-	{
-		em.desc = kda_plan_desc(query->final_plan);
-		emit(&em);
-		tuplestore_end(em.rows);
-	}
-	kda_current_query = NULL;
+	kda_current_query = around;
+	return rows;
+}
+
+void
+kda_query_emit_computed(KdaQuery *query, Tuplestorestate *rows, KdaTime shard_wm)
+{
+	Emission	em = {query, rows, kda_plan_desc(query->final_plan), 2, shard_wm};
+	KdaQuery   *around = kda_current_query;
+
+	kda_current_query = query;
+	emit(&em);
+	kda_current_query = around;
+}
+
+static void
+emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm, bool closed)
+{
+	Tuplestorestate *rows = kda_query_compute(query, bounds, closed);
+
+	if (rows == NULL)
+		return;
+	kda_query_emit_computed(query, rows, shard_wm);
+	tuplestore_end(rows);
 }
 
 /* Sessions in groups: the cache knows where those are that have ended. */
@@ -970,12 +1002,28 @@ emit_ended(KdaQuery *query, KdaTime frontier)
 	pfree(tids);
 }
 
+static inline KdaTime
+earlier(KdaTime t, int64 us)
+{
+	return TIMESTAMP_NOT_FINITE(t) ? t : t - us;
+}
+
 KdaTime
 kda_query_closed_upto(const KdaQuery *query, KdaTime watermark)
 {
+	if (query->deferred)
+		watermark = earlier(watermark, query->lateness_us);
 	/* a row at exactly the gap is not late yet when the watermark has reached the end of its session */
 	return kda_query_has_sessions(query) && query->window.kind == KDA_WINDOW_SESSION && !TIMESTAMP_NOT_FINITE(watermark) ?
 		watermark - 1 : watermark;
+}
+
+KdaTime
+kda_query_final_upto(const KdaQuery *query, KdaTime watermark)
+{
+	KdaTime		closed = kda_query_closed_upto(query, watermark);
+
+	return query->deferred ? closed : earlier(closed, query->lateness_us);
 }
 
 void
@@ -1027,7 +1075,7 @@ kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard
 KdaTime
 kda_query_mark(const KdaQuery *query, int row)
 {
-	return Max(query->stream->batch->shard_wm[row], query->frontier);
+	return Max(earlier(query->stream->batch->shard_wm[row], query->lateness_us), query->forgotten);
 }
 
 bool
@@ -1135,9 +1183,9 @@ kda_frontier(PG_FUNCTION_ARGS)
 	HeapTuple	tuple;
 	KdaTime		frontier = KDA_NO_TIME;
 
-	/* the worker is ahead of its table */
+	/* the worker is ahead of its table; what it asks for is bounded besides, and may be windows that are corrected */
 	if (kda_in_worker && kda_current_query && kda_current_query->id == id)
-		PG_RETURN_TIMESTAMPTZ(kda_current_query->frontier);
+		PG_RETURN_TIMESTAMPTZ(kda_current_query->forgotten);
 	rel = table_open(kda_storage_relation("query_progress"), AccessShareLock);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
 	scan = systable_beginscan(rel, kda_storage_relation("query_progress_pkey"), true, GetActiveSnapshot(), 1, &key);

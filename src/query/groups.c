@@ -1040,7 +1040,7 @@ kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n)
 		kda_groups_prepare(groups);
 	FOREACH_BUCKET(groups, b)
 	{
-		KdaTime		after = query->frontier;
+		KdaTime		after = query->forgotten;
 		KdaTime		start,
 					end;
 

@@ -47,7 +47,7 @@ struct KdaKeptRows
 	int64		next_seq;
 	int64		first_unseen;	/* next_seq when the table was read */
 	int64		nrows;
-	KdaTime    *ends;			/* of open windows, ascending */
+	KdaTime    *ends;			/* of windows that are not forgotten, ascending */
 	int			nends;
 	int			room;
 	/* the last row's pane: its windows are in the list */
@@ -112,7 +112,7 @@ note_windows(KdaKeptRows *kept, KdaTime t, KdaTime mark)
 {
 	KdaQuery   *query = kept->query;
 	KdaTime		pane = kda_window_pane(&query->window, t);
-	KdaTime		after = Max(mark, query->frontier);
+	KdaTime		after = Max(mark, query->forgotten);
 	KdaTime		start,
 				end;
 
@@ -529,10 +529,15 @@ kda_kept_window_ends(KdaKeptRows *kept, KdaTime upto, int *n)
 KdaTime
 kda_kept_min_window_end(KdaKeptRows *kept)
 {
+	int			at;
+
 	know(kept);
 	if (kept->sessions)
 		return kda_sessions_min_end(kept->sessions);
-	return kept->nends > 0 ? kept->ends[0] : KDA_END_TIME;
+	at = find_end(kept, kept->query->frontier);
+	if (at < kept->nends && kept->ends[at] == kept->query->frontier)
+		at++;
+	return at < kept->nends ? kept->ends[at] : KDA_END_TIME;
 }
 
 void

@@ -65,7 +65,10 @@ typedef struct KdaQuery
 	Oid			owner;
 	bool		is_pump;
 	KdaShape	shape;
-	bool		emit_on_close;	/* of a view: hides open windows; of a pump: emission at close */
+	bool		early;			/* open windows are emitted, too: EMIT EVERY, EMIT CHANGES of a pump */
+	int64		every_us;		/* EMIT EVERY, 0: with each commit */
+	int64		lateness_us;	/* records count so long after their window's end */
+	bool		deferred;		/* … and windows close no earlier: what they give must be final */
 	KdaStateKind state;
 	KdaWindowSpec window;		/* shape windows */
 	bool		per_window;		/* the final part is more than groups: it runs for each window as a whole */
@@ -76,6 +79,7 @@ typedef struct KdaQuery
 	Oid			final_rel;
 	Oid			open_rel;
 	Oid			closed_rel;
+	Oid			shown_rel;		/* shown.h; InvalidOid: each window is emitted once */
 	Oid			target_rel;
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
@@ -85,6 +89,8 @@ typedef struct KdaQuery
 	bool		saved;			/* in this transaction */
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
+	KdaTime		forgotten;		/* … and at or before this, what is kept of them is gone; frontier less lateness_us at most */
+	TimestampTz emitted_at;		/* EMIT EVERY: last time, 0: never yet */
 	KdaTime		complete_from;
 	char	   *search_path;	/* that it was declared under */
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
@@ -92,6 +98,7 @@ typedef struct KdaQuery
 	KdaStream  *stream;
 	KdaGroups  *groups;			/* state groups */
 	KdaKeptRows *kept;			/* state rows */
+	struct KdaShown *shown;		/* what was emitted, where it may be emitted again */
 	KdaPlan    *batch_plan;
 	KdaPlan    *final_plan;
 
@@ -123,6 +130,8 @@ typedef struct KdaQuery
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
+	KdaTime		saved_forgotten;
+	TimestampTz saved_emitted_at;
 	KdaTime		saved_complete_from;
 	bool		saved_joined;
 
@@ -187,7 +196,7 @@ extern KdaGroups *kda_groups_create(KdaQuery *query, Size budget_bytes);
 extern void kda_groups_free(KdaGroups *groups);
 /* Writes dirty groups to the open table; in the worker's transaction, as superuser context of the worker. */
 extern void kda_groups_write_back(KdaGroups *groups);
-/* Windows that end at or before frontier were emitted: deletes their rows of this slot and forgets them. */
+/* Windows that end at or before frontier are not needed any more: deletes their rows of this slot and forgets them. */
 extern void kda_groups_close(KdaGroups *groups, KdaTime frontier);
 /* After the query's subtransaction was rolled back: forgets every group that it dirtied. */
 extern void kda_groups_abort_query(KdaGroups *groups);
@@ -202,9 +211,9 @@ extern void kda_groups_at_commit(KdaGroups *groups);
 /* After a top-level abort: forgets everything that this transaction touched. */
 extern void kda_groups_at_abort(KdaGroups *groups);
 extern void kda_groups_stats(KdaGroups *groups, int64 *ngroups, int64 *nwindows, int64 *bytes);
-/* Ends of open windows (later than the query's frontier), ascending, up to a time; also of windows that are only in the table. */
+/* Ends of windows of which something is kept, ascending, up to a time; also of windows that are only in the table. */
 extern KdaTime *kda_groups_window_ends(KdaGroups *groups, KdaTime upto, int *n);
-/* The smallest of them; KDA_END_TIME: none. */
+/* The smallest of those that are open, later than the query's frontier; KDA_END_TIME: none. */
 extern KdaTime kda_groups_min_window_end(KdaGroups *groups);
 
 /*---- kept_rows.c: state rows */
@@ -301,8 +310,10 @@ extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
 extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 /* Is that record late for all of its windows? */
 extern bool kda_query_is_late(KdaQuery *query, int row);
-/* The frontier that a watermark makes; also what no row that the query emits later falls below. */
+/* The frontier that a watermark makes. */
 extern KdaTime kda_query_closed_upto(const KdaQuery *query, KdaTime watermark);
+/* Windows that end at or before this are not corrected any more; also what no row that the query emits later falls below. */
+extern KdaTime kda_query_final_upto(const KdaQuery *query, KdaTime watermark);
 
 /* Do its windows depend on other rows? */
 static inline bool
@@ -314,6 +325,10 @@ kda_query_has_sessions(const KdaQuery *query)
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */
 extern void kda_query_forget_old(KdaQuery *query, TimestampTz now);
+/* The final part's rows within bounds; NULL: the query has failed.  closed: what window_closed says. */
+extern Tuplestorestate *kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed);
+/* Such rows leave. */
+extern void kda_query_emit_computed(KdaQuery *query, Tuplestorestate *rows, KdaTime shard_wm);
 /* Final rows within bounds leave. */
 extern void kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard_wm);
 /* Rows of a join: times of both records, their numbers, then the target's columns. */

@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
+#include "query/shown.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
 #include "utils/builtins.h"
@@ -435,7 +436,7 @@ load_sides(KdaQuery *query, KdaStream *right, uint64 row)
 			side->context = query->context;
 			side->shape = KDA_SHAPE_JOIN;
 			side->state = KDA_STATE_ROWS;
-			side->frontier = KDA_NO_TIME;
+			side->frontier = side->forgotten = KDA_NO_TIME;
 			side->batch_rel = (Oid) int_value(row, s == 0 ? "batch" : "batch2", 0);
 			side->open_rel = (Oid) int_value(row, s == 0 ? "open" : "open2", 0);
 			side->start_snapshot = text_value(query->context, row, s == 0 ? "start_snapshot" : "start_snapshot2");
@@ -454,7 +455,7 @@ load_queries(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT q.*, p.joined, p.frontier, p.complete_from, p.failure, c.relowner "
+	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, c.relowner "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
 				true, 0);
@@ -508,22 +509,36 @@ load_queries(KdaWorker *worker)
 				load_sort_marks(query);
 			}
 			query->left_seq = -1;
-			query->emit_on_close = strcmp(text_value(CurrentMemoryContext, i, "emit"), "close") == 0;
+			query->shown_rel = (Oid) int_value(i, "shown", 0);
+			query->every_us = int_value(i, "every_us", 0);
+			query->early = query->every_us > 0 ||
+				(query->is_pump && OidIsValid(query->shown_rel) && strcmp(text_value(CurrentMemoryContext, i, "emit"), "changes") == 0);
+			query->deferred = int_value(i, "part_of", 0) != 0;
 			state = text_value(CurrentMemoryContext, i, "state");
 			query->state = state == NULL ? KDA_STATE_NONE :
 				strcmp(state, "groups") == 0 ? KDA_STATE_GROUPS : KDA_STATE_ROWS;
 			if (query->shape == KDA_SHAPE_WINDOWS)
 				kda_window_parse(text_value(CurrentMemoryContext, i, "window_spec"), &query->window);
+			if (query->shape == KDA_SHAPE_WINDOWS && kda_window_is_aligned(&query->window) &&
+				(query->deferred || OidIsValid(query->shown_rel)))
+				query->lateness_us = feed->stream->options->allowed_lateness_us;
 			query->per_window = int_value(i, "per_window", 0);
 			query->nkeys = (int) int_value(i, "nkeys", 0);
 			query->joined = int_value(i, "joined", 0);
 			query->frontier = int_value(i, "frontier", KDA_NO_TIME);
+			query->forgotten = int_value(i, "forgotten", query->frontier);
+			query->emitted_at = int_value(i, "emitted_at", 0);
 			query->complete_from = int_value(i, "complete_from", KDA_NO_TIME);
 			query->saved_joined = query->joined;
 			query->saved_frontier = query->frontier;
+			query->saved_forgotten = query->forgotten;
+			query->saved_emitted_at = query->emitted_at;
 			query->saved_complete_from = query->complete_from;
 			query->start_snapshot = text_value(context, i, "start_snapshot");
 			query->search_path = text_value(context, i, "search_path");
+			if (OidIsValid(query->shown_rel))
+				query->shown = kda_shown_create(query, text_value(CurrentMemoryContext, i, "shown_keys"),
+												text_value(CurrentMemoryContext, i, "revision_columns"));
 		}
 		query->name = qualified_name(query->context, query->relid);
 		if (query->shape == KDA_SHAPE_JOIN)

@@ -242,6 +242,7 @@ want_query(KdaQuery *query)
 		want_rule(query->final_rel, PHASE_STORAGE);
 	want(query->open_rel, RowExclusiveLock, PHASE_STORAGE);
 	want(query->closed_rel, RowExclusiveLock, PHASE_STORAGE);
+	want(query->shown_rel, RowExclusiveLock, PHASE_STORAGE);
 	if (!OidIsValid(query->target_rel))
 		return;
 	switch (get_rel_relkind(query->target_rel))

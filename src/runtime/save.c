@@ -56,10 +56,10 @@ static Statement save_query = {
 	"UPDATE kda_storage.query_progress SET joined = true, frontier = $2, complete_from = $3, "
 	"records_in = records_in + $4, records_late = records_late + $5, "
 	"records_out = records_out + $6, open_windows = $7, groups = $8, state_bytes = $9, "
-	"busy_ms = busy_ms + $10, last_commit = $11 "
+	"busy_ms = busy_ms + $10, last_commit = $11, forgotten = $12, emitted_at = $13 "
 	"WHERE query_id = $1",
-	11, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
-	FLOAT8OID, TIMESTAMPTZOID}
+	13, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
+	FLOAT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static Statement save_sort_mark = {
@@ -221,6 +221,8 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 	values[8] = Int64GetDatum(bytes);
 	values[9] = Float8GetDatum(query->d_busy_ms);
 	values[10] = TimestampTzGetDatum(now);
+	set_time(values, nulls, 11, query->forgotten);
+	set_time(values, nulls, 12, query->emitted_at ? query->emitted_at : KDA_NO_TIME);
 	run(&save_query, values, nulls);
 	if (query->retime)
 		kda_retime_save(query, save_mark);

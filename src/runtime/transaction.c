@@ -35,6 +35,7 @@
 #include "runtime/fault.h"
 #include "query/groups.h"
 #include "query/run.h"
+#include "query/shown.h"
 #include "runtime/worker.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
@@ -335,6 +336,8 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 	uint8	   *mask = NULL;
 	bool		windows = query->shape == KDA_SHAPE_WINDOWS;
 	bool		snapshot = query->start_snapshot != NULL;
+	bool		early = query->early;
+	bool		corrects = query->shown && query->lateness_us > 0;
 
 	for (int i = 0; i < batch->nrows; i++)
 	{
@@ -366,13 +369,19 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 				late_any[i] |= 1;
 			}
 		}
-		else if (windows && unlikely(t < batch->shard_wm[i] || t <= query->frontier || TIMESTAMP_NOT_FINITE(t)) &&
-				 kda_query_is_late(query, i))
+		else if (windows && unlikely(t < batch->shard_wm[i] || t <= query->frontier || TIMESTAMP_NOT_FINITE(t)))
 		{
-			skip = true;
-			query->d_late++;
-			late_any[i] |= 1;
+			if (kda_query_is_late(query, i))
+			{
+				skip = true;
+				query->d_late++;
+				late_any[i] |= 1;
+			}
+			else if (corrects && t < query->frontier)
+				kda_shown_touch(query, t);
 		}
+		if (unlikely(early) && !skip)
+			kda_shown_touch(query, t);
 		if (unlikely(skip))
 		{
 			if (mask == NULL)
@@ -394,7 +403,7 @@ join_query(KdaFeed *feed, KdaQuery *query)
 	if (query->joined)
 		return;
 	query->joined = true;
-	query->frontier = kda_query_closed_upto(query, stream->watermark);
+	query->frontier = query->forgotten = kda_query_closed_upto(query, stream->watermark);
 	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
 		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
@@ -523,11 +532,17 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 			kda_query_forget_old(query, now);
 			continue;
 		}
-		if (query->shape == KDA_SHAPE_WINDOWS)
+		if (query->shown)
+		{
+			feed->touched |= kda_shown_settle(query, closed, now);
+			feed->tick_at = Min(feed->tick_at, kda_shown_due(query, now));
+		}
+		else if (query->shape == KDA_SHAPE_WINDOWS)
 			kda_query_close_windows(query, closed);
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);
 		query->frontier = Max(query->frontier, closed);
+		query->forgotten = Max(query->forgotten, kda_query_final_upto(query, stream->watermark));
 		kda_query_forget_old(query, now);
 	}
 }
@@ -551,7 +566,7 @@ pass_watermark_on(KdaFeed *feed, TimestampTz now)
 						query->retime ? kda_retime_watermark(query, now) :
 						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
 						query->stream->watermark - query->delay_us :
-						kda_query_closed_upto(query, query->stream->watermark));
+						kda_query_final_upto(query, query->stream->watermark));
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))
@@ -600,8 +615,11 @@ reset_stream(KdaFeed *feed)
 			continue;
 		if (query->groups)
 			kda_query_write_back(query);
-		kda_query_close_windows(query, KDA_END_TIME);
-		query->frontier = KDA_NO_TIME;
+		if (query->shown)
+			(void) kda_shown_settle(query, KDA_END_TIME, kda_clock_now());
+		else
+			kda_query_close_windows(query, KDA_END_TIME);
+		query->frontier = query->forgotten = KDA_NO_TIME;
 	}
 	for (int s = 0; s < stream->nshards; s++)
 	{
@@ -844,6 +862,8 @@ kda_transaction(KdaWorker *worker)
 			if (query->retime)
 				kda_retime_at_commit(query->retime);
 			query->saved_frontier = query->frontier;
+			query->saved_forgotten = query->forgotten;
+			query->saved_emitted_at = query->emitted_at;
 			query->saved_complete_from = query->complete_from;
 			query->saved_joined = query->joined;
 			if (query->careful > 0)

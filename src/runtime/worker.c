@@ -27,6 +27,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "query/run.h"
+#include "query/shown.h"
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -172,6 +173,10 @@ go_back(KdaWorker *worker)
 		query->saved = false;
 		query->left_seq = -1;
 		query->frontier = query->saved_frontier;
+		query->forgotten = query->saved_forgotten;
+		query->emitted_at = query->saved_emitted_at;
+		if (query->shown)
+			kda_shown_at_abort(query->shown);
 		query->complete_from = query->saved_complete_from;
 		query->joined = query->saved_joined;
 		query->d_in = query->d_late = query->d_out = 0;

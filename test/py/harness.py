@@ -39,6 +39,18 @@ def wait_until(condition, what, timeout=60, every=0.05):
         time.sleep(every)
 
 
+def patiently(server, text, *args, timeout=60):
+    """The value of a query, however often the server crashes meanwhile."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return server.value(text, *args)
+        except psycopg2.Error:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
 def note_pid(pid):
     with open(os.path.join(WORK, "pids", str(pid)), "w") as f:
         f.write(str(pid))

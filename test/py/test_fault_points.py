@@ -8,7 +8,7 @@ import time
 
 import psycopg2
 import pytest
-from harness import FAULT_BINDIR, LONG, Postgres, wait_until
+from harness import FAULT_BINDIR, LONG, Postgres, patiently, wait_until
 
 TRANSIENT = ["08006", "40001", "53100", "55P03", "57P03", "58030"]
 PERMANENT = "22012"
@@ -35,18 +35,6 @@ def server():
     yield pg
     pg.check_sane()
     pg.destroy()
-
-
-def patiently(server, text, *args, timeout=60):
-    """The value of a query, however often the server crashes meanwhile."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            return server.value(text, *args)
-        except psycopg2.Error:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 class Rows:

@@ -1,0 +1,265 @@
+/*-------------------------------------------------------------------------
+ *
+ * emission.c
+ *	  When the rows of a continuous query leave, and how often.
+ *
+ *		EMIT ON WINDOW CLOSE	once, when the window closes
+ *		EMIT CHANGES			at each commit that has changed them
+ *		EMIT EVERY				the same, but not more often than that
+ *		allowed_lateness		again, when a late record corrects them
+ *
+ * Whatever may leave more than once is compared with what has left before
+ * (query/shown.c): that takes a table, and a way to tell which row of a window
+ * is which.  In the session that declares the query.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/ddl.h"
+#include "catalog/emission.h"
+#include "catalog/window_clause.h"
+#include "mb/pg_wchar.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_func.h"
+#include "parser/parse_node.h"
+#include "parser/parsetree.h"
+#include "stream/stream.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+static int
+position(const char *source_text, int location)
+{
+	return location < 0 ? 0 : pg_mbstrlen_with_len(source_text, location) + 1;
+}
+
+static int64
+every_us(KdaStmt *stmt, const char *source_text)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	Interval   *iv;
+	int64		us;
+
+	pstate->p_sourcetext = source_text;
+	iv = kda_window_literal(pstate, stmt->query->emit_interval);
+	if (iv == NULL || iv->month != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the interval of EMIT EVERY must be a constant without months"),
+				 errhint("For example EMIT EVERY INTERVAL '10' SECOND."),
+				 errposition(position(source_text, stmt->query->emit_location))));
+	us = iv->time + (int64) iv->day * USECS_PER_DAY;
+	if (us <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the interval of EMIT EVERY must be greater than zero"),
+				 errposition(position(source_text, stmt->query->emit_location))));
+	return us;
+}
+
+/*---- window_revision */
+
+typedef struct RevisionContext
+{
+	Oid			function;
+	int			n;
+} RevisionContext;
+
+static bool
+revision_walker(Node *node, void *arg)
+{
+	RevisionContext *cxt = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcid == cxt->function)
+		cxt->n++;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, revision_walker, cxt, 0);
+	return expression_tree_walker(node, revision_walker, cxt);
+}
+
+static char *
+append_number(char *list, int n)
+{
+	return list ? psprintf("%s%s%d", list, list[0] ? " " : "", n) : psprintf("%d", n);
+}
+
+/* It is known only when the row leaves: it stands in the select list, by itself. */
+static char *
+revision_columns(KdaSplit *split)
+{
+	RevisionContext cxt = {LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString("window_revision")), 0, NULL, false), 0};
+	char	   *columns = NULL;
+	int			found = 0,
+				n = 0;
+	ListCell   *lc;
+
+	revision_walker((Node *) split->top, &cxt);
+	if (cxt.n == 0)
+		return NULL;
+	foreach(lc, split->top->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (tle->resjunk)
+			continue;
+		n++;
+		if (!IsA(tle->expr, FuncExpr) || ((FuncExpr *) tle->expr)->funcid != cxt.function || tle->ressortgroupref != 0)
+			continue;
+		found++;
+		columns = append_number(columns, n);
+	}
+	if (found != cxt.n)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("window_revision can only be a column of its own"),
+				 errdetail("It is not known before the row leaves."),
+				 errhint("Use it in a SELECT from the result.")));
+	return columns;
+}
+
+/*---- which row is which */
+
+static bool
+var_walker(Node *node, void *arg)
+{
+	KdaSplit *split = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varlevelsup > 0 || ((Var *) node)->varno != split->window_rti;
+	if (IsA(node, Query))
+		return true;
+	return expression_tree_walker(node, var_walker, split);
+}
+
+/*
+ * The columns that show the keys of GROUP BY, but for those that follow from
+ * the window.  NULL if they do not tell the rows of a window apart.
+ */
+static char *
+key_columns(KdaSplit *split)
+{
+	Query	   *query = split->user;
+	char	   *columns = pstrdup("");
+	ListCell   *lc,
+			   *lt;
+
+	if (split->depth > 0 || !(query->hasAggs || query->groupClause) || query->groupingSets || query->hasTargetSRFs)
+		return NULL;
+	foreach(lc, query->groupClause)
+	{
+		Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), query->targetList)->expr;
+		int			n = 0,
+					found = 0;
+
+		if (!var_walker(key, split))
+			continue;
+		foreach(lt, query->targetList)
+		{
+			TargetEntry *tle = lfirst_node(TargetEntry, lt);
+
+			if (tle->resjunk)
+				continue;
+			n++;
+			if (found == 0 && equal(tle->expr, key))
+				found = n;
+		}
+		if (found == 0)
+			return NULL;
+		columns = append_number(columns, found);
+	}
+	return columns;
+}
+
+/*---- what goes together */
+
+void
+kda_emission_refuse_lateness(Oid stream, const char *what)
+{
+	KdaStreamOptions *options = kda_stream_options_get(stream);
+
+	if (options->allowed_lateness_us == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("%s cannot correct its results, as option allowed_lateness of stream \"%s\" wants it", what,
+					get_rel_name(stream)),
+			 errdetail("Tumbling, sliding and cumulating windows over the stream itself can."),
+			 errhint("CREATE a STREAM without allowed_lateness, write the records into it with a PUMP, and read that.")));
+}
+
+void
+kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, bool part, KdaEmission *emission)
+{
+	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
+	KdaEmit		emit = stmt->query->emit;
+	bool		windows = split->shape == KDA_SHAPE_WINDOWS;
+	bool		aligned = windows && kda_window_is_aligned(split->window);
+	bool		early = emit == KDA_EMIT_EVERY || (pump && windows && emit == KDA_EMIT_CHANGES);
+
+	memset(emission, 0, sizeof(*emission));
+	if (emit == KDA_EMIT_CLOSE && !windows)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("EMIT ON WINDOW CLOSE needs a window"),
+				 errhint("Add WINDOWED BY TUMBLING (…), or leave EMIT out.")));
+	if (emit == KDA_EMIT_EVERY)
+	{
+		emission->every_us = every_us(stmt, source_text);
+		if (!windows && split->shape != KDA_SHAPE_GROUPS)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("EMIT EVERY needs groups or a window"),
+					 errdetail("A row that is made of one record never changes."),
+					 errhint("Add GROUP BY or WINDOWED BY, or leave EMIT out."),
+					 errposition(position(source_text, stmt->query->emit_location))));
+	}
+	if (early && windows && !aligned)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("EMIT %s cannot be used with %s windows", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump",
+						split->window->kind == KDA_WINDOW_SESSION ? "SESSION" : "STAGGER"),
+				 errdetail("Their bounds change while they are open: nothing would tell which row has become which."),
+				 errhint("EMIT ON WINDOW CLOSE; a continuous view shows open windows, too."),
+				 errposition(position(source_text, stmt->query->emit_location))));
+	if (windows && !aligned)
+		kda_emission_refuse_lateness(split->stream, split->window->kind == KDA_WINDOW_SESSION ? "a SESSION window" : "a STAGGER window");
+	else if (split->shape == KDA_SHAPE_OVER)
+		kda_emission_refuse_lateness(split->stream, "OVER");
+	else if (split->shape == KDA_SHAPE_ROWS && part)
+		kda_emission_refuse_lateness(split->stream, "a query of several parts");
+
+	emission->mode = emit == KDA_EMIT_EVERY ? "every" : early ? "changes" :
+		emit == KDA_EMIT_CLOSE || (pump && windows) ? "close" : "changes";
+	emission->shown = early || (aligned && !part && kda_stream_options_get(split->stream)->allowed_lateness_us > 0);
+	if (windows)
+		emission->revisions = revision_columns(split);
+	if (emission->shown)
+		emission->keys = key_columns(split);
+}
+
+void
+kda_emission_check_stream(Oid stream)
+{
+	char	   *query;
+
+	if (kda_stream_options_get(stream)->allowed_lateness_us == 0 ||
+		!kda_owner_row(psprintf("SELECT CASE WHEN part_of IS NULL THEN rel::pg_catalog.text ELSE "
+								"(SELECT q.rel::pg_catalog.text FROM kda_storage.query q WHERE q.query_id = p.part_of) END "
+								"FROM kda_storage.query p WHERE (stream = %u OR stream2 = %u) AND CASE shape WHEN 'windows' THEN "
+								"(shown IS NULL AND part_of IS NULL) OR window_spec ~ '^(session|stagger)' "
+								"WHEN 'rows' THEN part_of IS NOT NULL WHEN 'groups' THEN false ELSE true END "
+								"ORDER BY query_id LIMIT 1", stream, stream), 1, &query))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("option allowed_lateness of stream \"%s\" cannot be set now", get_rel_name(stream)),
+			 errdetail("Continuous query %s keeps nothing of windows that have closed.", query),
+			 errhint("DROP the query, set the option and CREATE it again.")));
+}
