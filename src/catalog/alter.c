@@ -51,7 +51,7 @@ check_stream_owner(Oid relid, const char *name)
 static void
 resume(int32 id, Oid relid)
 {
-	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, last_position = NULL, last_arrival = NULL, last_crc = NULL "
+	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, from_first = false, last_position = NULL, last_arrival = NULL, last_crc = NULL "
 							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
 							  "AND s.start_again AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress p SET start = %s, declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "

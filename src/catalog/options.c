@@ -237,11 +237,6 @@ check_value(const Option *option, const char *value)
 
 				if (n < 1 || n > 1024)
 					bad_value(option->name, value, "It is a number from 1 on.");
-				if (n > 1)
-					ereport(ERROR,
-							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							 errmsg("parallelism above 1 is not part of this release"),
-							 errhint("Option worker 'name' puts a stream on a process of its own.")));
 			}
 			break;
 		case V_ZONE:
@@ -480,6 +475,17 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 
 #define DEFAULT_WORKER	"main"
 
+int
+kda_stream_parallelism(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignTable(relid)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "parallelism") == 0)
+			return (int) strtoi64(defGetString(lfirst_node(DefElem, lc)), NULL, 10);
+	return 1;
+}
+
 char *
 kda_stream_worker_name(Oid relid)
 {
@@ -634,6 +640,12 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));
 	}
+	if (o->parallelism > 1 && o->server_type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot have a parallelism of %d", name, o->parallelism),
+				 errdetail("The stream is in the database and has one shard, which one process reads."),
+				 errhint("Parallelism divides the shards of a stream of an outside server. Option worker 'name' puts a stream on a process of its own.")));
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)

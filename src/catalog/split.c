@@ -1029,6 +1029,48 @@ has_window_column(Query *query)
 	return false;
 }
 
+/* An aggregate whose result shows in which order the records have come; user-defined ones are believed not to. */
+static bool
+order_shows_walker(Node *node, void *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, order_shows_walker, cxt, 0);
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggorder == NIL)
+		switch (((Aggref *) node)->aggfnoid)
+		{
+			case F_ARRAY_AGG_ANYNONARRAY:
+			case F_ARRAY_AGG_ANYARRAY:
+			case F_STRING_AGG_TEXT_TEXT:
+			case F_STRING_AGG_BYTEA_BYTEA:
+			case F_JSON_AGG:
+			case F_JSONB_AGG:
+			case F_JSON_OBJECT_AGG:
+			case F_JSONB_OBJECT_AGG:
+			case F_XMLAGG:
+				return true;
+		}
+	return expression_tree_walker(node, order_shows_walker, cxt);
+}
+
+/* Records of several shards have no order among each other, and each slot sees only its own ones. */
+static const char *
+why_one_slot(KdaSplit *split)
+{
+	if (split->window && split->window->kind == KDA_WINDOW_SESSION)
+		return "Sessions are made of the records of all shards.";
+	if (split->window && split->window->kind == KDA_WINDOW_STAGGER)
+		return "Stagger windows open in the order of arrival.";
+	if (split->shape == KDA_SHAPE_OVER)
+		return "Its rows look at the records before them, in the order of arrival.";
+	if (split->state == KDA_STATE_ROWS)
+		return "It keeps records, since its aggregates have no states that can be combined or it has none.";
+	if (order_shows_walker((Node *) split->user, NULL))
+		return "It has an aggregate whose result shows the order of arrival.";
+	return NULL;
+}
+
 KdaSplit *
 kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zone, bool add_columns)
 {
@@ -1161,5 +1203,6 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		split->batch = kept_rows_batch(split);
 	}
 	describe_columns(split);
+	split->one_slot = why_one_slot(split);
 	return split;
 }

@@ -360,7 +360,7 @@ static void
 owner_follows(Oid relid)
 {
 	KdaQueryIds ids;
-	Oid			parts[4];
+	Oid			parts[6];
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
@@ -375,6 +375,8 @@ owner_follows(Oid relid)
 	parts[1] = ids.final;
 	parts[2] = ids.open;
 	parts[3] = ids.closed;
+	parts[4] = kda_storage_relation(psprintf("merged_%d", ids.id));
+	parts[5] = kda_storage_relation(psprintf("empty_%d", ids.id));
 	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))
@@ -423,6 +425,7 @@ after_alter_table(AlterTableStmt *stmt)
 	{
 		CommandCounterIncrement();
 		kda_check_stream(relid);
+		kda_check_parallelism(relid);
 		kda_stream_sync_storage(relid);
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
@@ -749,6 +752,7 @@ forget_relation(Oid relid)
 	if (kind == RELKIND_FOREIGN_TABLE && kda_stream_ids(relid, &stream))
 	{
 		delete_rows("shard", 1, F_INT4EQ, Int32GetDatum(stream.id));
+		delete_rows("slot", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("advance", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("stream_progress", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("stream", 1, F_INT4EQ, Int32GetDatum(stream.id));

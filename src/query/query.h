@@ -84,6 +84,13 @@ typedef struct KdaQuery
 	bool		saved;			/* in this transaction */
 	bool		joined;
 	KdaTime		frontier;		/* windows ending at or before this are closed */
+	int			slot;			/* of the worker: whose rows of the open table are ours */
+	bool		slotted;		/* there may be rows of several slots; a close takes all of them */
+	bool		leftovers;		/* … also of slots that there are no more: they go with ours */
+	int			nslots;
+	Oid			merged_rel;		/* the final part that combines states of several slots; InvalidOid: final_rel does so */
+	KdaTime		accepts;		/* several slots: records that are late for this do not count; else KDA_NO_TIME */
+	KdaTime		first_frontier; /* other slots than 0: the frontier as slot 0 has committed it */
 	KdaTime		complete_from;
 	char	   *search_path;	/* that it was declared under */
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
@@ -270,6 +277,8 @@ extern KdaQuery *kda_emitting_query;
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
+/* Other slots than 0: slot 0 has closed them, this slot's rows of them go. */
+extern void kda_query_forget_closed(KdaQuery *query, KdaTime frontier);
 /* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */
 extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 /* Is that record late for all of its windows? */

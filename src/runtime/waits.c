@@ -132,7 +132,12 @@ kda_waits_look(KdaWorker *worker)
 				next->more = true;
 				wait->armed = true;
 			}
+			/* how far the other slots are is seen by transactions */
+			if (next && next->nslots > 1 && worker->slot == 0)
+				next->more = true;
 		}
+		if (worker->slot > 0)
+			continue;			/* slot 0 answers */
 		if (source && source->known && !wait->ends_known)
 		{
 			if (wait->asked != source->serial)
@@ -149,6 +154,18 @@ kda_waits_look(KdaWorker *worker)
 			wait->ends_known = source->ops->ends_poll(source, wait->ticket, wait->ends, wait->nends);
 		}
 	}
+}
+
+/* A shard that another slot reads: its position as of that one's last commit. */
+static bool
+other_reached(Wait *wait, KdaStream *stream, KdaShard *shard)
+{
+	if (stream->source == NULL)
+		return false;
+	for (int i = 0; i < Min(stream->source->nshards, wait->nends); i++)
+		if (strcmp(stream->source->shards[i]->name, shard->name) == 0)
+			return shard->position >= wait->ends[i];
+	return true;
 }
 
 /* Has this stream come so far that the wait may go on to the next one? */
@@ -173,10 +190,14 @@ reached(Wait *wait, KdaFeed *feed)
 		return wait->armed && !feed->more;
 	if (!wait->ends_known || stream->raw->n > 0)
 		return false;
+	if (!kda_slots_are_closed(feed))
+		return false;
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		KdaShard   *shard = &feed->stream->shards[s];
 
+		if (shard->foreign && !other_reached(wait, stream, shard))
+			return false;
 		if (shard->source_index < 0 || shard->source_index >= wait->nends)
 			continue;
 		if (stream->source == NULL)
@@ -194,6 +215,8 @@ kda_waits_after_commit(KdaWorker *worker)
 {
 	ListCell   *lc;
 
+	if (worker->slot > 0)
+		return;
 	foreach(lc, waits)
 	{
 		Wait	   *wait = lfirst(lc);

@@ -1,0 +1,186 @@
+"""Several processes share the partitions of a stream: the same result, whatever is killed or changed meanwhile."""
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+
+import psycopg2
+import pytest
+from harness import LONG, Postgres, wait_until
+
+SETTINGS = ["kda_stream.max_workers = 12", "max_worker_processes = 24", "kda_stream.retry_max_interval = '1s'",
+            "wal_writer_delay = '10ms'"]
+
+PARTITIONS = 4
+
+
+def declare(server, name, topic, parallelism, worker="main"):
+    """A stream and queries of every kind that several processes may share."""
+    server.sql("CREATE STREAM {0} (rowtime timestamptz OPTIONS (path '$.ts'), id int, k text, v int) SERVER msk "
+               "OPTIONS (topic '{1}', start 'earliest', watermark '5 seconds', max_ahead 'never', parallelism '{2}', worker '{3}')".format(
+                   name, topic, parallelism, worker))
+    server.sql("""
+        CREATE TABLE IF NOT EXISTS names (k text PRIMARY KEY, name text);
+        INSERT INTO names SELECT k, 'the ' || k FROM unnest('{{a,b,c}}'::text[]) k ON CONFLICT DO NOTHING;
+        CREATE TABLE {0}_table (id int, k text, v int);
+        CREATE TABLE {0}_closed (at timestamptz, k text, n bigint);
+        CREATE STREAM {0}_derived (rowtime timestamptz, k text, v int) OPTIONS (worker '{1}');
+        CREATE STREAM {0}_rows (rowtime timestamptz, k text, v int) OPTIONS (worker '{1}')""".format(name, worker))
+    with server.connect(autocommit=False) as conn:
+        conn.cursor().execute("""
+            CREATE CONTINUOUS VIEW {0}_tumbling AS SELECT k, count(*) n, sum(v) s, min(v) lo, max(v) hi, avg(v) m FROM {0}
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
+            CREATE CONTINUOUS VIEW {0}_hop AS SELECT k, count(*) n, sum(v) s FROM {0}
+                WINDOWED BY SLIDING (INTERVAL '30' SECOND, INTERVAL '10' SECOND) GROUP BY k;
+            CREATE CONTINUOUS VIEW {0}_top AS SELECT k, sum(v) s FROM {0}
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k ORDER BY sum(v) DESC, k LIMIT 2;
+            CREATE CONTINUOUS VIEW {0}_endless AS SELECT k, count(*) n, sum(v) s, stddev(v) d FROM {0} GROUP BY k HAVING count(*) > 0;
+            CREATE CONTINUOUS VIEW {0}_all AS SELECT count(*) n, sum(v) s FROM {0};
+            CREATE CONTINUOUS VIEW {0}_plain AS SELECT id, k, v FROM {0} WHERE v % 10 = 0;
+            CREATE CONTINUOUS VIEW {0}_joined AS SELECT t.name, count(*) n FROM {0} s JOIN names t ON t.k = s.k
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY t.name;
+            CREATE PUMP {0}_to_table AS INSERT INTO {0}_table SELECT id, k, v FROM {0} WHERE v % 7 = 0;
+            CREATE PUMP {0}_to_closed AS INSERT INTO {0}_closed SELECT window_end, k, count(*) FROM {0}
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
+            CREATE PUMP {0}_to_derived AS INSERT INTO {0}_derived (k, v) SELECT k, count(*) FROM {0}
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
+            CREATE PUMP {0}_to_rows AS INSERT INTO {0}_rows SELECT rowtime, k, v FROM {0}
+            """.format(name))
+        conn.commit()
+    server.sql("""
+        CREATE CONTINUOUS VIEW {0}_derived_v AS SELECT k, sum(v) n FROM {0}_derived WINDOWED BY TUMBLING (INTERVAL '20' SECOND) GROUP BY k;
+        CREATE CONTINUOUS VIEW {0}_rows_v AS SELECT k, count(*) n, sum(v) s FROM {0}_rows
+            WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k""".format(name))
+
+
+def answers(name, plain):
+    """(what the queries have given, the same SELECT over the table of all records), for each of them."""
+    t = "(SELECT *, date_bin('10 s', ts, '2026-01-01 00:00:00+00') w FROM {0}) r".format(plain)
+    return [s.format(name, t) for s in (
+        "SELECT window_start, k, n, s, lo, hi, m FROM {0}_tumbling | SELECT w, k, count(*), sum(v), min(v), max(v), avg(v) FROM {1} GROUP BY 1, 2",
+        "SELECT window_start, k, n, s FROM {0}_hop | SELECT w - o * interval '10 s', k, count(*), sum(v) FROM {1}, generate_series(0, 2) o GROUP BY 1, 2",
+        "SELECT window_start, k, s FROM {0}_top | SELECT w, k, s FROM (SELECT w, k, sum(v) s, row_number() OVER (PARTITION BY w ORDER BY sum(v) DESC, k) i FROM {1} GROUP BY 1, 2) x WHERE i <= 2",
+        "SELECT k, n, s, round(d, 6) FROM {0}_endless | SELECT k, count(*), sum(v), round(stddev(v), 6) FROM {1} GROUP BY 1",
+        "SELECT n, s FROM {0}_all | SELECT count(*), sum(v) FROM {1}",
+        "SELECT id, k, v FROM {0}_plain | SELECT id, k, v FROM {1} WHERE v % 10 = 0",
+        "SELECT window_start, name, n FROM {0}_joined | SELECT w, 'the ' || k, count(*) FROM {1} WHERE k IN ('a', 'b', 'c') GROUP BY 1, 2",
+        "SELECT id, k, v FROM {0}_table | SELECT id, k, v FROM {1} WHERE v % 7 = 0",
+        "SELECT window_start, k, n, s FROM {0}_rows_v | SELECT w, k, count(*), sum(v) FROM {1} GROUP BY 1, 2",
+    )]
+
+
+def closed_answers(name, plain):
+    """Of windows that have closed."""
+    t = "(SELECT *, date_bin('10 s', ts, '2026-01-01 00:00:00+00') w FROM {0}) r".format(plain)
+    return [s.format(name, t) for s in (
+        "SELECT at, k, n FROM {0}_closed | SELECT w + interval '10 s', k, count(*) FROM {1} "
+        "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2",
+        "SELECT window_start, k, n FROM {0}_derived_v | SELECT date_bin('20 s', w, '2026-01-01 00:00:00+00'), k, count(*) FROM {1} "
+        "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2",
+    )]
+
+
+def compare(server, name, plain="plain"):
+    for both in answers(name, plain) + closed_answers(name, plain):
+        got, want = both.split(" | ")
+        # repeated rows count: EXCEPT ALL
+        differ = server.sql("(SELECT 'got', x::text FROM (({0}) EXCEPT ALL ({1})) x) UNION ALL (SELECT 'want', x::text FROM (({1}) EXCEPT ALL ({0})) x) LIMIT 10".format(got, want))
+        assert differ == [], (both, differ)
+        assert server.value("SELECT count(*) > 0 FROM (%s) x" % want), "nothing to compare: " + want
+
+
+class Feeder(threading.Thread):
+    """Produces records to all partitions until told to stop, and remembers them."""
+
+    def __init__(self, kafka, topic, per_second=1500, seed=1, records=None):
+        super().__init__(daemon=True)
+        self.kafka, self.topic, self.rate, self.limit = kafka, topic, per_second, records
+        self.random = random.Random(seed)
+        self.records = []
+        self.stopping = threading.Event()
+        self.error = None
+
+    def run(self):
+        try:
+            self.feed()
+        except Exception as e:
+            self.error = e
+
+    def feed(self):
+        p = self.kafka.producer(enable_idempotence="true", linger_ms=2)
+        second = 0.0
+        r = self.random
+        while not self.stopping.is_set():
+            begun = time.monotonic()
+            for _ in range(max(self.rate // 20, 1)):
+                if self.limit is not None and len(self.records) >= self.limit:
+                    self.stopping.set()
+                    break
+                second += 0.01
+                # out of order, within the stream's watermark
+                ts = "2026-01-01T%02d:%02d:%09.6fZ" % (lambda at: (at // 3600, at // 60 % 60, at % 60))(max(0.0, second - r.random() * 3))
+                record = (len(self.records), ts, r.choice("abcdef"), r.randrange(1000))
+                self.records.append(record)
+                p.produce(self.topic, json.dumps(dict(zip(("id", "ts", "k", "v"), record))), partition=r.randrange(PARTITIONS))
+                p.poll(0)
+            if self.limit is None:
+                self.stopping.wait(max(0, 0.05 - (time.monotonic() - begun)))
+        p.flush(60)
+
+    def finish(self, server, plain="plain"):
+        if self.limit is None:
+            self.stopping.set()
+        self.join(120)
+        assert self.error is None, self.error
+        with server.connect() as conn:
+            cur = conn.cursor()
+            cur.execute("CREATE TABLE %s (id int, ts timestamptz, k text, v int)" % plain)
+            from io import StringIO
+            cur.copy_expert("COPY %s FROM STDIN" % plain, StringIO("".join("%d\t%s\t%s\t%d\n" % r for r in self.records)))
+
+
+def caught_up(server, stream, timeout=120):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        try:
+            if server.value("SELECT kda.wait(%s::regclass, '5 s')", stream):
+                return
+        except psycopg2.Error:
+            time.sleep(0.2)
+    raise AssertionError("not caught up: %s" % server.sql("SELECT array_agg(w::text) FROM kda.workers w UNION ALL SELECT array_agg(s::text) FROM kda.shards s UNION ALL SELECT array_agg(l::text) FROM kda_storage.slot l"))
+
+
+def slots_of(server, stream):
+    return [r[0] for r in server.sql("SELECT slot FROM kda.shards WHERE stream = %s::regclass ORDER BY shard", stream)]
+
+
+def pipeline(server):
+    try:
+        return server.workers()
+    except psycopg2.Error:
+        return []
+
+
+@pytest.mark.parametrize("parallelism", [1, 2, 3, 4])
+def test_same_result_with_any_number_of_processes(server, kafka, msk, parallelism):
+    topic, name, plain = "t_par%d" % parallelism, "par%d" % parallelism, "plain%d" % parallelism
+    kafka.create_topic(topic, PARTITIONS)
+    feeder = Feeder(kafka, topic, records=6000)
+    declare(server, name, topic, parallelism, "w%d" % parallelism)
+    feeder.start()
+    feeder.finish(server, plain)
+    caught_up(server, name)
+    print(server.sql("SELECT * FROM kda.streams"), server.sql("SELECT * FROM kda.shards"), server.sql("SELECT * FROM kda_storage.slot"), server.sql("SELECT * FROM kda_storage.query_progress"), server.sql("SELECT error_name, count(*) FROM kda_storage.error group by 1"))
+    import sys; sys.stdout.flush(); 
+    print(server.log_text()[-6000:])
+    compare(server, name, plain)
+    assert slots_of(server, name) == [i % parallelism for i in range(PARTITIONS)]
+    assert server.sql("SELECT slot FROM kda.workers WHERE worker = 'w%d' AND state = 'running' ORDER BY 1" % parallelism) == [(i,) for i in range(parallelism)]
+    assert server.value("SELECT records_late FROM kda.streams WHERE stream = %s::regclass", name) == 0
+    assert server.value("SELECT records_in FROM kda.streams WHERE stream = %s::regclass", name) == 6000
+    for obj in ("PUMP {0}_to_table", "PUMP {0}_to_closed", "PUMP {0}_to_derived", "PUMP {0}_to_rows"):
+        server.sql("DROP " + obj.format(name))
+    server.sql("DROP STREAM {0} CASCADE; DROP STREAM {0}_derived CASCADE; DROP STREAM {0}_rows CASCADE".format(name))
