@@ -173,9 +173,6 @@ def test_same_result_with_any_number_of_processes(server, kafka, msk, parallelis
     feeder.start()
     feeder.finish(server, plain)
     caught_up(server, name)
-    print(server.sql("SELECT * FROM kda.streams"), server.sql("SELECT * FROM kda.shards"), server.sql("SELECT * FROM kda_storage.slot"), server.sql("SELECT * FROM kda_storage.query_progress"), server.sql("SELECT error_name, count(*) FROM kda_storage.error group by 1"))
-    import sys; sys.stdout.flush(); 
-    print(server.log_text()[-6000:])
     compare(server, name, plain)
     assert slots_of(server, name) == [i % parallelism for i in range(PARTITIONS)]
     assert server.sql("SELECT slot FROM kda.workers WHERE worker = 'w%d' AND state = 'running' ORDER BY 1" % parallelism) == [(i,) for i in range(parallelism)]
@@ -184,3 +181,71 @@ def test_same_result_with_any_number_of_processes(server, kafka, msk, parallelis
     for obj in ("PUMP {0}_to_table", "PUMP {0}_to_closed", "PUMP {0}_to_derived", "PUMP {0}_to_rows"):
         server.sql("DROP " + obj.format(name))
     server.sql("DROP STREAM {0} CASCADE; DROP STREAM {0}_derived CASCADE; DROP STREAM {0}_rows CASCADE".format(name))
+
+
+def set_parallelism(server, name, n):
+    server.sql("ALTER STREAM %s OPTIONS (SET parallelism '%d')" % (name, n))
+
+
+def test_parallelism_changes_while_records_flow(server, kafka, msk):
+    """Shards and open windows change hands; nothing is lost, nothing counts twice."""
+    kafka.create_topic("t_change", PARTITIONS)
+    declare(server, "change", "t_change", 1, "wc")
+    feeder = Feeder(kafka, "t_change", seed=2)
+    feeder.start()
+    for n in (3, 2, 4, 1, 2, 3, 1):
+        wait_until(lambda: server.value("SELECT records_in > 500 FROM kda.streams WHERE stream = 'change'::regclass"), "records to flow")
+        set_parallelism(server, "change", n)
+        server.sql("SELECT kda.reset_statistics('change')")
+        wait_until(lambda: set(slots_of(server, "change")) == set(range(n)), "the shards to be divided")
+    wait_until(lambda: server.value("SELECT records_in > 500 FROM kda.streams WHERE stream = 'change'::regclass"), "records to flow")
+    feeder.finish(server, "plain_change")
+    caught_up(server, "change")
+    compare(server, "change", "plain_change")
+    assert server.value("SELECT records_late FROM kda.streams WHERE stream = 'change'::regclass") == 0
+    wait_until(lambda: server.sql("SELECT slot FROM kda.workers WHERE worker = 'wc'") == [(0,)], "the other processes to end")
+    # nothing is left of windows that have closed
+    server.sql("SELECT kda.advance('change', '2026-02-01 00:00:00+00')")
+    caught_up(server, "change")
+    for view in ("tumbling", "hop", "top", "joined"):
+        table = "kda_storage.open_%d" % server.value("SELECT query_id FROM kda_storage.query WHERE rel = 'change_%s'::regclass" % view)
+        assert server.value("SELECT count(*) FROM " + table) == 0, view
+
+
+def test_kill_9_of_slots_at_random_moments(kafka):
+    server = Postgres("slotkill", SETTINGS + ["kda_stream.commit_interval = '20ms'"]).start()
+    server.sql("CREATE EXTENSION kda_stream")
+    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    kafka.create_topic("t_slotkill", PARTITIONS)
+    seed = int(os.environ.get("KDA_SEED", "11"))
+    r = random.Random(seed)
+    declare(server, "slotkill", "t_slotkill", 3)
+    feeder = Feeder(kafka, "t_slotkill", seed=seed)
+    feeder.start()
+    for i in range(60 if LONG else 20):
+        time.sleep(r.random() * 0.8)
+        what = ("process", "terminate", "postmaster", "change", "process")[i % 5]
+        if what == "postmaster":
+            server.crash()
+            server.start()
+        elif what == "change":
+            wait_until(server.answers, "the server to recover")
+            try:
+                set_parallelism(server, "slotkill", r.randrange(1, 5))
+            except psycopg2.Error:
+                pass        # it may have been on its way down
+        else:
+            pids = wait_until(lambda: pipeline(server), "a process to be there")
+            try:
+                os.kill(r.choice(pids), signal.SIGKILL if what == "process" else signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+        wait_until(server.answers, "the server to recover")
+    feeder.finish(server)
+    caught_up(server, "slotkill")
+    compare(server, "slotkill")
+    assert server.value("SELECT records_late FROM kda.streams WHERE stream = 'slotkill'::regclass") == 0
+    assert server.value("SELECT records_in FROM kda.streams WHERE stream = 'slotkill'::regclass") == len(feeder.records), "seed %d" % seed
+    assert "PANIC" not in server.log_text()
+    server.destroy()
