@@ -356,9 +356,11 @@ void
 kda_slots_after_commit(KdaFeed *feed, KdaTime watermark_before, bool saved)
 {
 	KdaStream  *stream = feed->stream;
+	bool		closed;
 
 	if (feed->nslots == 1)
 		return;
+	closed = feed->closing != feed->closed;
 	feed->closed = feed->closing;
 	if (kda_worker->slot > 0)
 	{
@@ -366,7 +368,8 @@ kda_slots_after_commit(KdaFeed *feed, KdaTime watermark_before, bool saved)
 			kda_slots_wake_worker(kda_worker->name, true);
 		return;
 	}
-	if (stream->watermark != watermark_before)
+	/* they accept against the one, and forget what the other has closed */
+	if (stream->watermark != watermark_before || closed)
 		kda_slots_wake_worker(kda_worker->name, false);
 	/* all have said so already: windows close in the next transaction */
 	if (feed->closing < stream->watermark && feed->accepted >= stream->watermark)

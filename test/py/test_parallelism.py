@@ -209,7 +209,7 @@ def test_parallelism_changes_while_records_flow(server, kafka, msk):
     caught_up(server, "change")
     for view in ("tumbling", "hop", "top", "joined"):
         table = "kda_storage.open_%d" % server.value("SELECT query_id FROM kda_storage.query WHERE rel = 'change_%s'::regclass" % view)
-        assert server.value("SELECT count(*) FROM " + table) == 0, view
+        wait_until(lambda: server.value("SELECT count(*) FROM " + table) == 0, "nothing to be left of " + view)
 
 
 def test_kill_9_of_slots_at_random_moments(kafka):
@@ -248,4 +248,50 @@ def test_kill_9_of_slots_at_random_moments(kafka):
     assert server.value("SELECT records_late FROM kda.streams WHERE stream = 'slotkill'::regclass") == 0
     assert server.value("SELECT records_in FROM kda.streams WHERE stream = 'slotkill'::regclass") == len(feeder.records), "seed %d" % seed
     assert "PANIC" not in server.log_text()
+    server.destroy()
+
+
+def test_idle_shards_wake_up_while_windows_close(kafka):
+    """
+    A shard that was idle brings records of any age, just when another process closes windows: each of them is
+    counted in a window or refused as late, never neither.
+    """
+    server = Postgres("slotidle", SETTINGS + ["kda_stream.commit_interval = '5ms'"]).start()
+    server.sql("CREATE EXTENSION kda_stream")
+    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    kafka.create_topic("t_slotidle", PARTITIONS)
+    server.sql("CREATE STREAM idle (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk "
+               "OPTIONS (topic 't_slotidle', start 'earliest', idle_timeout '20 ms', max_ahead 'never', parallelism '3')")
+    server.sql("CREATE CONTINUOUS VIEW idle_v AS SELECT k, count(*) n FROM idle WINDOWED BY TUMBLING (INTERVAL '1' SECOND) GROUP BY k")
+    p = kafka.producer(linger_ms=0)
+    r = random.Random(int(os.environ.get("KDA_SEED", "3")))
+    sent = 0
+    second = 0.0
+    for i in range(300 if LONG else 120):
+        # one or two partitions at a time, the others fall silent
+        for part in r.sample(range(PARTITIONS), r.randrange(1, 3)):
+            for _ in range(20):
+                second += 0.02
+                at = max(0.0, second - r.random() * r.choice((0.5, 3)))
+                p.produce("t_slotidle", json.dumps({"ts": "2026-01-01T00:%02d:%09.6fZ" % (at // 60, at % 60), "k": r.choice("ab")}), partition=part)
+                sent += 1
+        p.flush()
+        if i % 40 == 39:
+            pids = pipeline(server)
+            if pids:
+                os.kill(r.choice(pids), signal.SIGTERM)
+        time.sleep(r.random() * 0.06)
+    caught_up(server, "idle")
+    counted = server.value("SELECT sum(n) FROM idle_v")
+    late = server.value("SELECT records_late FROM kda.queries WHERE name = 'idle_v'")
+    assert counted + late == sent, (counted, late, sent)
+    assert server.value("SELECT records_in FROM kda.streams WHERE stream = 'idle'::regclass") == sent
+    assert late > 0, "no shard has woken up behind a closed window: the test shows nothing"
+    assert server.value("SELECT count(*) - count(DISTINCT (window_start, k)) FROM idle_v") == 0
+    # at the end everything closes, and the result is the same
+    server.sql("SELECT kda.advance('idle', '2026-02-01 00:00:00+00')")
+    caught_up(server, "idle")
+    assert server.value("SELECT sum(n) FROM idle_v") == counted
+    table = "kda_storage.open_%d" % server.value("SELECT query_id FROM kda_storage.query")
+    wait_until(lambda: server.value("SELECT count(*) FROM " + table) == 0, "the processes to forget what has closed")
     server.destroy()
