@@ -49,6 +49,7 @@ CREATE TABLE kda_storage.stream_progress (
 	declared	bigint NOT NULL DEFAULT 0,	-- counts its queries: a worker that does not know the last one does not commit
 	begun		bigint NOT NULL DEFAULT 0,	-- declared, when reading began anew with a first query
 	slotted		boolean NOT NULL DEFAULT false,	-- several slots have read it: states of its queries may be in parts
+	coming		timestamptz,			-- several slots: the watermark that they have still to accept before windows close
 	records_in	bigint NOT NULL DEFAULT 0,
 	bytes_in	bigint NOT NULL DEFAULT 0,
 	records_late bigint NOT NULL DEFAULT 0,

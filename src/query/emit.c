@@ -57,8 +57,6 @@
 
 /* Attribute of kda_storage.query_progress: see sql/. */
 #define KDA_PROGRESS_FRONTIER	3
-/* … and of kda_storage.stream_progress. */
-#define KDA_PROGRESS_SLOTTED	14
 
 #define ENDED_AT_ONCE	100000	/* sessions whose rows are given by one run of the final part */
 
@@ -701,38 +699,11 @@ append_rows(KdaQuery *query, Tuplestorestate *to, const KdaPlanBounds *bounds)
 	tuplestore_end(some);
 }
 
-/* The same where other slots have rows, of which only the table knows. */
-static KdaTime *
-slotted_window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
-{
-	Oid			types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[2] = {TimestampTzGetDatum(bounds->after), TimestampTzGetDatum(bounds->upto)};
-	KdaTime    *ends;
-
-	SPI_connect();
-	SPI_execute_with_args(psprintf("SELECT DISTINCT w.window_end FROM %s.%s o, LATERAL kda.windows(o.k1, %s%s) w "
-								   "WHERE w.window_end > $1 AND w.window_end <= $2 ORDER BY 1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->open_rel)),
-								   quote_literal_cstr(kda_window_format(&query->window)),
-								   query->window.kind == KDA_WINDOW_TUMBLING ? "" : ", o.k2"),
-						  2, types, values, NULL, true, 0);
-	*n = (int) SPI_processed;
-	ends = SPI_palloc(sizeof(KdaTime) * (*n + 1));
-	for (int i = 0; i < *n; i++)
-	{
-		bool		isnull;
-
-		ends[i] = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	SPI_finish();
-	return ends;
-}
-
 /* Ends of windows within the bounds, ascending. */
 static KdaTime *
 window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
 {
-	KdaTime    *ends = query->slotted ? slotted_window_ends(query, bounds, n) :
+	KdaTime    *ends = query->slotted ? kda_slotted_window_ends(query, bounds, n) :
 		query->groups ? kda_groups_window_ends(query->groups, bounds->upto, n) :
 		kda_kept_window_ends(query->kept, bounds->upto, n);
 	int			before = 0;
@@ -1007,34 +978,6 @@ kda_query_closed_upto(const KdaQuery *query, KdaTime watermark)
 		watermark - 1 : watermark;
 }
 
-/* Is there any window that ends behind the query's frontier and not behind that time?  Every instant is in some window. */
-static bool
-window_ends_within(KdaQuery *query, KdaTime frontier)
-{
-	KdaTime		start,
-				end;
-
-	if (TIMESTAMP_NOT_FINITE(query->frontier))
-		return frontier > query->frontier;
-	return kda_window_next(&query->window, query->frontier, query->frontier, &start, &end) && end <= frontier;
-}
-
-/* Rows of slots that there are no more, or all of other slots at the end of time. */
-static void
-close_leftovers(KdaQuery *query, KdaTime frontier)
-{
-	Oid			type = TIMESTAMPTZOID;
-	Datum		value = TimestampTzGetDatum(frontier);
-
-	CommandCounterIncrement();
-	SPI_connect();
-	SPI_execute_with_args(psprintf("DELETE FROM %s.%s o WHERE o.kda_slot >= %d AND kda.window_end(o.k1, %s) <= $1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->open_rel)), query->nslots,
-								   quote_literal_cstr(kda_window_format(&query->window))),
-						  1, &type, &value, NULL, false, 0);
-	SPI_finish();
-}
-
 void
 kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 {
@@ -1044,7 +987,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	/* after a restart windows may close before a record comes */
 	if (query->groups)
 		kda_groups_prepare(query->groups);
-	if (query->slotted ? !window_ends_within(query, frontier) :
+	if (query->slotted ? !kda_slotted_any_ends(query, frontier) :
 		(query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
 		return;
 	if (query->groups && kda_query_has_sessions(query))
@@ -1063,19 +1006,8 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	else
 		kda_kept_close(query->kept, frontier);
 	if (query->leftovers)
-		close_leftovers(query, frontier);
+		kda_slotted_close_leftovers(query, frontier);
 	KDA_FAULT("closed");
-	kda_current_query = NULL;
-}
-
-void
-kda_query_forget_closed(KdaQuery *query, KdaTime frontier)
-{
-	kda_query_prepare_state(query);
-	kda_current_query = query;
-	kda_groups_prepare(query->groups);
-	if (kda_groups_min_window_end(query->groups) <= frontier)
-		kda_groups_close(query->groups, frontier);
 	kda_current_query = NULL;
 }
 
@@ -1223,31 +1155,6 @@ kda_frontier(PG_FUNCTION_ARGS)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	PG_RETURN_TIMESTAMPTZ(frontier);
-}
-
-PG_FUNCTION_INFO_V1(kda_slotted);
-
-/* kda.slotted(stream_id) → boolean: as of the caller's snapshot */
-Datum
-kda_slotted(PG_FUNCTION_ARGS)
-{
-	Relation	rel = table_open(kda_storage_relation("stream_progress"), AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		slotted = false;
-
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(PG_GETARG_INT32(0)));
-	scan = systable_beginscan(rel, kda_storage_relation("stream_progress_pkey"), true, GetActiveSnapshot(), 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-
-		slotted = DatumGetBool(heap_getattr(tuple, KDA_PROGRESS_SLOTTED, RelationGetDescr(rel), &isnull));
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	PG_RETURN_BOOL(slotted);
 }
 
 /*---- forgetting */

@@ -235,6 +235,17 @@ extern void kda_kept_at_abort(KdaKeptRows *kept);
 /* Rows whose time the watermark has reached leave; what no later row can see goes. */
 extern void kda_over_settle(KdaQuery *query);
 
+/*---- slotted.c: several slots have rows in the open table */
+
+/* Does any window end behind the query's frontier and not behind that time?  Every instant is in some window. */
+extern bool kda_slotted_any_ends(KdaQuery *query, KdaTime upto);
+/* Ends of windows within the bounds of which some slot has rows, ascending; palloc'd. */
+extern KdaTime *kda_slotted_window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n);
+/* Deletes what slots that there are no more (number >= nslots) have of windows that end at or before frontier. */
+extern void kda_slotted_close_leftovers(KdaQuery *query, KdaTime frontier);
+/* Other slots than 0: slot 0 has closed up to there, this slot's rows go. */
+extern void kda_query_forget_closed(KdaQuery *query, KdaTime frontier);
+
 /*---- join.c */
 
 /* Keeps the batch's rows of one side and matches them with what is kept of the other. */
@@ -277,8 +288,6 @@ extern KdaQuery *kda_emitting_query;
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
-/* Other slots than 0: slot 0 has closed them, this slot's rows of them go. */
-extern void kda_query_forget_closed(KdaQuery *query, KdaTime frontier);
 /* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */
 extern KdaTime kda_query_mark(const KdaQuery *query, int row);
 /* Is that record late for all of its windows? */

@@ -196,7 +196,7 @@ load_progress(KdaFeed *feed)
 						 stream->id), true, 0);
 	if (SPI_processed == 0)
 		return;
-	stream->watermark = int_value(0, "watermark", KDA_NO_TIME);
+	stream->watermark = int_value(0, "coming", int_value(0, "watermark", KDA_NO_TIME));
 	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
 	stream->derived = int_value(0, "derived", KDA_NO_TIME);
 	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);

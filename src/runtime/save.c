@@ -35,10 +35,10 @@ static Statement save_stream = {
 	"records_in = records_in + $9, bytes_in = bytes_in + $10, "
 	"records_late = records_late + $11, records_failed = records_failed + $12, "
 	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
-	"derived = $16 "
+	"derived = $16, coming = $17 "
 	"WHERE stream_id = $1 RETURNING declared",
-	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
+	17, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static Statement save_shard = {
@@ -171,7 +171,9 @@ save_all(KdaFeed *feed, TimestampTz now)
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int32GetDatum(stream->id);
-	set_time(values, nulls, 1, stream->watermark);
+	/* what others see has closed as far as it says */
+	set_time(values, nulls, 1, feed->nslots > 1 ? feed->closing : stream->watermark);
+	set_time(values, nulls, 16, feed->nslots > 1 ? stream->watermark : KDA_NO_TIME);
 	set_time(values, nulls, 2, stream->advanced);
 	set_time(values, nulls, 3, feed->derived_sent);
 	set_text(values, nulls, 4, feed->next_position.snapshot1);
@@ -196,6 +198,12 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	Datum		values[MAX_PARAMS];
 	char		nulls[MAX_PARAMS];
 
+	/* rows of kda_storage.slot come first: slots.c */
+	if (stream->slot > 0)
+		kda_slots_publish(feed);
+	for (int i = 0; i < stream->nshards; i++)
+		if (stream->shards[i].foreign && stream->shards[i].dirty)
+			kda_slots_add_shard(feed, &stream->shards[i]);
 	if ((stream->slot > 0 ? save_share(feed, now) : save_all(feed, now)) != feed->declared)
 	{
 		kda_worker->reload = true;
@@ -205,21 +213,14 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 				 errdetail("They are processed again, with it.")));
 	}
 
-	if (stream->slot > 0)
-		kda_slots_publish(feed);
 	for (int i = 0; i < stream->nshards; i++)
 	{
 		KdaShard   *shard = &stream->shards[i];
 		KdaSourceShard *from = stream->source && shard->source_index >= 0 ?
 			stream->source->shards[shard->source_index] : NULL;
 
-		if (!shard->dirty)
+		if (!shard->dirty || shard->foreign)
 			continue;
-		if (shard->foreign)
-		{
-			kda_slots_add_shard(feed, shard);
-			continue;
-		}
 		memset(nulls, ' ', sizeof(nulls));
 		values[0] = Int32GetDatum(stream->id);
 		set_text(values, nulls, 1, shard->name);

@@ -10,7 +10,7 @@
  *							makes new rows and divides them
  *		slot				each slot its own row, in every commit; slot 0 all of them
  *							when it divides, resets or has found a shard
- *		stream_progress		slot 0: watermark, advanced.  All: counters
+ *		stream_progress		slot 0: watermark, coming, advanced.  All: counters
  *		query_progress		slot 0: joined, frontier, complete_from.  All: counters
  *		open tables			each slot its own rows (kda_slot); slot 0 also those of
  *							slots that there are no more
@@ -19,20 +19,22 @@
  *		error stream		whoever has read the record
  *
  * Closing.  Slot 0 finds the stream's watermark M over what all slots have
- * committed, and commits it.  A slot reads M before a batch, judges the batch
+ * committed, and commits it (coming).  A slot reads M before a batch, judges the batch
  * against it (what is late for M is late), and commits M as "accepted" with the
  * batch.  M never goes back, so whoever sees accepted >= F knows of that slot:
  * what it has committed before is visible, and nothing that it commits later
  * counts in a window that ends at or before F.  Slot 0 therefore closes to F,
  * the least accepted of all slots that own shards, in a snapshot not older than
- * the one that it has read them in.
+ * the one that it has read them in, and F is what others see as the watermark.
  *
- * Fencing.  A slot's commit updates its row where generation is what it was when
- * the slot read its shards and states.  Whoever changes the generation holds the
- * row until its own commit: commits of that slot are either before it, and
- * visible, or fail; then the slot reads everything anew.
+ * Fencing.  Before it writes anything a slot updates its row, where generation is
+ * what it was when the slot read its shards and states.  Whoever changes the
+ * generation holds the row until its own commit: transactions of that slot are
+ * either before it, and visible, or find their row changed before they have
+ * touched anything; then the slot reads everything anew.  So nobody changes a
+ * tuple that another process believes to be its own.
  *
- * All that lock several rows begin with the stream's row of stream_progress.
+ * Order of row locks: slot, stream_progress, shard, query_progress.
  *
  *-------------------------------------------------------------------------
  */
@@ -68,7 +70,7 @@ static Statement read_accepted = {
 };
 
 static Statement read_first = {
-	"SELECT p.watermark, p.advanced, s.ring::oid, s.ring2::oid FROM kda_storage.stream s "
+	"SELECT coalesce(p.coming, p.watermark), p.advanced, s.ring::oid, s.ring2::oid FROM kda_storage.stream s "
 	"JOIN kda_storage.stream_progress p USING (stream_id) JOIN kda_storage.slot l USING (stream_id) "
 	"WHERE stream_id = $1 AND l.slot = $2 AND l.generation = $3",
 	3, {INT4OID, INT4OID, INT8OID}
@@ -153,10 +155,10 @@ divide(KdaFeed *feed)
 	int			n = feed->stream->options->parallelism;
 
 	SPI_connect();
-	execute(psprintf("UPDATE kda_storage.stream_progress SET slotted = slotted OR %d > 1 WHERE stream_id = %d", n, id));
 	execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id));
+	execute(psprintf("UPDATE kda_storage.stream_progress SET slotted = slotted OR %d > 1 WHERE stream_id = %d", n, id));
 	if (n > 1)
-		execute(psprintf("INSERT INTO kda_storage.slot SELECT p.stream_id, n, pg_catalog.pg_current_xact_id()::text::bigint, p.watermark "
+		execute(psprintf("INSERT INTO kda_storage.slot SELECT p.stream_id, n, pg_catalog.pg_current_xact_id()::text::bigint, coalesce(p.coming, p.watermark) "
 						 "FROM kda_storage.stream_progress p, pg_catalog.generate_series(0, %d) n WHERE p.stream_id = %d", n - 1, id));
 	execute(psprintf("UPDATE kda_storage.shard h SET slot = o.slot FROM "
 					 "(SELECT shard, (pg_catalog.row_number() OVER (ORDER BY pg_catalog.length(shard), shard) - 1) %% %d AS slot "
@@ -289,6 +291,7 @@ kda_slots_look(KdaWorker *worker)
 
 		if (feed->nslots == 1 || !kda_feed_runs(feed))
 			continue;
+		feed->published = false;
 		PushActiveSnapshot(GetLatestSnapshot());
 		mine &= read_slots(feed);
 		PopActiveSnapshot();
@@ -298,6 +301,31 @@ kda_slots_look(KdaWorker *worker)
 
 /*---- with the batch */
 
+/* Is there anything that this slot is going to write? */
+static bool
+has_work(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	ListCell   *lc;
+
+	if (stream->watermark != feed->accepted || (stream->raw && stream->raw->n > 0))
+		return true;
+	for (int s = 0; s < stream->nshards; s++)
+		if (stream->shards[s].dirty)
+			return true;
+	foreach(lc, stream->queries)
+		if (((KdaQuery *) lfirst(lc))->first_frontier > ((KdaQuery *) lfirst(lc))->frontier)
+			return true;
+	return false;
+}
+
+void
+kda_slots_begin(KdaFeed *feed)
+{
+	if (kda_worker->slot > 0 && has_work(feed))
+		kda_slots_publish(feed);
+}
+
 void
 kda_slots_publish(KdaFeed *feed)
 {
@@ -305,6 +333,9 @@ kda_slots_publish(KdaFeed *feed)
 	TimestampTzGetDatum(feed->stream->watermark)};
 	char		nulls[4] = {' ', ' ', ' ', feed->stream->watermark == KDA_NO_TIME ? 'n' : ' '};
 
+	if (feed->published)
+		return;
+	feed->published = true;
 	SPI_connect();
 	if (run(&publish, values, nulls, false) == 0)
 	{
@@ -337,7 +368,6 @@ kda_slots_reset(KdaFeed *feed)
 	if (feed->nslots == 1)
 		return;
 	SPI_connect();
-	execute(psprintf("UPDATE kda_storage.stream_progress SET slotted = true WHERE stream_id = %d", id));
 	execute(psprintf("UPDATE kda_storage.slot SET generation = pg_catalog.pg_current_xact_id()::text::bigint, accepted = NULL "
 					 "WHERE stream_id = %d AND slot > 0", id));
 	execute(psprintf("UPDATE kda_storage.shard SET watermark = NULL, max_arrival = NULL WHERE stream_id = %d AND slot > 0", id));

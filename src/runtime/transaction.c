@@ -646,6 +646,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	if (!kda_feed_runs(feed))
 		return;
 	kda_current_feed = feed;
+	kda_slots_begin(feed);
 	if (feed->reset_wanted)
 		reset_stream(feed);
 
@@ -701,6 +702,8 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;
 	feed->touched |= feed->nslots > 1 && stream->slot == 0 && feed->closing != feed->closed;
+	foreach(lc, stream->queries)
+		feed->touched |= stream->slot == 0 && ((KdaQuery *) lfirst(lc))->frontier != ((KdaQuery *) lfirst(lc))->saved_frontier;
 	if (stream->slot > 0)
 		feed->touched |= TransactionIdIsValid(GetTopTransactionIdIfAny());
 	else if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))

@@ -156,16 +156,15 @@ kda_waits_look(KdaWorker *worker)
 	}
 }
 
-/* A shard that another slot reads: its position as of that one's last commit. */
+/* Of a shard that another slot reads, the position is that of its last commit. */
 static bool
-other_reached(Wait *wait, KdaStream *stream, KdaShard *shard)
+shard_reached(Wait *wait, KdaSource *source, KdaShard *shard)
 {
-	if (stream->source == NULL)
-		return false;
-	for (int i = 0; i < Min(stream->source->nshards, wait->nends); i++)
-		if (strcmp(stream->source->shards[i]->name, shard->name) == 0)
-			return shard->position >= wait->ends[i];
-	return true;
+	for (int i = 0; i < Min(source->nshards, wait->nends); i++)
+		if (strcmp(source->shards[i]->name, shard->name) == 0)
+			return shard->position >= wait->ends[i] ||
+				(shard->source_index == i && source->shards[i]->at_end && source->shards[i]->next_position >= wait->ends[i]);
+	return true;				/* has appeared since */
 }
 
 /* Has this stream come so far that the wait may go on to the next one? */
@@ -190,23 +189,12 @@ reached(Wait *wait, KdaFeed *feed)
 		return wait->armed && !feed->more;
 	if (!wait->ends_known || stream->raw->n > 0)
 		return false;
-	if (!kda_slots_are_closed(feed))
+	/* it may have been opened anew and not know its shards yet */
+	if (stream->source == NULL || !stream->source->known || !kda_slots_are_closed(feed))
 		return false;
 	for (int s = 0; s < stream->nshards; s++)
-	{
-		KdaShard   *shard = &feed->stream->shards[s];
-
-		if (shard->foreign && !other_reached(wait, stream, shard))
+		if (!shard_reached(wait, stream->source, &stream->shards[s]))
 			return false;
-		if (shard->source_index < 0 || shard->source_index >= wait->nends)
-			continue;
-		if (stream->source == NULL)
-			return false;
-		if (shard->position < wait->ends[shard->source_index] &&
-			!(stream->source->shards[shard->source_index]->at_end &&
-			  stream->source->shards[shard->source_index]->next_position >= wait->ends[shard->source_index]))
-			return false;
-	}
 	return true;
 }
 

@@ -29,6 +29,7 @@ typedef struct KdaFeed
 	bool		slotted;		/* states of its queries may be in parts */
 	KdaTime		accepted;		/* slot 0: the least that the others have committed; KDA_END_TIME: no other has shards */
 	KdaTime		closing;		/* windows may close up to this watermark in this transaction */
+	bool		published;		/* other slots: this transaction has updated its row */
 	KdaTime		closed;			/* … and have done so in the last one */
 
 	List	   *writers;		/* KdaQuery: pumps that write it */
@@ -155,7 +156,12 @@ extern int	kda_locks_timeout_ms(void);
 extern bool kda_slots_arrange(KdaWorker *worker);
 /* Before a batch: what the other slots have committed.  False: commit, and load everything anew. */
 extern bool kda_slots_look(KdaWorker *worker);
-/* Other slots than 0, before they write their shards: what this transaction was judged against.  An error: they are not its own any more. */
+/*
+ * Other slots than 0, before they write anything: what this transaction is
+ * judged against.  An error: the shards are not its own any more.  begin(): if
+ * it is going to write.
+ */
+extern void kda_slots_begin(KdaFeed *feed);
 extern void kda_slots_publish(KdaFeed *feed);
 /* Slot 0: the row of a shard that another slot has to read. */
 extern void kda_slots_add_shard(KdaFeed *feed, KdaShard *shard);

@@ -295,3 +295,122 @@ def test_idle_shards_wake_up_while_windows_close(kafka):
     table = "kda_storage.open_%d" % server.value("SELECT query_id FROM kda_storage.query")
     wait_until(lambda: server.value("SELECT count(*) FROM " + table) == 0, "the processes to forget what has closed")
     server.destroy()
+
+
+def test_reset_pause_late_and_errors(server, kafka, msk):
+    """What is said to a stream holds for all of its processes."""
+    kafka.create_topic("t_ops", PARTITIONS)
+    server.sql("CREATE STREAM ops (rowtime timestamptz OPTIONS (path '$.ts'), k text, v int) SERVER msk "
+               "OPTIONS (topic 't_ops', start 'earliest', max_ahead 'never', idle_timeout 'never', parallelism '3', worker 'ops')")
+    server.sql("CREATE CONTINUOUS VIEW ops_v AS SELECT k, count(*) n, 100 / sum(v) AS r FROM ops WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;"
+               "CREATE CONTINUOUS VIEW ops_closed AS SELECT k, count(*) n FROM ops WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE")
+
+    def put(at, v=1, k="a", partitions=range(PARTITIONS)):
+        for p in partitions:
+            kafka.produce("t_ops", [{"ts": "2026-01-01T10:%s:00Z" % at, "k": k, "v": v}], partition=p)
+        caught_up(server, "ops")
+
+    def rows(view="ops_closed"):
+        return server.sql("SELECT to_char(window_start, 'MI'), k, n FROM %s ORDER BY 1, 2" % view)
+
+    put("00")
+    assert rows() == [] and server.sql("SELECT n, r FROM ops_v") == [(4, 25)]
+    # all but one partition have passed the minute
+    put("02", partitions=(0, 1, 2))
+    assert rows() == []
+    put("02", partitions=(3,))
+    assert rows() == [("00", "a", 4)]
+    # late: in its own shard
+    put("00", partitions=(2,))
+    assert server.sql("SELECT records_late FROM kda.streams WHERE stream = 'ops'::regclass") == [(1,)]
+    assert rows() == [("00", "a", 4)]
+    # an error in the final part: that key of that window, whichever processes have states of it
+    put("02", v=-1, k="bad", partitions=(0, 1))
+    put("02", v=1, k="bad", partitions=(2, 3))
+    put("04")
+    assert rows() == [("00", "a", 4), ("02", "a", 4), ("02", "bad", 4)]
+    assert server.sql("SELECT to_char(window_start, 'MI'), k, n, r FROM ops_v WHERE window_start < '2026-01-01 10:04:00+00' ORDER BY 1, 2") == [
+        ("00", "a", 4, 25), ("02", "a", 4, 25)]
+    assert server.sql("SELECT error_name, message FROM kda.error_stream WHERE query = 'ops_v'::regclass") == [("expression", "division by zero")]
+    # a record that cannot be decoded, in each of them
+    for p in range(PARTITIONS):
+        kafka.produce("t_ops", ["{"], partition=p)
+    caught_up(server, "ops")
+    assert server.value("SELECT count(*) FROM kda.error_stream WHERE stream = 'ops'::regclass AND error_name = 'malformed'") == 4
+    # paused, none of them reads
+    server.sql("ALTER STREAM ops PAUSE")
+    for p in range(PARTITIONS):
+        kafka.produce("t_ops", [{"ts": "2026-01-01T10:04:00Z", "k": "b", "v": 1}], partition=p)
+    assert not server.value("SELECT kda.wait('ops', '300 ms')")
+    server.sql("ALTER STREAM ops RESUME")
+    caught_up(server, "ops")
+    assert server.sql("SELECT k, n FROM ops_v WHERE window_start = '2026-01-01 10:04:00+00' ORDER BY 1") == [("a", 4), ("b", 4)]
+    # RESET emits what is open in all of them, and time begins anew
+    server.sql("ALTER STREAM ops RESET")
+    wait_until(lambda: rows()[-2:] == [("04", "a", 4), ("04", "b", 4)], "the open windows to leave")
+    caught_up(server, "ops")
+    assert server.value("SELECT kda.watermark('ops')") is None
+    put("01")
+    assert server.sql("SELECT k, n, window_closed FROM (SELECT *, false AS window_closed FROM ops_v WHERE window_start = '2026-01-01 10:01:00+00') x") == [("a", 4, False)]
+    # kda.advance closes in all of them
+    server.sql("SELECT kda.advance('ops', '2026-01-01 11:00:00+00')")
+    caught_up(server, "ops")
+    assert ("01", "a", 4) in rows()
+    # a partition that appears is read from its beginning, by one of them
+    kafka.add_partitions("t_ops", 6)
+    for p in (4, 5):
+        kafka.produce("t_ops", [{"ts": "2026-01-01T12:00:00Z", "k": "new", "v": 1}] * 5, partition=p)
+    wait_until(lambda: slots_of(server, "ops") == [0, 1, 2, 0, 1, 2], "the new partitions to be known", 120)
+    caught_up(server, "ops")
+    assert server.sql("SELECT n FROM ops_v WHERE k = 'new'") == [(10,)]
+    server.sql("DROP STREAM ops CASCADE")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda.workers WHERE worker = 'ops'") == 0, "its processes to end")
+
+
+def test_queries_that_one_process_has_to_run(server, msk):
+    """Refused, at CREATE and at ALTER; what is in the way is named."""
+    server.sql("CREATE STREAM one (rowtime timestamptz, k text, v int) SERVER msk OPTIONS (topic 't_one', parallelism '2', worker 'one')")
+    server.sql("CREATE STREAM other (rowtime timestamptz, k text, v int) SERVER msk OPTIONS (topic 't_one', worker 'one')")
+    queries = [
+        "SELECT k, count(*) FROM {} WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k",
+        "SELECT k, count(*) FROM {} WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE)",
+        "SELECT k, count(*) OVER (PARTITION BY k ORDER BY rowtime RANGE INTERVAL '1' MINUTE PRECEDING) n FROM {}",
+        "SELECT k, count(DISTINCT v) FROM {} WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k",
+        "SELECT k, array_agg(v) FROM {} WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k",
+        "SELECT a.k, a.v, b.v AS w FROM {} a JOIN other b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE",
+    ]
+    for q in queries:
+        with pytest.raises(psycopg2.Error, match="parallelism of 2") as e:
+            server.sql("CREATE CONTINUOUS VIEW one_v AS " + q.format("one"))
+        assert "OPTIONS (SET parallelism '1')" in e.value.diag.message_hint
+        server.sql("CREATE CONTINUOUS VIEW one_v AS " + q.format("other"))
+        with pytest.raises(psycopg2.Error, match='query "public.one_v" cannot run on stream "other" with a parallelism of 2'):
+            server.sql("ALTER STREAM other OPTIONS (ADD parallelism '2')")
+        server.sql("DROP CONTINUOUS VIEW one_v")
+    server.sql("CREATE TABLE one_t (k text PRIMARY KEY, n bigint)")
+    with pytest.raises(psycopg2.Error, match="hands on groups"):
+        server.sql("CREATE PUMP one_p AS INSERT INTO one_t SELECT k, count(*) FROM one GROUP BY k ON CONFLICT (k) DO UPDATE SET n = EXCLUDED.n")
+    server.sql("DROP STREAM one; DROP STREAM other")
+
+
+def test_processes_that_find_no_slot(kafka):
+    """They are named; what they have to read waits, and comes when there is room."""
+    pg = Postgres("fewslots", ["kda_stream.commit_interval = '20ms'", "kda_stream.max_workers = 2"]).start()
+    pg.sql("CREATE EXTENSION kda_stream")
+    pg.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    kafka.create_topic("t_few", 3)
+    conn = pg.connect()
+    conn.cursor().execute("CREATE STREAM few (v int) SERVER msk OPTIONS (topic 't_few', start 'earliest', parallelism '3')")
+    assert [n for n in conn.notices if "WARNING" in n and "kda_stream.max_workers" in n], conn.notices
+    conn.close()
+    pg.sql("CREATE CONTINUOUS VIEW few_v AS SELECT count(*) n FROM few")
+    for p in range(3):
+        kafka.produce("t_few", [{"v": 1}] * 10, partition=p)
+    wait_until(lambda: pg.value("SELECT n FROM few_v") == 20, "two of three partitions")
+    assert not pg.value("SELECT kda.wait('few', '300 ms')")
+    assert pg.sql("SELECT worker, state FROM kda.workers WHERE kind = 'pipeline' AND pid IS NULL AND last_error LIKE '%kda_stream.max_workers%'") == [("main", "starting")]
+    pg.sql("ALTER STREAM few OPTIONS (SET parallelism '2')")
+    caught_up(pg, "few")
+    assert pg.value("SELECT n FROM few_v") == 30
+    assert pg.value("SELECT count(*) FROM kda.workers WHERE kind = 'pipeline'") == 2
+    pg.destroy()
