@@ -44,6 +44,7 @@
 #include "catalog/ddl.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "runtime/fault.h"
 #include "runtime/worker.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -165,6 +166,7 @@ divide(KdaFeed *feed)
 					 "FROM kda_storage.shard WHERE stream_id = %d) o "
 					 "WHERE h.stream_id = %d AND h.shard = o.shard AND h.slot <> o.slot", n, id, id));
 	SPI_finish();
+	KDA_FAULT("slots_divided");
 	ereport(LOG,
 			(errmsg("stream %s is read by %d process%s of worker \"%s\"", feed->stream->name, n, n == 1 ? "" : "es",
 					kda_worker->name)));
@@ -223,6 +225,7 @@ read_others(KdaFeed *feed)
 	}
 	feed->accepted = run(&read_accepted, values, NULL, true) > 0 ? time_column(0, 1) : KDA_END_TIME;
 	feed->closing = Min(feed->accepted, stream->watermark);
+	KDA_FAULT("slots_read");
 }
 
 /* The others: what slot 0 has committed.  False: their shards have been taken away. */
@@ -346,6 +349,7 @@ kda_slots_publish(KdaFeed *feed)
 				 errdetail("They are processed again by whoever has them now.")));
 	}
 	SPI_finish();
+	KDA_FAULT("slots_published");
 }
 
 void

@@ -9,7 +9,7 @@ from collections import Counter
 
 import psycopg2
 import pytest
-from harness import LONG, Postgres, wait_until
+from harness import FAULT_BINDIR, LONG, Postgres, wait_until
 
 SETTINGS = ["kda_stream.max_workers = 12", "max_worker_processes = 24", "kda_stream.retry_max_interval = '1s'",
             "wal_writer_delay = '10ms'"]
@@ -47,7 +47,9 @@ def declare(server, name, topic, parallelism, worker="main"):
                 WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
             CREATE PUMP {0}_to_derived AS INSERT INTO {0}_derived (k, v) SELECT k, count(*) FROM {0}
                 WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
-            CREATE PUMP {0}_to_rows AS INSERT INTO {0}_rows SELECT rowtime, k, v FROM {0}
+            CREATE PUMP {0}_to_rows AS INSERT INTO {0}_rows SELECT rowtime, k, v FROM {0};
+            CREATE CONTINUOUS VIEW {0}_over_plain AS SELECT k, count(*) n, sum(v) s FROM {0}_plain GROUP BY k;
+            CREATE CONTINUOUS VIEW {0}_over_tumbling AS SELECT k, sum(n) n, count(*) windows FROM {0}_tumbling GROUP BY k
             """.format(name))
         conn.commit()
     server.sql("""
@@ -68,6 +70,7 @@ def answers(name, plain):
         "SELECT id, k, v FROM {0}_plain | SELECT id, k, v FROM {1} WHERE v % 10 = 0",
         "SELECT window_start, name, n FROM {0}_joined | SELECT w, 'the ' || k, count(*) FROM {1} WHERE k IN ('a', 'b', 'c') GROUP BY 1, 2",
         "SELECT id, k, v FROM {0}_table | SELECT id, k, v FROM {1} WHERE v % 7 = 0",
+        "SELECT k, n, s FROM {0}_over_plain | SELECT k, count(*), sum(v) FROM {1} WHERE v % 10 = 0 GROUP BY 1",
         "SELECT window_start, k, n, s FROM {0}_rows_v | SELECT w, k, count(*), sum(v) FROM {1} GROUP BY 1, 2",
     )]
 
@@ -80,6 +83,8 @@ def closed_answers(name, plain):
         "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2",
         "SELECT window_start, k, n FROM {0}_derived_v | SELECT date_bin('20 s', w, '2026-01-01 00:00:00+00'), k, count(*) FROM {1} "
         "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2",
+        "SELECT k, n, windows FROM {0}_over_tumbling | SELECT k, sum(n), count(*) FROM (SELECT w, k, count(*) n FROM {1} "
+        "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2) c GROUP BY 1",
     )]
 
 
@@ -248,6 +253,62 @@ def test_kill_9_of_slots_at_random_moments(kafka):
     assert server.value("SELECT records_late FROM kda.streams WHERE stream = 'slotkill'::regclass") == 0
     assert server.value("SELECT records_in FROM kda.streams WHERE stream = 'slotkill'::regclass") == len(feeder.records), "seed %d" % seed
     assert "PANIC" not in server.log_text()
+    server.destroy()
+
+
+FAULTS = ["read", "watermark", "query", "write_back", "write_back_new", "queries", "close", "emit_closed", "emit_stream", "emit_table", "closed", "settled",
+          "slots_read", "slots_published", "slots_divided", "save", "saved", "commit", "committed", "remember"]
+
+
+def test_faults_in_any_process_at_any_point(kafka):
+    """One process fails, ends or crashes in the middle of it; the others go on from what it has committed."""
+    server = Postgres("slotfaults", SETTINGS + ["kda_stream.commit_interval = '10ms'", "kda_stream.batch_records = 200", "fsync = off"],
+                      bindir=FAULT_BINDIR).start()
+    server.sql("CREATE EXTENSION kda_stream; CREATE SCHEMA fault")
+    server.sql("CREATE FUNCTION fault.arm(text, int, text) RETURNS void LANGUAGE C STRICT AS '$libdir/kda_stream', 'kda_fault_arm'")
+    server.sql("CREATE FUNCTION fault.armed() RETURNS text LANGUAGE C AS '$libdir/kda_stream', 'kda_fault_armed'")
+    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    kafka.create_topic("t_slotfaults", PARTITIONS)
+    seed = int(os.environ.get("KDA_SEED", "5"))
+    r = random.Random(seed)
+    declare(server, "slotfaults", "t_slotfaults", 2)
+    feeder = Feeder(kafka, "t_slotfaults", seed=seed)
+    feeder.start()
+
+    def patiently(text, *args):
+        def attempt():
+            try:
+                return [server.value(text, *args)]
+            except psycopg2.Error:
+                return None
+        return wait_until(attempt, "an answer")[0]
+
+    n = 2
+    for point in r.sample(FAULTS, len(FAULTS)) * (3 if LONG else 1):
+        action = r.choice(["40001", "58030", "kill"])
+        patiently("SELECT fault.arm(%s, %s, %s)", point, r.choice([1, 2, 5]) if point != "slots_divided" else 1, action)
+
+        def reached():
+            nonlocal n
+            if patiently("SELECT fault.armed()") is None:
+                return True
+            if point == "slots_divided":
+                n = n % 4 + 1
+                patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
+            return False
+        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point == "slots_divided" else 0.05)
+        if r.random() < 0.3:
+            n = r.randrange(1, 5)
+            patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
+        if n == 1:
+            n = r.randrange(2, 5)      # the points of several processes are to be reached
+            patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
+    wait_until(server.answers, "the server to recover")
+    feeder.finish(server)
+    caught_up(server, "slotfaults")
+    assert server.sql("SELECT name, last_error FROM kda.queries WHERE state <> 'running'") == [], "seed %d" % seed
+    compare(server, "slotfaults")
+    assert server.value("SELECT records_in FROM kda.streams WHERE stream = 'slotfaults'::regclass") == len(feeder.records), "seed %d" % seed
     server.destroy()
 
 
