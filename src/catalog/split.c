@@ -1064,8 +1064,6 @@ why_one_slot(KdaSplit *split)
 		return "Stagger windows open in the order of arrival.";
 	if (split->shape == KDA_SHAPE_OVER)
 		return "Its rows look at the records before them, in the order of arrival.";
-	if (split->state == KDA_STATE_ROWS)
-		return "It keeps records, since its aggregates have no states that can be combined or it has none.";
 	if (order_shows_walker((Node *) split->user, NULL))
 		return "It has an aggregate whose result shows the order of arrival.";
 	return NULL;

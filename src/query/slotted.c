@@ -43,6 +43,13 @@ kda_slotted_any_ends(KdaQuery *query, KdaTime frontier)
 	return kda_window_next(&query->window, query->frontier, query->frontier, &start, &end) && end <= frontier;
 }
 
+/* Which pane a row of the open table belongs to follows from it. */
+static const char *
+time_column(const KdaQuery *query)
+{
+	return query->state == KDA_STATE_ROWS ? "kda_time" : "k1";
+}
+
 KdaTime *
 kda_slotted_window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
 {
@@ -51,10 +58,11 @@ kda_slotted_window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
 	KdaTime    *ends;
 
 	SPI_connect();
-	SPI_execute_with_args(psprintf("SELECT DISTINCT w.window_end FROM %s.%s o, LATERAL kda.windows(o.k1, %s%s) w "
+	SPI_execute_with_args(psprintf("SELECT DISTINCT w.window_end FROM %s.%s o, LATERAL kda.windows(o.%s, %s%s) w "
 								   "WHERE w.window_end > $1 AND w.window_end <= $2 ORDER BY 1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->open_rel)),
+								   quote_identifier(get_rel_name(query->open_rel)), time_column(query),
 								   quote_literal_cstr(kda_window_format(&query->window)),
+								   query->state == KDA_STATE_ROWS ? ", o.kda_mark" :
 								   query->window.kind == KDA_WINDOW_TUMBLING ? "" : ", o.k2"),
 						  2, types, values, NULL, true, 0);
 	*n = (int) SPI_processed;
@@ -77,8 +85,8 @@ kda_slotted_close_leftovers(KdaQuery *query, KdaTime frontier)
 
 	CommandCounterIncrement();
 	SPI_connect();
-	SPI_execute_with_args(psprintf("DELETE FROM %s.%s o WHERE o.kda_slot >= %d AND kda.window_end(o.k1, %s) <= $1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(query->open_rel)), query->nslots,
+	SPI_execute_with_args(psprintf("DELETE FROM %s.%s o WHERE o.kda_slot >= %d AND kda.window_end(o.%s, %s) <= $1", KDA_STORAGE_SCHEMA,
+								   quote_identifier(get_rel_name(query->open_rel)), query->nslots, time_column(query),
 								   quote_literal_cstr(kda_window_format(&query->window))),
 						  1, &type, &value, NULL, false, 0);
 	SPI_finish();
@@ -89,9 +97,14 @@ kda_query_forget_closed(KdaQuery *query, KdaTime frontier)
 {
 	kda_query_prepare_state(query);
 	kda_current_query = query;
-	kda_groups_prepare(query->groups);
-	if (kda_groups_min_window_end(query->groups) <= frontier)
-		kda_groups_close(query->groups, frontier);
+	if (query->kept && kda_kept_min_window_end(query->kept) <= frontier)
+		kda_kept_close(query->kept, frontier);
+	if (query->groups)
+	{
+		kda_groups_prepare(query->groups);
+		if (kda_groups_min_window_end(query->groups) <= frontier)
+			kda_groups_close(query->groups, frontier);
+	}
 	kda_current_query = NULL;
 }
 
