@@ -1049,6 +1049,16 @@ order_shows_walker(Node *node, void *cxt)
 			case F_JSON_OBJECT_AGG:
 			case F_JSONB_OBJECT_AGG:
 			case F_XMLAGG:
+#if PG_VERSION_NUM >= 160000
+			case F_JSON_AGG_STRICT:
+			case F_JSON_OBJECT_AGG_STRICT:
+			case F_JSON_OBJECT_AGG_UNIQUE:
+			case F_JSON_OBJECT_AGG_UNIQUE_STRICT:
+			case F_JSONB_AGG_STRICT:
+			case F_JSONB_OBJECT_AGG_STRICT:
+			case F_JSONB_OBJECT_AGG_UNIQUE:
+			case F_JSONB_OBJECT_AGG_UNIQUE_STRICT:
+#endif
 				return true;
 		}
 	return expression_tree_walker(node, order_shows_walker, cxt);
