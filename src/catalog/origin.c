@@ -158,6 +158,8 @@ kda_adopt_strangers(void)
 							 mine, outside ? "true" : "false", id, mine), false, 0);
 		if (SPI_processed == 0)
 			continue;
+		/* generations are numbers of another server's transactions: the shards are divided anew */
+		SPI_execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id), false, 0);
 		if (outside)
 			paused++;
 		else

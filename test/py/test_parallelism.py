@@ -3,13 +3,14 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
 
 import psycopg2
 import pytest
-from harness import FAULT_BINDIR, LONG, Postgres, wait_until
+from harness import BINDIR, FAULT_BINDIR, LONG, Postgres, wait_until
 
 SETTINGS = ["kda_stream.max_workers = 12", "max_worker_processes = 24", "kda_stream.retry_max_interval = '1s'",
             "wal_writer_delay = '10ms'"]
@@ -166,6 +167,14 @@ def caught_up(server, stream, timeout=120):
     raise AssertionError("not caught up: %s" % server.sql("SELECT array_agg(w::text) FROM kda.workers w UNION ALL SELECT array_agg(s::text) FROM kda.shards s UNION ALL SELECT array_agg(l::text) FROM kda_storage.slot l"))
 
 
+def own_server(name, kafka, *settings, **how):
+    """One that may crash."""
+    server = Postgres(name, SETTINGS + list(settings), **how).start()
+    server.sql("CREATE EXTENSION kda_stream")
+    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    return server
+
+
 def slots_of(server, stream):
     return [r[0] for r in server.sql("SELECT slot FROM kda.shards WHERE stream = %s::regclass ORDER BY shard", stream)]
 
@@ -226,9 +235,7 @@ def test_parallelism_changes_while_records_flow(server, kafka, msk):
 
 
 def test_kill_9_of_slots_at_random_moments(kafka):
-    server = Postgres("slotkill", SETTINGS + ["kda_stream.commit_interval = '20ms'"]).start()
-    server.sql("CREATE EXTENSION kda_stream")
-    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    server = own_server("slotkill", kafka, "kda_stream.commit_interval = '20ms'")
     kafka.create_topic("t_slotkill", PARTITIONS)
     seed = int(os.environ.get("KDA_SEED", "11"))
     r = random.Random(seed)
@@ -270,12 +277,11 @@ FAULTS = ["read", "watermark", "query", "write_back", "write_back_new", "queries
 
 def test_faults_in_any_process_at_any_point(kafka):
     """One process fails, ends or crashes in the middle of it; the others go on from what it has committed."""
-    server = Postgres("slotfaults", SETTINGS + ["kda_stream.commit_interval = '10ms'", "kda_stream.batch_records = 200", "fsync = off"],
-                      bindir=FAULT_BINDIR).start()
-    server.sql("CREATE EXTENSION kda_stream; CREATE SCHEMA fault")
+    server = own_server("slotfaults", kafka, "kda_stream.commit_interval = '10ms'", "kda_stream.batch_records = 200", "fsync = off",
+                        bindir=FAULT_BINDIR)
+    server.sql("CREATE SCHEMA fault")
     server.sql("CREATE FUNCTION fault.arm(text, int, text) RETURNS void LANGUAGE C STRICT AS '$libdir/kda_stream', 'kda_fault_arm'")
     server.sql("CREATE FUNCTION fault.armed() RETURNS text LANGUAGE C AS '$libdir/kda_stream', 'kda_fault_armed'")
-    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
     kafka.create_topic("t_slotfaults", PARTITIONS)
     seed = int(os.environ.get("KDA_SEED", "5"))
     r = random.Random(seed)
@@ -325,9 +331,7 @@ def test_idle_shards_wake_up_while_windows_close(kafka):
     A shard that was idle brings records of any age, just when another process closes windows: each of them is
     counted in a window or refused as late, never neither.
     """
-    server = Postgres("slotidle", SETTINGS + ["kda_stream.commit_interval = '5ms'"]).start()
-    server.sql("CREATE EXTENSION kda_stream")
-    server.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    server = own_server("slotidle", kafka, "kda_stream.commit_interval = '5ms'")
     kafka.create_topic("t_slotidle", PARTITIONS)
     server.sql("CREATE STREAM idle (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk "
                "OPTIONS (topic 't_slotidle', start 'earliest', idle_timeout '20 ms', max_ahead 'never', parallelism '3')")
@@ -463,9 +467,7 @@ def test_queries_that_one_process_has_to_run(server, msk):
 
 def test_processes_that_find_no_slot(kafka):
     """They are named; what they have to read waits, and comes when there is room."""
-    pg = Postgres("fewslots", ["kda_stream.commit_interval = '20ms'", "kda_stream.max_workers = 2"]).start()
-    pg.sql("CREATE EXTENSION kda_stream")
-    pg.sql("""CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" '%s')""" % kafka.address)
+    pg = own_server("fewslots", kafka, "kda_stream.commit_interval = '20ms'", "kda_stream.max_workers = 2")
     kafka.create_topic("t_few", 3)
     conn = pg.connect()
     conn.cursor().execute("CREATE STREAM few (v int) SERVER msk OPTIONS (topic 't_few', start 'earliest', parallelism '3')")
@@ -482,3 +484,45 @@ def test_processes_that_find_no_slot(kafka):
     assert pg.value("SELECT n FROM few_v") == 30
     assert pg.value("SELECT count(*) FROM kda.workers WHERE kind = 'pipeline'") == 2
     pg.destroy()
+
+
+def test_dump_and_restore(server, kafka, msk):
+    """States in parts come back as they were; the copy's own processes go on from there."""
+    kafka.create_topic("t_dumped", PARTITIONS)
+    server.sql("CREATE DATABASE dumped", dbname="postgres")
+    server.sql("CREATE EXTENSION kda_stream; CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS (\"bootstrap.servers\" '%s')" % kafka.address, dbname="dumped")
+    server.sql("CREATE STREAM dumped (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk OPTIONS (topic 't_dumped', start 'earliest', "
+               "max_ahead 'never', idle_timeout 'never', parallelism '3')", dbname="dumped")
+    server.sql("CREATE CONTINUOUS VIEW dumped_v AS SELECT k, count(*) n FROM dumped WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;"
+               "CREATE CONTINUOUS VIEW dumped_g AS SELECT k, count(*) n FROM dumped GROUP BY k", dbname="dumped")
+
+    def put(second):
+        for p in range(PARTITIONS):
+            kafka.produce("t_dumped", [{"ts": "2026-01-01T10:0%d:00Z" % (second // 60), "k": "ab"[p % 2]}] * 3, partition=p)
+
+    def caught_up_with(n, db):
+        wait_until(lambda: server.value("SELECT kda.wait('dumped', '5 s')", dbname=db) and server.value("SELECT sum(n) FROM dumped_g", dbname=db) == n, "%d records in %s" % (n, db))
+
+    def shown(db):
+        return server.sql("SELECT window_start, k, n FROM dumped_v ORDER BY 1, 2", dbname=db) + server.sql("SELECT k, n FROM dumped_g ORDER BY 1", dbname=db)
+
+    put(0)
+    caught_up_with(12, "dumped")
+    args = ["-h", server.sockets, "-p", str(server.port), "-U", "postgres"]
+    dump = subprocess.run([BINDIR + "/pg_dump", *args, "dumped"], stdout=subprocess.PIPE, check=True).stdout
+    server.sql("CREATE DATABASE restored")
+    subprocess.run([BINDIR + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *args, "restored"], input=dump, stdout=subprocess.DEVNULL, check=True)
+    assert shown("restored") == shown("dumped")
+    # the first statement on a stream starts its processes, which see that it is a copy, and pause it
+    server.sql("ALTER STREAM dumped OPTIONS (SET idle_timeout '1 hour')", dbname="restored")
+    wait_until(lambda: server.value("SELECT state FROM kda.streams", dbname="restored") == "paused", "the copy to be known as one")
+    server.sql("ALTER STREAM dumped RESUME", dbname="restored")
+    put(0)
+    put(60)
+    put(120)
+    for db in ("dumped", "restored"):
+        caught_up_with(48, db)
+    assert shown("restored") == shown("dumped")
+    assert server.sql("SELECT n FROM dumped_v WHERE window_start = '2026-01-01 10:00:00+00'", dbname="restored") == [(12,), (12,)]
+    for db in ("dumped", "restored"):
+        server.sql("DROP DATABASE " + db)
