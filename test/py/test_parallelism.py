@@ -486,7 +486,7 @@ def test_processes_that_find_no_slot(kafka):
     pg.destroy()
 
 
-def test_dump_and_restore(server, kafka, msk):
+def test_a_restored_copy_goes_on_by_itself(server, kafka, msk):
     """States in parts come back as they were; the copy's own processes go on from there."""
     kafka.create_topic("t_dumped", PARTITIONS)
     server.sql("CREATE DATABASE dumped", dbname="postgres")
