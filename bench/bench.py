@@ -67,8 +67,8 @@ class Bench:
         return subprocess.run([BINDIR + "/postgres", "--version"], stdout=subprocess.PIPE, text=True).stdout.split()[2]
 
     @contextlib.contextmanager
-    def server(self, *settings):
-        with core(MEASURED):
+    def server(self, *settings, pinned=True):
+        with core(MEASURED) if pinned else contextlib.nullcontext():
             pg = Postgres("server", ["max_wal_size = '16GB'", "checkpoint_timeout = '1h'", *settings]).start()
         try:
             pg.sql("CREATE EXTENSION kda_stream")
@@ -84,10 +84,11 @@ class Bench:
             pg.destroy()
             subprocess.run(["rm", "-rf", pg.dir])
 
-    def stream(self, pg, retention, topic="events", start="earliest"):
+    def stream(self, pg, retention, topic="events", start="earliest", parallelism=1):
         pg.sql("""CREATE STREAM events %s SERVER msk
-                  OPTIONS (topic '%s', start '%s', watermark '5 seconds'%s)""" %
-               (COLUMNS, topic, start, "" if retention is None else ", retention '%s'" % retention))
+                  OPTIONS (topic '%s', start '%s', watermark '5 seconds', parallelism '%d'%s)""" %
+               (COLUMNS, topic, start, parallelism, "" if retention is None else ", retention '%s'" % retention))
+        wait_until(lambda: len(pg.workers()) == parallelism, "the processes to start")
 
     def row(self, name, wall, cpu, events=None):
         events = events or self.events
@@ -107,14 +108,14 @@ class Bench:
                 runs.append([float(x) for x in program("consume", self.kafka.address, "events", PARTITIONS, self.events, *args)])
         return min(runs, key=lambda r: r[1])
 
-    def run_views(self, pg, retention, n):
+    def run_views(self, pg, retention, n, parallelism=1):
         """Reads all events into n views; wall and CPU seconds, WAL bytes, and what kda.workers says."""
-        self.stream(pg, retention)
+        self.stream(pg, retention, parallelism=parallelism)
         # together: they start with the same record
         wal = pg.value("SELECT pg_current_wal_lsn()")
-        pid = pg.workers()[0]
-        before = pg.sql("SELECT commits, commit_ms FROM kda.workers WHERE pid = %s", pid)[0]
-        cpu = cpu_seconds(pid)
+        pids = pg.workers()
+        before = pg.sql("SELECT sum(commits), sum(commit_ms) FROM kda.workers WHERE kind = 'pipeline'")[0]
+        cpu = sum(map(cpu_seconds, pids))
         first = None
         pg.sql(";".join("CREATE CONTINUOUS VIEW v%d AS %s" % (i, QUERY) for i in range(n)))
         conn = pg.connect()
@@ -129,12 +130,12 @@ class Bench:
             if seen >= self.events:
                 break
             time.sleep(0.02)
-        cpu = cpu_seconds(pid) - cpu
+        cpu = sum(map(cpu_seconds, pids)) - cpu
         conn.close()
         wall = (now - first[1]) * self.events / max(self.events - first[0], 1)
-        after = pg.sql("SELECT commits, commit_ms FROM kda.workers WHERE pid = %s", pid)[0]
+        after = pg.sql("SELECT sum(commits), sum(commit_ms) FROM kda.workers WHERE kind = 'pipeline'")[0]
         wal = pg.value("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), %s)", wal)
-        commits = after[0] - before[0]
+        commits = int(after[0] - before[0])
         return wall, cpu, float(wal), commits, (after[1] - before[1]) / max(commits, 1)
 
     def check(self, pg, path):
@@ -223,6 +224,24 @@ class Bench:
             (self.views, cpu / self.events * 1e6, (cpu - one[1]) / self.events / (self.views - 1) * 1e9, wal / self.events))
         self.events = everything
 
+    def slots_part(self):
+        """The same view with its partitions divided over processes, on all cores, which the broker shares."""
+        say()
+        self.consume(WORK + "/counted")
+        rates = {}
+        for n in (1, 2):
+            runs = []
+            for _ in range(3):
+                with self.server(pinned=False) as pg:
+                    runs.append(self.run_views(pg, "0", 1, n))
+                    wait_until(lambda: pg.value("SELECT kda.wait('events')"), "all of it")
+                    self.check(pg, WORK + "/counted")
+            wall, cpu = min(r[0] for r in runs), min(r[1] for r in runs)
+            self.row("continuous view, parallelism %d" % n, wall, cpu)
+            rates[n] = (self.events / wall, self.events / cpu)
+        say("parallelism 2 to 1: %.2f times the events per second, %.2f times those per CPU second" %
+            (rates[2][0] / rates[1][0], rates[2][1] / rates[1][1]))
+
     def parse_part(self):
         """A statement without KDA words: what the detour of the parser adds to it."""
         say()
@@ -256,7 +275,7 @@ def cpu_name():
 
 
 def main():
-    parts = ["bare", "view", "latency", "views", "parse"]
+    parts = ["bare", "view", "latency", "views", "slots", "parse"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=4000000)
     parser.add_argument("--views", type=int, default=100)

@@ -48,6 +48,8 @@ CREATE TABLE kda_storage.stream_progress (
 	has_read	boolean NOT NULL DEFAULT false,	-- a record has been committed since start
 	declared	bigint NOT NULL DEFAULT 0,	-- counts its queries: a worker that does not know the last one does not commit
 	begun		bigint NOT NULL DEFAULT 0,	-- declared, when reading began anew with a first query
+	slotted		boolean NOT NULL DEFAULT false,	-- several slots have read it: states of its queries may be in parts
+	coming		timestamptz,			-- several slots: the watermark that they have still to accept before windows close
 	records_in	bigint NOT NULL DEFAULT 0,
 	bytes_in	bigint NOT NULL DEFAULT 0,
 	records_late bigint NOT NULL DEFAULT 0,
@@ -63,9 +65,9 @@ COMMENT ON TABLE kda_storage.stream_progress IS 'what each commit of a worker le
 CREATE TABLE kda_storage.shard (
 	stream_id	int NOT NULL,
 	shard		text NOT NULL,
-	slot		int NOT NULL DEFAULT 0,
-	generation	bigint NOT NULL DEFAULT 0,
+	slot		int NOT NULL DEFAULT 0,	-- of its worker: that process alone reads it and writes this row
 	position	bigint,					-- next offset to read; NULL: nothing read yet
+	from_first	boolean NOT NULL DEFAULT false,	-- appeared while the stream was read: begins with its first record
 	last_position bigint,				-- of the last applied record
 	last_arrival timestamptz,
 	last_crc	bigint,
@@ -77,6 +79,17 @@ CREATE TABLE kda_storage.shard (
 	PRIMARY KEY (stream_id, shard)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.shard IS 'one row a shard of a source stream: position and watermark';
+
+-- Rows only of streams that several processes read.  Each slot updates its own row in every commit; whoever changes
+-- generation takes the shards and states away from the process that runs as that slot.
+CREATE TABLE kda_storage.slot (
+	stream_id	int NOT NULL,
+	slot		int NOT NULL,
+	generation	bigint NOT NULL,
+	accepted	timestamptz,			-- this and all later batches of the slot count no record as in time that is late for this watermark
+	PRIMARY KEY (stream_id, slot)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE kda_storage.slot IS 'one row a process that reads a share of a stream''s shards';
 
 CREATE TABLE kda_storage.query (
 	query_id	int PRIMARY KEY,
@@ -118,7 +131,8 @@ CREATE TABLE kda_storage.query (
 	-- emission, see src/query/shown.h
 	every_us	bigint,					-- EMIT EVERY
 	shown_keys	text,					-- numbers of the columns that tell a window's rows apart; NULL: only all of them do
-	revision_columns text				-- numbers of the columns that are window_revision
+	revision_columns text,				-- numbers of the columns that are window_revision
+	one_slot	text					-- why one process has to see all records of its stream; NULL: they may be divided
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -189,6 +203,7 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.error_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.stream', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.stream_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.shard', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.slot', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.sort_mark', '');
@@ -422,6 +437,10 @@ CREATE FUNCTION kda.frontier(query_id int) RETURNS timestamptz
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_frontier';
 COMMENT ON FUNCTION kda.frontier(int) IS 'windows of a continuous query that end at or before this are closed; continuous views use it';
 
+CREATE FUNCTION kda.slotted(stream_id int) RETURNS boolean
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_slotted';
+COMMENT ON FUNCTION kda.slotted(int) IS 'true if states of the stream''s queries may be in parts, one for each process that reads it; continuous views use it';
+
 CREATE FUNCTION kda.pane_after(tid) RETURNS timestamptz
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_pane_after';
 COMMENT ON FUNCTION kda.pane_after(tid) IS 'the record counts in windows that end later than this; only inside a worker';
@@ -486,7 +505,7 @@ CREATE FUNCTION kda_storage.workers(
 	OUT pid int, OUT kind text, OUT slot int, OUT database text, OUT state text, OUT restarts bigint,
 	OUT last_error text, OUT commits bigint, OUT commit_ms double precision, OUT busy_ms double precision,
 	OUT backpressured_ms double precision, OUT idle_ms double precision, OUT last_commit timestamptz,
-	OUT commit_interval_ms int, OUT waiting_for text, OUT held_back_by text)
+	OUT commit_interval_ms int, OUT waiting_for text, OUT held_back_by text, OUT worker text)
 RETURNS SETOF record LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_workers';
 COMMENT ON FUNCTION kda_storage.workers() IS 'rows of kda.workers';
 
@@ -578,7 +597,8 @@ SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.c
 	w.commit_interval_ms,		-- as stretched now
 	w.waiting_for,				-- what holds the worker up: a lock
 	CASE WHEN w.waiting_for IS NOT NULL THEN pg_blocking_pids(w.pid) END AS blocked_by,
-	w.held_back_by				-- whose old snapshot makes its tables grow
+	w.held_back_by,				-- whose old snapshot makes its tables grow
+	w.worker					-- option worker of its streams; slot counts its processes from 0
 FROM kda_storage.workers() w
 WHERE pg_has_role('pg_monitor', 'USAGE')
 	OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database());

@@ -51,7 +51,7 @@ check_stream_owner(Oid relid, const char *name)
 static void
 resume(int32 id, Oid relid)
 {
-	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, last_position = NULL, last_arrival = NULL, last_crc = NULL "
+	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, from_first = false, last_position = NULL, last_arrival = NULL, last_crc = NULL "
 							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
 							  "AND s.start_again AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress p SET start = %s, declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "
@@ -216,7 +216,7 @@ kda_alter_query(KdaStmt *stmt)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("%s of a single query is not part of this release",
 						stmt->action == KDA_STOP ? "STOP" : stmt->action == KDA_START ? "START" : "RESTART"),
-				 errhint("ALTER STREAM … PAUSE and RESUME hold all queries of a stream; DROP and CREATE begin a query anew.")));
+				 errhint("ALTER STREAM ... PAUSE and RESUME hold all queries of a stream; DROP and CREATE begin a query anew.")));
 	foreach(lc, stmt->options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
@@ -381,7 +381,7 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 					(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
 					 errmsg("column \"%s\" of \"%s\" would be lost", NameStr(TupleDescAttr(desc, i)->attname),
 							name->relname),
-					 errhint("Name it in the statement, or ALTER … DROP COLUMN it first.")));
+					 errhint("Name it in the statement, or ALTER ... DROP COLUMN it first.")));
 	if (stream)
 	{
 		List	   *changes = option_changes(GetForeignTable(relid)->options, options);

@@ -101,7 +101,7 @@ check_inner(Bind *b, Node *item)
 	if (join->jointype != JOIN_INNER)
 		refuse(b, ERRCODE_FEATURE_NOT_SUPPORTED,
 			   "FOR SYSTEM_TIME AS OF cannot stand inside an outer join without the stream", NULL,
-			   "Join the stream with that table first: s LEFT JOIN t FOR SYSTEM_TIME AS OF s.rowtime ON … LEFT JOIN u ON ….");
+			   "Join the stream with that table first: s LEFT JOIN t FOR SYSTEM_TIME AS OF s.rowtime ON ... LEFT JOIN u ON ....");
 	check_inner(b, holds(join->larg, (Node *) b->table) ? join->larg : join->rarg);
 }
 
@@ -223,7 +223,7 @@ record_time(Bind *b, SelectStmt *select, bool as_is)
 	if (options->rowtime_attno <= 0 && all.n > 1)
 		refuse(b, ERRCODE_FEATURE_NOT_SUPPORTED,
 			   psprintf("stream \"%s\" declares no time column for FOR SYSTEM_TIME AS OF beside another stream", name), NULL,
-			   "Declare it: CREATE STREAM … (rowtime timestamptz, …).");
+			   "Declare it: CREATE STREAM ... (rowtime timestamptz, ...).");
 	time = kda_raw_column(name, word, column->location);
 	/* a subquery's ROWTIME is a word of ours, and timestamptz */
 	if (type != TIMESTAMPOID || as_is ||
@@ -469,7 +469,7 @@ kda_as_of_bind(ParseState *pstate, Node *query, const KdaQuerySpec *spec, bool o
 		{
 			b.as_of = lfirst(lc);
 			refuse(&b, ERRCODE_WRONG_OBJECT_TYPE, "FOR SYSTEM_TIME AS OF must follow the name of a table in FROM of a SELECT",
-				   NULL, "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON …");
+				   NULL, "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON ...");
 		}
 }
 

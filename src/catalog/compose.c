@@ -126,7 +126,7 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the rows of an aggregate, DISTINCT, LIMIT or window function without a window are never final"),
 				 errdetail("A window, a join or a UNION ALL over them would count each of their changes."),
-				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY …."),
+				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY ...."),
 				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
@@ -238,7 +238,7 @@ union_branches(KdaCompose *c, SelectStmt *select, List **branches)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("streams can only be put together with UNION ALL"),
 				 errdetail("UNION, INTERSECT and EXCEPT, and ORDER BY or LIMIT behind a UNION ALL, would have to see all of the records that will ever come."),
-				 errhint("They work where each branch is one SELECT with the same window: SELECT … WINDOWED BY … INTERSECT SELECT … WINDOWED BY …."),
+				 errhint("They work where each branch is one SELECT with the same window: SELECT ... WINDOWED BY ... INTERSECT SELECT ... WINDOWED BY ...."),
 				 errposition(position(c, kda_select_location(select)))));
 	union_branches(c, select->larg, branches);
 	union_branches(c, select->rarg, branches);
@@ -368,7 +368,7 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a window function over the rows of several windows has no final result"),
-				 errhint("PARTITION BY window_start, window_end, … looks at one window at a time."),
+				 errhint("PARTITION BY window_start, window_end, ... looks at one window at a time."),
 				 errposition(position(c, kda_select_location(select)))));
 	return true;
 }

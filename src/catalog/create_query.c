@@ -176,12 +176,25 @@ read_only(const char *sql, KdaSplit *split)
 	return psprintf("%s UNION ALL SELECT %s WHERE false", sql, nulls_of_types(split));
 }
 
+/* Rows of the final part; where there are two of them, of the one that fits what the slots have left. */
+static char *
+final_sql(KdaSplit *split, const char *columns, int32 id)
+{
+	KdaStreamIds ids;
+
+	if (!OidIsValid(kda_storage_relation(psprintf("merged_%d", id))))
+		return psprintf("SELECT %s FROM %s", columns, storage_name("final", id));
+	kda_stream_ids(split->stream, &ids);
+	return psprintf("SELECT %s FROM %s WHERE NOT kda.slotted(%d) UNION ALL SELECT %s FROM %s WHERE kda.slotted(%d)",
+					columns, storage_name("final", id), ids.id, columns, storage_name("merged", id), ids.id);
+}
+
 /* The SELECT of the view that users read; it holds no expression of theirs. */
 static char *
 user_view_sql(KdaStmt *stmt, KdaSplit *split, const KdaEmission *emission, int32 id)
 {
 	char	   *columns = column_list(split);
-	char	   *final = psprintf("SELECT %s FROM %s", columns, storage_name("final", id));
+	char	   *final = final_sql(split, columns, id);
 	char	   *closed = psprintf("SELECT %s FROM %s", columns, storage_name("closed", id));
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	bool		every = emission->every_us > 0;
@@ -262,8 +275,9 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		/* First query: the stream begins where this one does. */
 		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 
-		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d", stream_id));
-		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, derived_sent = NULL, "
+		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
+								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
+		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
 								  "begun = declared WHERE stream_id = %d",
 								  quote_literal_cstr(start),
@@ -418,7 +432,7 @@ refuse_deferred_triggers(Oid target, bool updates)
 					 errdetail("Its trigger \"%s\"%s is deferred to the end of the transaction.", trigger->tgname,
 							   OidIsValid(trigger->tgconstraint) ?
 							   psprintf(" of constraint \"%s\"", get_constraint_name(trigger->tgconstraint)) : ""),
-					 errhint("Make the constraint INITIALLY IMMEDIATE: ALTER TABLE … ALTER CONSTRAINT … INITIALLY IMMEDIATE.")));
+					 errhint("Make the constraint INITIALLY IMMEDIATE: ALTER TABLE ... ALTER CONSTRAINT ... INITIALLY IMMEDIATE.")));
 		}
 		table_close(rel, NoLock);
 	}
@@ -484,7 +498,7 @@ same_worker(Oid source, Oid target)
 				 errmsg("streams \"%s\" and \"%s\" are on different workers", get_rel_name(source),
 						get_rel_name(target)),
 				 errdetail("Option worker is '%s' and '%s'.", a, b),
-				 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…').")));
+				 errhint("Streams that a query ties together share a worker: ALTER STREAM ... OPTIONS (SET worker '...').")));
 }
 
 /* The columns of a stream of ours were made for the first branch of a UNION ALL: do the others fit? */
@@ -505,6 +519,48 @@ check_part_columns(KdaStmt *stmt, KdaSplit *split, const char *source_text)
 					 errmsg("UNION types %s and %s cannot be matched", format_type_be(TupleDescAttr(desc, i)->atttypid),
 							format_type_be(split->types[i]))));
 	table_close(rel, NoLock);
+}
+
+#define JOIN_ONE_SLOT	"A join of streams finds matches among the records of all shards."
+
+/* One process has to see all records of the query's stream: so it says when several share them. */
+static void
+refuse_slots(Oid stream, int parallelism, const char *query, const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 query ? errmsg("query \"%s\" cannot run on stream \"%s\" with a parallelism of %d", query, get_rel_name(stream), parallelism) :
+			 errmsg("this query cannot run on stream \"%s\" with a parallelism of %d", get_rel_name(stream), parallelism),
+			 errdetail("%s", why),
+			 errhint("Let one process read the stream: ALTER STREAM %s OPTIONS (SET parallelism '1').",
+					 quote_identifier(get_rel_name(stream)))));
+}
+
+static const char *
+why_one_slot(KdaSplit *split, bool pump, const KdaEmission *emission)
+{
+	if (split->one_slot == NULL && emission->shown)
+		return "What it has emitted is compared with what the records of all shards give now.";
+	if (split->one_slot == NULL && split->time)
+		return "It puts the records of all shards into one order.";
+	if (split->one_slot == NULL && pump && split->shape == KDA_SHAPE_GROUPS)
+		return "It hands on groups that are made of the records of all shards, whenever they change.";
+	return split->one_slot;
+}
+
+void
+kda_check_parallelism(Oid stream)
+{
+	int			parallelism = kda_stream_parallelism(stream);
+	char	   *found[2];
+
+	if (parallelism == 1 ||
+		!kda_owner_row(psprintf("SELECT coalesce(o.rel, q.rel)::text, q.one_slot FROM kda_storage.query q "
+								"LEFT JOIN kda_storage.query o ON o.query_id = q.part_of "
+								"WHERE %u IN (q.stream::oid, q.stream2::oid) AND q.one_slot IS NOT NULL ORDER BY q.query_id LIMIT 1", stream),
+					   2, found))
+		return;
+	refuse_slots(stream, parallelism, found[0], found[1]);
 }
 
 static const char *const shape_names[] = {"rows", "groups", "windows", "join", "over"};
@@ -539,9 +595,11 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				open = InvalidOid,
 				closed = InvalidOid,
 				final = InvalidOid,
+				merged = InvalidOid,
 				empty = InvalidOid;
 	KdaEmission emission;
 	Oid			shown = InvalidOid;
+	const char *one_slot;
 	char	   *prune = NULL;
 	Query	   *no_rows;
 	KdaOwnerScope scope;
@@ -599,6 +657,9 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 			same_worker(split->stream, target);
 		}
 	}
+	one_slot = why_one_slot(split, pump, &emission);
+	if (one_slot && kda_stream_parallelism(split->stream) > 1)
+		refuse_slots(split->stream, kda_stream_parallelism(split->stream), stmt->name->relname, one_slot);
 	stream_id = kda_stream_ensure_storage(split->stream);
 	if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
@@ -616,6 +677,13 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		CommandCounterIncrement();
 		open = storage_oid("open", id);
 		final = kda_store_view(psprintf("final_%d", id), kda_split_final(split, open, id), owner);
+		if (one_slot == NULL && kda_stream_options_get(split->stream)->server_type != NULL)
+		{
+			Query	   *by_slots = kda_split_merged(split, open, id);
+
+			if (by_slots)
+				merged = kda_store_view(psprintf("merged_%d", id), by_slots, owner);
+		}
 		no_rows = kda_split_empty(split);
 		if (no_rows)
 			empty = kda_store_view(psprintf("empty_%d", id), no_rows, owner);
@@ -651,6 +719,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	hand_over(batch, owner, view);
 	if (OidIsValid(final))
 		hand_over(final, owner, view);
+	if (OidIsValid(merged))
+		hand_over(merged, owner, view);
 	if (OidIsValid(empty))
 		hand_over(empty, owner, view);
 	if (OidIsValid(open))
@@ -678,9 +748,9 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, "
 							  "state, window_spec, per_window, emit, start, start_snapshot, stopped, retention, nkeys, "
 							  "batch, final, open, closed, target, shown, search_path, part_of, delay_us, sort_strict, retimed, prune_text, "
-							  "every_us, shown_keys, revision_columns) VALUES "
+							  "every_us, shown_keys, revision_columns, one_slot) VALUES "
 							  "(%d, %s, '%s', %s, %s, '%s', %s, %s, %s, '%s', %s, %s, %s, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s, " INT64_FORMAT ", %s, %s, %s, "
-							  INT64_FORMAT ", %s, %s); "
+							  INT64_FORMAT ", %s, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id, complete_from) VALUES (%d, %s)",
 							  id, regclass_literal(view), pump ? "pump" : "view",
 							  quote_literal_cstr(definition_text(stmt)), regclass_literal(split->stream),
@@ -698,7 +768,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 							  split->delay_us, split->sort_strict ? "true" : "false", split->time ? "true" : "false",
 							  prune ? quote_literal_cstr(prune) : "NULL", emission.every_us,
 							  emission.keys ? quote_literal_cstr(emission.keys) : "NULL",
-							  emission.revisions ? quote_literal_cstr(emission.revisions) : "NULL", id,
+							  emission.revisions ? quote_literal_cstr(emission.revisions) : "NULL",
+							  one_slot ? quote_literal_cstr(one_slot) : "NULL", id,
 							  leaves_rows_out(split->stream, start) ? "'infinity'" : "NULL"));
 	return view;
 }
@@ -794,6 +865,8 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);
+		if (kda_stream_parallelism(stream) > 1)
+			refuse_slots(stream, kda_stream_parallelism(stream), NULL, JOIN_ONE_SLOT);
 		batches[i] = kda_store_view(psprintf(i == 0 ? "batch_%d" : "rbatch_%d", id), parts->sides[i]->batch, owner);
 	}
 	match = kda_store_view(psprintf("final_%d", id), parts->match, owner);
@@ -814,8 +887,8 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 	recordDependencyOn(&self, &parent, DEPENDENCY_NORMAL);
 
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.query (query_id, rel, kind, definition, stream, shape, emit, start, start_snapshot, "
-							  "batch, final, open, target, part_of, stream2, batch2, open2, start_snapshot2, join_low_us, join_high_us, join_outer, search_path) VALUES "
-							  "(%d, %s, 'pump', '', %s, 'join', 'changes', %s, %s, %s, %s, %s, %s, %d, %s, %s, %s, %s, " INT64_FORMAT ", " INT64_FORMAT ", %d, %s); "
+							  "batch, final, open, target, part_of, stream2, batch2, open2, start_snapshot2, join_low_us, join_high_us, join_outer, search_path, one_slot) VALUES "
+							  "(%d, %s, 'pump', '', %s, 'join', 'changes', %s, %s, %s, %s, %s, %s, %d, %s, %s, %s, %s, " INT64_FORMAT ", " INT64_FORMAT ", %d, %s, %s); "
 							  "INSERT INTO kda_storage.query_progress (query_id) VALUES (%d)",
 							  id, regclass_literal(view), regclass_literal(parts->sides[0]->stream),
 							  quote_literal_cstr(start ? start : "latest"),
@@ -825,7 +898,7 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 							  regclass_literal(batches[1]), regclass_literal(kept[1]),
 							  snapshots[1] ? quote_literal_cstr(snapshots[1]) : "NULL",
 							  parts->low_us, parts->high_us, (parts->outer[0] ? 1 : 0) + (parts->outer[1] ? 2 : 0),
-							  quote_literal_cstr(namespace_search_path), id));
+							  quote_literal_cstr(namespace_search_path), quote_literal_cstr(JOIN_ONE_SLOT), id));
 	CommandCounterIncrement();
 	kda_catalog_changed();
 	return view;

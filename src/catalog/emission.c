@@ -208,7 +208,7 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("EMIT ON WINDOW CLOSE needs a window"),
-				 errhint("Add WINDOWED BY TUMBLING (…), or leave EMIT out.")));
+				 errhint("Add WINDOWED BY TUMBLING (...), or leave EMIT out.")));
 	if (emit == KDA_EMIT_EVERY)
 	{
 		emission->every_us = every_us(stmt, source_text);

@@ -126,6 +126,7 @@ typedef struct Final
 	Relation	open;
 	int32		query_id;
 	bool		merge;			/* states of several rows are combined */
+	bool		slotted;		/* … since each slot may have one */
 	bool		by_row;			/* a row of the table is a window by itself: bounds are expressions over it */
 	int			window_rti;		/* whose columns 1 and 2 are the window's bounds */
 	int			window_levels;	/* … so many query levels up */
@@ -426,8 +427,9 @@ static Query *
 by_pane(Final *f)
 {
 	Query	   *final = analyzed(psprintf("SELECT w.window_start AS kda_start, w.window_end AS kda_end FROM %s o, "
-										  "LATERAL kda.windows(o.k1, %s, o.k2) w WHERE w.window_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))",
-										  open_name(f), quote_literal_cstr(f->split->window_text), f->query_id));
+										  "LATERAL kda.windows(o.k1, %s%s) w WHERE w.window_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))",
+										  open_name(f), quote_literal_cstr(f->split->window_text),
+										  f->split->paned ? ", o.k2" : "", f->query_id));
 
 	f->merge = true;
 	f->window_rti = 2;
@@ -439,6 +441,23 @@ by_pane(Final *f)
 	group_by(final, window_column(f, WINDOW_END), NULL);
 	group_by_kept_keys(f, final);
 	final->havingQual = kda_replace_kept(f->split->user->havingQual, kept_and_windows(f), over_open, f);
+	return final;
+}
+
+/* Endless groups, each the combination of what the slots have of it. */
+static Query *
+by_key(Final *f)
+{
+	Query	   *final = analyzed(psprintf("SELECT NULL::timestamptz AS kda_start, NULL::timestamptz AS kda_end FROM %s o "
+										  "HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0", open_name(f)));
+	Node	   *having;
+
+	f->merge = true;
+	add_user_targets(f, final);
+	group_by_kept_keys(f, final);
+	having = kda_replace_kept(copyObject(f->split->user->havingQual), kept_and_windows(f), over_open, f);
+	if (having)
+		final->havingQual = and_all(list_make2(final->havingQual, having));
 	return final;
 }
 
@@ -510,6 +529,10 @@ open_windows(Final *f)
 
 	if (!kda_window_is_aligned(split->window))
 		return open_sessions(f);
+	if (split->state == KDA_STATE_GROUPS && !split->paned && f->slotted)
+		return analyzed(psprintf("SELECT w.window_start, w.window_end FROM (SELECT DISTINCT o.k1 FROM %s o) p(pane), "
+								 "LATERAL kda.windows(p.pane, %s) w WHERE w.window_end OPERATOR(pg_catalog.>) (SELECT kda.frontier(%d))",
+								 open_name(f), spec, f->query_id));
 	if (split->state == KDA_STATE_GROUPS && !split->paned)
 		return analyzed(psprintf("SELECT DISTINCT o.k1 AS window_start, kda.window_end(o.k1, %s) AS window_end FROM %s o",
 								 spec, open_name(f)));
@@ -568,7 +591,7 @@ groups_of_window(Final *f)
 
 	if (f->by_row)
 		return group_of_row(f);
-	f->merge = f->split->paned;
+	f->merge = f->split->paned || f->slotted;
 	groups = f->merge ? analyzed(psprintf("SELECT 1 FROM %s o HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0", open_name(f))) :
 		select_from(f->open);
 	groups->targetList = NIL;
@@ -994,6 +1017,21 @@ kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id)
 		split->per_window ? for_each_window(&f) :
 		split->paned ? by_pane(&f) : row_by_row(&f);
 
+	table_close(open, NoLock);
+	return final;
+}
+
+Query *
+kda_split_merged(KdaSplit *split, Oid open_relid, int32 query_id)
+{
+	Relation	open;
+	Final		f = {.split = split,.query_id = query_id,.slotted = true};
+	Query	   *final;
+
+	if (split->one_slot || split->state != KDA_STATE_GROUPS || split->paned)
+		return NULL;
+	f.open = open = table_open(open_relid, AccessShareLock);
+	final = split->per_window ? for_each_window(&f) : split->window ? by_pane(&f) : by_key(&f);
 	table_close(open, NoLock);
 	return final;
 }

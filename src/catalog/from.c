@@ -476,7 +476,7 @@ check_window(KdaFrom *from, List *written, int outer_location)
 	if (window->in_from && (from->location < window->span_start || from->location >= window->span_end))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("the relation in TABLE (…) is not a stream"),
+				 errmsg("the relation in TABLE (...) is not a stream"),
 				 errhint("CREATE STREAM makes one."),
 				 parser_errposition(from->pstate, window->location)));
 	if (strcmp(from->row_column, "ctid") == 0)

@@ -233,11 +233,6 @@ check_value(const Option *option, const char *value)
 
 				if (n < 1 || n > 1024)
 					bad_value(option->name, value, "It is a number from 1 on.");
-				if (n > 1)
-					ereport(ERROR,
-							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-							 errmsg("parallelism above 1 is not part of this release"),
-							 errhint("Option worker 'name' puts a stream on a process of its own.")));
 			}
 			break;
 		case V_ZONE:
@@ -308,7 +303,7 @@ kda_fdw_validator(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("option \"%s\" belongs to a user mapping", def->defname),
-					 errhint("CREATE USER MAPPING FOR … SERVER … OPTIONS (\"%s\" '…');", def->defname),
+					 errhint("CREATE USER MAPPING FOR ... SERVER ... OPTIONS (\"%s\" '...');", def->defname),
 					 errhidestmt(true), errhidecontext(true)));
 		if (catalog == ForeignTableRelationId)
 		{
@@ -348,7 +343,7 @@ kda_fdw_validator(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("foreign data wrapper \"kda_stream\" has no options"),
-					 errhint("Options belong to servers (CREATE SERVER … TYPE 'kafka' … OPTIONS (…)).")));
+					 errhint("Options belong to servers (CREATE SERVER ... TYPE 'kafka' ... OPTIONS (...)).")));
 	}
 	PG_RETURN_VOID();
 }
@@ -381,7 +376,7 @@ kda_check_server(Oid serverid)
 				 strcmp(server->servername, KDA_LOCAL_SERVER) == 0 ?
 				 errmsg("server \"%s\" has no options", server->servername) :
 				 errmsg("server \"%s\" has no type", server->servername),
-				 errhint("CREATE SERVER name TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS (\"bootstrap.servers\" '…');")));
+				 errhint("CREATE SERVER name TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS (\"bootstrap.servers\" '...');")));
 	}
 	kda_connector_check_server(server->servertype, server->options);
 }
@@ -475,6 +470,17 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 }
 
 #define DEFAULT_WORKER	"main"
+
+int
+kda_stream_parallelism(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, GetForeignTable(relid)->options)
+		if (strcmp(lfirst_node(DefElem, lc)->defname, "parallelism") == 0)
+			return (int) strtoi64(defGetString(lfirst_node(DefElem, lc)), NULL, 10);
+	return 1;
+}
 
 char *
 kda_stream_worker_name(Oid relid)
@@ -607,7 +613,7 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("option \"%s\" cannot be used with stream \"%s\"", option->name, name),
 					 errdetail("The stream is in the database; the option is for streams of outside servers."),
-					 errhint("Name the server: CREATE STREAM … SERVER … OPTIONS (…).")));
+					 errhint("Name the server: CREATE STREAM ... SERVER ... OPTIONS (...).")));
 		if (option->place == P_DATABASE && o->server_type != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -632,6 +638,12 @@ kda_check_stream(Oid relid)
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("column \"%s\" named in option \"rowtime\" does not exist", defGetString(def))));
 	}
+	if (o->parallelism > 1 && o->server_type == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot have a parallelism of %d", name, o->parallelism),
+				 errdetail("The stream is in the database and has one shard, which one process reads."),
+				 errhint("Parallelism divides the shards of a stream of an outside server. Option worker 'name' puts a stream on a process of its own.")));
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)

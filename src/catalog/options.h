@@ -81,6 +81,8 @@ typedef struct KdaStreamOptions
 extern KdaStreamOptions *kda_stream_options_get(Oid relid);
 /* Option worker alone, without a lock on the stream. */
 extern char *kda_stream_worker_name(Oid relid);
+/* Option parallelism: how many processes of its worker share its shards. */
+extern int	kda_stream_parallelism(Oid relid);
 
 /* Same in everything that a worker has built upon? */
 extern bool kda_stream_options_equal(const KdaStreamOptions *a, const KdaStreamOptions *b, int natts);

@@ -80,7 +80,7 @@ record_dependencies(void)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	SPI_execute("SELECT c.oid, q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c "
-				"ON c.relname = 'empty_' || q.query_id AND c.relnamespace = 'kda_storage'::regnamespace "
+				"ON c.relname IN ('empty_' || q.query_id, 'merged_' || q.query_id) AND c.relnamespace = 'kda_storage'::regnamespace "
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = c.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -158,6 +158,8 @@ kda_adopt_strangers(void)
 							 mine, outside ? "true" : "false", id, mine), false, 0);
 		if (SPI_processed == 0)
 			continue;
+		/* generations are numbers of another server's transactions: the shards are divided anew */
+		SPI_execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id), false, 0);
 		if (outside)
 			paused++;
 		else
@@ -170,6 +172,6 @@ kda_adopt_strangers(void)
 		ereport(LOG,
 				(errmsg("database \"%s\" is a restored or copied one: its %d streams of outside servers are paused",
 						get_database_name(MyDatabaseId), paused),
-				 errhint("ALTER STREAM … RESUME, or SELECT kda.resume_all(), once no other database reads them.")));
+				 errhint("ALTER STREAM ... RESUME, or SELECT kda.resume_all(), once no other database reads them.")));
 	return remain;
 }

@@ -380,7 +380,7 @@ two_windows(ParseState *pstate, KdaWindowClause *w)
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
 			 errmsg("a SELECT has one window"),
-			 w->in_from ? errhint("Put each TABLE (…) into a subquery.") :
+			 w->in_from ? errhint("Put each TABLE (...) into a subquery.") :
 			 errhint("Write a SELECT for each, in continuous queries of their own."),
 			 parser_errposition(pstate, w->location)));
 }
@@ -412,10 +412,10 @@ kda_words_check_window(ParseState *pstate, SelectStmt *select, List *clauses, Kd
 		!(groups_by_word(select, "window_start") && groups_by_word(select, "window_end")))
 		ereport(ERROR,
 				(errcode(ERRCODE_GROUPING_ERROR),
-				 errmsg("an aggregate over TABLE (%s (…)) must be grouped by its windows",
+				 errmsg("an aggregate over TABLE (%s (...)) must be grouped by its windows",
 						window->kind == KDA_WINDOW_TUMBLING ? "TUMBLE" : window->kind == KDA_WINDOW_SLIDING ? "HOP" :
 						window->kind == KDA_WINDOW_CUMULATING ? "CUMULATE" : "SESSION"),
-				 errhint("GROUP BY window_start, window_end, …"),
+				 errhint("GROUP BY window_start, window_end, ..."),
 				 parser_errposition(pstate, window->location)));
 }
 
@@ -701,7 +701,7 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a stream in FROM cannot have a window of ROWS"),
 					 errdetail("Which rows of it are the last ones, when a row of another stream comes, depends on the order in which the two arrive: the result would not be the same twice."),
-					 errhint("Say how far back in time: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b ON …; the last rows of one stream: OVER (ROWS … PRECEDING) in the select list."),
+					 errhint("Say how far back in time: FROM a OVER (RANGE INTERVAL '1' MINUTE PRECEDING) AS x JOIN b ON ...; the last rows of one stream: OVER (ROWS ... PRECEDING) in the select list."),
 					 parser_errposition(pstate, w->location)));
 		if (w->def->partitionClause)
 			ereport(ERROR,
@@ -714,7 +714,7 @@ kda_words_refuse(ParseState *pstate, KdaQuerySpec *spec)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a window that reaches ahead needs another stream without a window to be joined with"),
 					 errdetail("It is counted from the current row of that stream."),
-					 errhint("FROM a JOIN b OVER (RANGE INTERVAL '1' MINUTE FOLLOWING) AS y ON …; or compare the times: b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE."),
+					 errhint("FROM a JOIN b OVER (RANGE INTERVAL '1' MINUTE FOLLOWING) AS y ON ...; or compare the times: b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE."),
 					 parser_errposition(pstate, w->location)));
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -65,7 +65,7 @@ static void
 refuse_condition(Check *check, int location)
 {
 	refuse(check, "The condition does not say that both rows are of the same window.",
-		   "ON l.window_start = r.window_start AND l.window_end = r.window_end AND …, or USING (window_start, window_end, …).",
+		   "ON l.window_start = r.window_start AND l.window_end = r.window_end AND ..., or USING (window_start, window_end, ...).",
 		   location);
 }
 
@@ -424,7 +424,7 @@ static void
 check_grouping(Check *check, Level *level)
 {
 	Query	   *query = level->query;
-	static const char *const hint = "GROUP BY l.window_start, l.window_end, …; of a FULL JOIN, COALESCE (l.window_start, r.window_start) and the same of window_end.";
+	static const char *const hint = "GROUP BY l.window_start, l.window_end, ...; of a FULL JOIN, COALESCE (l.window_start, r.window_start) and the same of window_end.";
 	ListCell   *lc,
 			   *lr;
 
@@ -438,7 +438,7 @@ check_grouping(Check *check, Level *level)
 				keys = lappend(keys, get_sortgroupref_tle(lfirst_int(lr), query->targetList)->expr);
 			if (!keys_name_bounds(level, keys))
 				refuse(check, "A grouping set does not have the bounds of the window.",
-					   "GROUP BY l.window_start, l.window_end, GROUPING SETS (…).", -1);
+					   "GROUP BY l.window_start, l.window_end, GROUPING SETS (...).", -1);
 		}
 	}
 	else if ((query->hasAggs || query->groupClause || query->havingQual) &&
@@ -450,7 +450,7 @@ check_grouping(Check *check, Level *level)
 
 		if (!keys_name_bounds(level, expressions_of(query, wc->partitionClause)))
 			refuse(check, "A window function looks at the rows of several windows.",
-				   "PARTITION BY l.window_start, l.window_end, …", -1);
+				   "PARTITION BY l.window_start, l.window_end, ...", -1);
 	}
 }
 
@@ -495,7 +495,7 @@ expression_walker(Node *node, void *arg)
 			if (below.query->setOperations || !has_records(below.query) || !has_records(cxt->level->query) ||
 				!is_tied_to_outer(&below))
 				refuse(cxt->check, "A subquery does not say that its rows are of the same window.",
-					   "WHERE l.k IN (SELECT r.k FROM (…) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).",
+					   "WHERE l.k IN (SELECT r.k FROM (...) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).",
 					   link->location);
 			check_level(cxt->check, &below, true);
 		}

@@ -39,7 +39,7 @@
 #include "utils/timestamp.h"
 
 #define SORT_CALL	"sort_within"
-#define FORM		"ORDER BY s.ts WITHIN INTERVAL '10' SECOND [, …]"
+#define FORM		"ORDER BY s.ts WITHIN INTERVAL '10' SECOND [, ...]"
 
 /*---- from the text to the tree */
 
@@ -153,14 +153,14 @@ kda_sort_bind(ParseState *pstate, Node *query, const KdaQuerySpec *spec, bool on
 			continue;
 		by = linitial_node(SortBy, b.select->sortClause);
 		if (by->sortby_dir != SORTBY_DEFAULT && by->sortby_dir != SORTBY_ASC)
-			refuse(&b, "ORDER BY … WITHIN sorts by time in ascending order", "Leave DESC out.");
+			refuse(&b, "ORDER BY ... WITHIN sorts by time in ascending order", "Leave DESC out.");
 		if (b.select->op != SETOP_NONE)
-			refuse(&b, "ORDER BY … WITHIN cannot stand behind UNION ALL",
-				   "SELECT * FROM (… UNION ALL …) u ORDER BY u.ts WITHIN INTERVAL ….");
+			refuse(&b, "ORDER BY ... WITHIN cannot stand behind UNION ALL",
+				   "SELECT * FROM (... UNION ALL ...) u ORDER BY u.ts WITHIN INTERVAL ....");
 		if (b.select->limitCount || b.select->limitOffset)
-			refuse(&b, "LIMIT cannot be used with ORDER BY … WITHIN", "Rows never end: LIMIT counts inside a window.");
+			refuse(&b, "LIMIT cannot be used with ORDER BY ... WITHIN", "Rows never end: LIMIT counts inside a window.");
 		if (b.select->distinctClause)
-			refuse(&b, "DISTINCT cannot be used with ORDER BY … WITHIN", "SELECT DISTINCT inside a window removes duplicates.");
+			refuse(&b, "DISTINCT cannot be used with ORDER BY ... WITHIN", "SELECT DISTINCT inside a window removes duplicates.");
 		foreach(ls, b.select->sortClause)
 			lfirst_node(SortBy, ls)->node = meant(b.select, lfirst_node(SortBy, ls)->node);
 		by->node = kda_raw_call(SORT_CALL, list_make2(by->node, kda_raw_string(psprintf(INT64_FORMAT, us))), b.sort->location);
@@ -337,7 +337,7 @@ kda_sort_compose(KdaCompose *c, SelectStmt *select, int outer_location)
 	if (place == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("ORDER BY … WITHIN sorts the rows of a stream"),
+				 errmsg("ORDER BY ... WITHIN sorts the rows of a stream"),
 				 errhint("Name a stream in FROM of the same SELECT."),
 				 errposition(position(c, call->location))));
 	is_time = IsA(key, ColumnRef) && IsA(llast(((ColumnRef *) key)->fields), String) &&

@@ -138,7 +138,7 @@ refuse_other_streams(Query *query)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is read inside a subquery or view of a continuous query", get_rel_name(count.first)),
-				 errhint("Name the stream in FROM of the query itself: FROM a JOIN b ON …. IN and EXISTS can be used where both have the same window: … TABLE (TUMBLE (…)) l WHERE l.k IN (SELECT r.k FROM TABLE (TUMBLE (…)) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).")));
+				 errhint("Name the stream in FROM of the query itself: FROM a JOIN b ON .... IN and EXISTS can be used where both have the same window: ... TABLE (TUMBLE (...)) l WHERE l.k IN (SELECT r.k FROM TABLE (TUMBLE (...)) r WHERE r.window_start = l.window_start AND r.window_end = l.window_end).")));
 }
 
 /*---- the whole query, analysed */
@@ -327,7 +327,7 @@ check_query(ParseState *pstate, Query *query, bool kept)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("a continuous query cannot change data in WITH"),
-				 errhint("CREATE PUMP … AS INSERT INTO … writes its result.")));
+				 errhint("CREATE PUMP ... AS INSERT INTO ... writes its result.")));
 	if (kept ? contain_volatile_functions((Node *) query) : contain_volatile_functions((Node *) query->jointree))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -412,7 +412,7 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("GROUPING SETS, ROLLUP and CUBE do not say for which keys %s windows are made",
 							kda_window_kind_name(split->window->kind)),
-					 errhint("FROM TABLE (SESSION (TABLE s PARTITION BY k, DESCRIPTOR (rowtime), INTERVAL …)) does; or write a query for each set."),
+					 errhint("FROM TABLE (SESSION (TABLE s PARTITION BY k, DESCRIPTOR (rowtime), INTERVAL ...)) does; or write a query for each set."),
 					 parser_errposition(pstate, clause->location)));
 		foreach(lc, user->groupClause)
 		{
@@ -1089,7 +1089,7 @@ take_time(KdaSplit *split, ParseState *pstate)
 	else if (type != TIMESTAMPTZOID)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("ORDER BY … WITHIN sorts by time, not by type %s", format_type_be(exprType((Node *) tle->expr))),
+				 errmsg("ORDER BY ... WITHIN sorts by time, not by type %s", format_type_be(exprType((Node *) tle->expr))),
 				 errhint("Its first expression is the stream's time, or of type timestamptz or timestamp."),
 				 parser_errposition(pstate, exprLocation((Node *) tle->expr))));
 }
@@ -1183,6 +1183,56 @@ has_window_column(Query *query)
 			return true;
 	}
 	return false;
+}
+
+/* An aggregate whose result shows in which order the records have come; user-defined ones are believed not to. */
+static bool
+order_shows_walker(Node *node, void *cxt)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, order_shows_walker, cxt, 0);
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggorder == NIL)
+		switch (((Aggref *) node)->aggfnoid)
+		{
+			case F_ARRAY_AGG_ANYNONARRAY:
+			case F_ARRAY_AGG_ANYARRAY:
+			case F_STRING_AGG_TEXT_TEXT:
+			case F_STRING_AGG_BYTEA_BYTEA:
+			case F_JSON_AGG:
+			case F_JSONB_AGG:
+			case F_JSON_OBJECT_AGG:
+			case F_JSONB_OBJECT_AGG:
+			case F_XMLAGG:
+#if PG_VERSION_NUM >= 160000
+			case F_JSON_AGG_STRICT:
+			case F_JSON_OBJECT_AGG_STRICT:
+			case F_JSON_OBJECT_AGG_UNIQUE:
+			case F_JSON_OBJECT_AGG_UNIQUE_STRICT:
+			case F_JSONB_AGG_STRICT:
+			case F_JSONB_OBJECT_AGG_STRICT:
+			case F_JSONB_OBJECT_AGG_UNIQUE:
+			case F_JSONB_OBJECT_AGG_UNIQUE_STRICT:
+#endif
+				return true;
+		}
+	return expression_tree_walker(node, order_shows_walker, cxt);
+}
+
+/* Records of several shards have no order among each other, and each slot sees only its own ones. */
+static const char *
+why_one_slot(KdaSplit *split)
+{
+	if (split->window && split->window->kind == KDA_WINDOW_SESSION)
+		return "Sessions are made of the records of all shards.";
+	if (split->window && split->window->kind == KDA_WINDOW_STAGGER)
+		return "Stagger windows open in the order of arrival.";
+	if (split->shape == KDA_SHAPE_OVER)
+		return "Its rows look at the records before them, in the order of arrival.";
+	if (order_shows_walker((Node *) split->user, NULL))
+		return "It has an aggregate whose result shows the order of arrival.";
+	return NULL;
 }
 
 KdaSplit *
@@ -1331,5 +1381,6 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		split->batch = kept_rows_batch(split);
 	}
 	describe_columns(split);
+	split->one_slot = why_one_slot(split);
 	return split;
 }

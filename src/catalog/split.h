@@ -61,6 +61,7 @@ typedef struct KdaSplit
 	bool		has_rowtime;	/* one of them is called rowtime */
 	bool		window_columns_added;	/* the first two are window_start and window_end, unasked */
 	bool		window_columns_around;	/* … and they stand around the whole SELECT, not in its list */
+	const char *one_slot;		/* why one process has to see all records; NULL: they may be divided */
 } KdaSplit;
 
 /*
@@ -81,6 +82,8 @@ extern char *kda_split_open_ddl(KdaSplit *split, const char *name);
  * window_end (NULL for endless groups), then those that users see.
  */
 extern Query *kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id);
+/* The same where several slots have a state of a group each; NULL: the final part combines states in any case. */
+extern Query *kda_split_merged(KdaSplit *split, Oid open_relid, int32 query_id);
 
 /* Shape over: DELETE of what no row to come can see, $1: rows up to there have left; NULL: those rows themselves. */
 extern char *kda_split_prune_sql(KdaSplit *split, Oid open_relid);

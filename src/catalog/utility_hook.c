@@ -360,7 +360,7 @@ static void
 owner_follows(Oid relid)
 {
 	KdaQueryIds ids;
-	Oid			parts[5];
+	Oid			parts[7];
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
@@ -376,6 +376,8 @@ owner_follows(Oid relid)
 	parts[2] = ids.open;
 	parts[3] = ids.closed;
 	parts[4] = ids.shown;
+	parts[5] = kda_storage_relation(psprintf("merged_%d", ids.id));
+	parts[6] = kda_storage_relation(psprintf("empty_%d", ids.id));
 	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))
@@ -424,6 +426,7 @@ after_alter_table(AlterTableStmt *stmt)
 	{
 		CommandCounterIncrement();
 		kda_check_stream(relid);
+		kda_check_parallelism(relid);
 		kda_stream_sync_storage(relid);
 		kda_emission_check_stream(relid);
 		foreach(lc, stmt->cmds)
@@ -486,7 +489,7 @@ after_rename(RenameStmt *stmt)
 	alter->relation = name;
 	alter->cmds = list_make1(cmd);
 	alter->objtype = OBJECT_FOREIGN_TABLE;
-	run_core((Node *) alter, "ALTER STREAM … RENAME");
+	run_core((Node *) alter, "ALTER STREAM ... RENAME");
 }
 
 /* What can only be checked when it is there. */
@@ -754,6 +757,7 @@ forget_relation(Oid relid)
 	if (kind == RELKIND_FOREIGN_TABLE && kda_stream_ids(relid, &stream))
 	{
 		delete_rows("shard", 1, F_INT4EQ, Int32GetDatum(stream.id));
+		delete_rows("slot", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("advance", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("stream_progress", 1, F_INT4EQ, Int32GetDatum(stream.id));
 		delete_rows("stream", 1, F_INT4EQ, Int32GetDatum(stream.id));

@@ -320,7 +320,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 			check_count(&c, 1, 1, "SESSION (gap)");
 			break;
 		case KDA_WINDOW_STAGGER:
-			check_count(&c, 1, 1, "STAGGER (PARTITION BY … RANGE INTERVAL …)");
+			check_count(&c, 1, 1, "STAGGER (PARTITION BY ... RANGE INTERVAL ...)");
 			break;
 	}
 	size = constant(&c, linitial(raw->args), argument_name(raw, 0));
@@ -353,7 +353,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s windows of months need a time zone", kda_window_kind_name(raw->kind)),
-				 errhint("CREATE … WITH (time_zone = 'UTC') says in which zone months begin."),
+				 errhint("CREATE ... WITH (time_zone = 'UTC') says in which zone months begin."),
 				 parser_errposition(pstate, size.location)));
 	if (spec->slide > spec->size)
 		ereport(ERROR,
@@ -361,7 +361,7 @@ kda_window_of_clause(ParseState *pstate, const KdaWindowClause *raw, const char 
 				 errmsg("the %s of a window must not be greater than its size", slide.what),
 				 errdetail("The %s is %s, the size %s.", slide.what, interval_text(slide.iv), interval_text(size.iv)),
 				 /* Flink's order is the other one */
-				 errhint("%s", raw->in_from || raw->key ? "HOP (…, slide, size), CUMULATE (…, step, size): the size comes last." :
+				 errhint("%s", raw->in_from || raw->key ? "HOP (..., slide, size), CUMULATE (..., step, size): the size comes last." :
 						 raw->kind == KDA_WINDOW_SLIDING ? "SLIDING (size, slide): the size comes first." :
 						 "CUMULATING (size, step): the size comes first."),
 				 parser_errposition(pstate, slide.location)));

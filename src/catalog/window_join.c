@@ -135,7 +135,7 @@ check_windows(KdaWindowJoin *j)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("streams cannot be joined by %s windows", kda_window_kind_name(spec->kind)),
 					 errdetail("Their bounds depend on the rows of each stream, so that rows of two streams are hardly ever in the same one."),
-					 errhint("Use TUMBLING, SLIDING or CUMULATING; or join the streams by their times first and put the window over the result: ON … AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime."),
+					 errhint("Use TUMBLING, SLIDING or CUMULATING; or join the streams by their times first and put the window over the result: ON ... AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime."),
 					 parser_errposition(j->pstate, leaf->window->location)));
 		if (first == NULL)
 			first = spec;
@@ -244,7 +244,7 @@ check_workers(KdaWindowJoin *j)
 					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 					 errmsg("streams \"%s\" and \"%s\" are on different workers", first->name, leaf->name),
 					 errdetail("Option worker is '%s' and '%s'.", worker, other),
-					 errhint("Streams that a query ties together share a worker: ALTER STREAM … OPTIONS (SET worker '…')."),
+					 errhint("Streams that a query ties together share a worker: ALTER STREAM ... OPTIONS (SET worker '...')."),
 					 parser_errposition(j->pstate, location_of(leaf->item))));
 	}
 }

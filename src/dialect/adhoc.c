@@ -214,7 +214,7 @@ name_star(Context *cxt, SelectStmt *select)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("SELECT * of such a FROM cannot be used with windows"),
-						 errdetail("JOIN … USING merges columns, and functions without an alias have no name."),
+						 errdetail("JOIN ... USING merges columns, and functions without an alias have no name."),
 						 errhint("Name the columns one by one."),
 						 parser_errposition(cxt->pstate, star->location)));
 		foreach(ln, names)
@@ -419,7 +419,7 @@ stream_of(Context *cxt, List *relations, List *clauses, Oid *relid)
 		KdaWindowClause *w = lfirst(lc);
 
 		if (w->in_from && in_from)
-			refuse(cxt, "two TABLE (…) with windows in one FROM are not part of this release",
+			refuse(cxt, "two TABLE (...) with windows in one FROM are not part of this release",
 				   "Put each of them into a subquery.", w->location);
 		if (!w->in_from)
 			continue;
@@ -562,7 +562,7 @@ join_other_streams(Context *cxt, SelectStmt *select, KdaWordContext *words, KdaW
 		foreach(lf, select->fromClause)
 			if (is_nullable(lfirst(lf), rv, false))
 				refuse(cxt, "an outer join of streams by window needs a window on each side here",
-					   "FROM (SELECT *, window_start, window_end FROM a WINDOWED BY …) x LEFT JOIN (… b …) y ON x.window_start = y.window_start AND x.window_end = y.window_end AND ….",
+					   "FROM (SELECT *, window_start, window_end FROM a WINDOWED BY ...) x LEFT JOIN (... b ...) y ON x.window_start = y.window_start AND x.window_end = y.window_end AND ....",
 					   rv->location);
 		windows = (RangeFunction *) kda_words_window_from(&other, description(cxt, clause, relid), NIL);
 		windows->alias = makeAlias(alias, NIL);
@@ -692,7 +692,7 @@ query_of(Node *stmt, Context *cxt)
 				return (Node *) ((RuleStmt *) stmt)->actions;
 			case T_CreateFunctionStmt:
 				cxt->stored = "function body that is stored parsed";
-				cxt->stored_hint = "Give the body as a string: AS $$ … $$.";
+				cxt->stored_hint = "Give the body as a string: AS $$ ... $$.";
 				return ((CreateFunctionStmt *) stmt)->sql_body;
 			case T_DeclareCursorStmt:
 				stmt = ((DeclareCursorStmt *) stmt)->query;
@@ -730,8 +730,8 @@ refuse_row_windows(Context *cxt)
 			inside |= ((KdaWindowClause *) lfirst(lw))->span_start >= r->span_start &&
 				((KdaWindowClause *) lfirst(lw))->span_end <= r->span_end;
 		if (!inside && cxt->part->is_query && r->relation < 0)
-			refuse(cxt, "OVER (…) without ORDER BY slides along a stream only in continuous queries",
-				   "Here say what it is ordered by: OVER (PARTITION BY … ORDER BY rowtime …).", r->location);
+			refuse(cxt, "OVER (...) without ORDER BY slides along a stream only in continuous queries",
+				   "Here say what it is ordered by: OVER (PARTITION BY ... ORDER BY rowtime ...).", r->location);
 	}
 	kda_words_refuse(cxt->pstate, cxt->part->query);
 }
@@ -772,5 +772,5 @@ kda_put_windows(Node *stmt, KdaScriptPart *part, const char *source, bool alone)
 	if (query && IsA(query, InsertStmt) && cxt.windowed)
 		ereport(NOTICE,
 				(errmsg("this INSERT runs once, over the rows that the stream's buffer holds now"),
-				 errhint("CREATE PUMP … AS INSERT INTO … keeps inserting.")));
+				 errhint("CREATE PUMP ... AS INSERT INTO ... keeps inserting.")));
 }

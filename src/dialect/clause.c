@@ -35,7 +35,7 @@ read_window_kind(KdaParser *p)
 		return KDA_WINDOW_SESSION;
 	if (take(p, "stagger"))
 		return KDA_WINDOW_STAGGER;
-	kda_parse_unexpected(p, "WINDOWED BY TUMBLING (…), SLIDING (…), CUMULATING (…), SESSION (…) or STAGGER (…)");
+	kda_parse_unexpected(p, "WINDOWED BY TUMBLING (...), SLIDING (...), CUMULATING (...), SESSION (...) or STAGGER (...)");
 }
 
 static int
@@ -92,7 +92,7 @@ check_window_place(KdaParser *p, int at, int after)
 static void
 read_stagger(KdaParser *p, KdaWindowClause *w, int open, int close)
 {
-	static const char *const form = "STAGGER (PARTITION BY k, … RANGE INTERVAL '1' MINUTE)";
+	static const char *const form = "STAGGER (PARTITION BY k, ... RANGE INTERVAL '1' MINUTE)";
 	int			depth = p->tokens->t[open].depth + 1;
 	int			range = open + 1;
 
@@ -211,7 +211,7 @@ read_emit(KdaParser *p, KdaQuerySpec *spec, int i)
 		while (last < p->tokens->n && !(p->tokens->t[last].depth == 0 && kda_token_is(p->tokens, last, "on")))
 			last++;
 		if (last == p->at)
-			kda_parse_unexpected(p, "EMIT EVERY INTERVAL '…'");
+			kda_parse_unexpected(p, "EMIT EVERY INTERVAL '...'");
 		spec->emit_interval = linitial(kda_parse_expressions(p, p->at, last));
 		p->at = last;
 	}
@@ -278,6 +278,6 @@ kda_parse_query(KdaParser *p, KdaStmt *stmt)
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("SELECT INTO cannot be used in a continuous query"),
-				 errhint("CREATE PUMP … AS INSERT INTO … SELECT … writes into a table.")));
+				 errhint("CREATE PUMP ... AS INSERT INTO ... SELECT ... writes into a table.")));
 	return spec;
 }

@@ -199,5 +199,5 @@ kda_dialect_init(void)
 	if (why)
 		ereport(LOG,
 				(errmsg("kda_stream does not extend the grammar: %s", why),
-				 errhint("KDA statements can be run with SELECT kda.execute('…').")));
+				 errhint("KDA statements can be run with SELECT kda.execute('...').")));
 }

@@ -155,7 +155,7 @@ kda_query(PG_FUNCTION_ARGS)
 	dest = CreateDestReceiver(DestTuplestore);
 	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
 									false, rsinfo->setDesc,
-									"the columns of AS t(…) do not fit those of the SELECT in kda.query()");
+									"the columns of AS t(...) do not fit those of the SELECT in kda.query()");
 	qd = CreateQueryDesc(stmt, source, GetActiveSnapshot(), InvalidSnapshot, dest, NULL, NULL, 0);
 	ExecutorStart(qd, 0);
 	kda_executor_run(qd);

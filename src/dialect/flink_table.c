@@ -387,7 +387,7 @@ in_our_words(Table *table, const char *connector)
 	}
 	if (table->secret && (kafka || kinesis))
 		appendStringInfo(&s, "CREATE USER MAPPING FOR CURRENT_USER SERVER %s\n  OPTIONS (%s);\n", server_name,
-						 kafka ? "\"sasl.username\" '…', \"sasl.password\" '…'" : "access_key_id '…', secret_access_key '…'");
+						 kafka ? "\"sasl.username\" '...', \"sasl.password\" '...'" : "access_key_id '...', secret_access_key '...'");
 	appendStringInfo(&s, "CREATE STREAM %s (%s\n)", quote_identifier(table->name), table->columns.data);
 	if (kafka || kinesis)
 		appendStringInfo(&s, " SERVER %s\n  OPTIONS (%s)", server_name, stream.data);
@@ -447,7 +447,7 @@ kda_refuse_flink_table(KdaParser *p)
 	hint = in_our_words(&table, connector ? connector : "");
 	ereport(ERROR,
 			(errcode(ERRCODE_SYNTAX_ERROR),
-			 errmsg("CREATE TABLE … WITH ('connector' = '%s') is Flink's statement", connector ? connector : ""),
+			 errmsg("CREATE TABLE ... WITH ('connector' = '%s') is Flink's statement", connector ? connector : ""),
 			 errhint("Here it is:\n%s", hint),
 			 errhidestmt(table.secret),
 	/* with a place kda.execute() would show the text, in the log as well */

@@ -127,7 +127,7 @@ kda_parse_if_exists(KdaParser *p)
 List *
 kda_parse_generic_options(KdaParser *p)
 {
-	static const char *const form = "OPTIONS (name 'value', …)";
+	static const char *const form = "OPTIONS (name 'value', ...)";
 	List	   *options = NIL;
 
 	expect_char(p, '(', form);
@@ -144,7 +144,7 @@ kda_parse_generic_options(KdaParser *p)
 		}
 		options = lappend(options,
 						  makeDefElem(key,
-									  (Node *) makeString(kda_parse_string(p, "Values of options are strings: OPTIONS (name 'value', …).")),
+									  (Node *) makeString(kda_parse_string(p, "Values of options are strings: OPTIONS (name 'value', ...).")),
 									  location));
 		if (!is_char(p, ','))
 			break;
@@ -157,7 +157,7 @@ kda_parse_generic_options(KdaParser *p)
 List *
 kda_parse_with_options(KdaParser *p)
 {
-	static const char *const form = "WITH (name = value, …)";
+	static const char *const form = "WITH (name = value, ...)";
 	List	   *options = NIL;
 
 	expect_char(p, '(', form);

@@ -72,6 +72,6 @@ kda_explain_plain_rowtime(List *raws, const char *source)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_COLUMN),
 			 errmsg("column \"rowtime\" does not exist"),
-			 errhint("ROWTIME of a stream that does not declare it is known in continuous queries and beside WINDOWED BY; CREATE STREAM … (rowtime timestamptz, …) declares it."),
+			 errhint("ROWTIME of a stream that does not declare it is known in continuous queries and beside WINDOWED BY; CREATE STREAM ... (rowtime timestamptz, ...) declares it."),
 			 errposition(pg_mbstrlen_with_len(source, search.found->location) + 1)));
 }

@@ -390,7 +390,7 @@ refuse_two_windows(Settle *s)
 				ereport(ERROR,
 						(errcode(ERRCODE_SYNTAX_ERROR),
 						 errmsg("a SELECT has one window"),
-						 errdetail("Its windows are those of FROM TABLE (…)."),
+						 errdetail("Its windows are those of FROM TABLE (...)."),
 						 errposition(kda_parse_position(s->p, b->location))));
 		}
 	}

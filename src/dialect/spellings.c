@@ -351,7 +351,7 @@ static const TableFunction functions[] = {	/* as table_functions */
 	{DATA, TIMECOL, SLIDE, SIZE, OFFSET}, 4, 5},
 	{KDA_WINDOW_CUMULATING, "TABLE (CUMULATE (TABLE t, DESCRIPTOR (rowtime), step, size [, offset]))",
 	{DATA, TIMECOL, STEP, SIZE, OFFSET}, 4, 5},
-	{KDA_WINDOW_SESSION, "TABLE (SESSION (TABLE t [PARTITION BY k, …], DESCRIPTOR (rowtime), gap))",
+	{KDA_WINDOW_SESSION, "TABLE (SESSION (TABLE t [PARTITION BY k, ...], DESCRIPTOR (rowtime), gap))",
 	{DATA, TIMECOL, GAP}, 3, 3},
 };
 
@@ -595,7 +595,7 @@ read_within(KdaParser *p, KdaQuerySpec *spec, int i)
 static int
 read_as_of(KdaParser *p, KdaQuerySpec *spec, int i)
 {
-	static const char *const form = "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON …";
+	static const char *const form = "JOIN t FOR SYSTEM_TIME AS OF s.rowtime [AS a] ON ...";
 	KdaAsOf    *as_of = palloc0(sizeof(KdaAsOf));
 	int			relation = relation_before(p->tokens, i - 1, true);
 	int			end = i + 4;

@@ -16,7 +16,7 @@ static void
 description(KdaParser *p, KdaStmt *stmt)
 {
 	if (take(p, "description"))
-		stmt->description = kda_parse_string(p, "DESCRIPTION '…'");
+		stmt->description = kda_parse_string(p, "DESCRIPTION '...'");
 }
 
 static void
@@ -35,7 +35,7 @@ create_stream(KdaParser *p, KdaStmt *stmt, int word)
 	stmt->if_not_exists = kda_parse_if_not_exists(p);
 	stmt->name = kda_parse_qualified_name(p);
 	open = p->at;
-	expect_char(p, '(', "CREATE STREAM name (column type, …) [SERVER s] [OPTIONS (…)]");
+	expect_char(p, '(', "CREATE STREAM name (column type, ...) [SERVER s] [OPTIONS (...)]");
 	close = kda_parse_closing(p, open);
 
 	kda_parse_replace_intervals(p, open, close);
@@ -120,7 +120,7 @@ create_stream(KdaParser *p, KdaStmt *stmt, int word)
 		else if (is(p, "description"))
 			description(p, stmt);
 		else
-			kda_parse_unexpected(p, "CREATE STREAM name (column type, …) [SERVER s] [OPTIONS (…)]");
+			kda_parse_unexpected(p, "CREATE STREAM name (column type, ...) [SERVER s] [OPTIONS (...)]");
 	}
 	kda_parse_replace_casts(p, open, close);
 	kda_parse_blank(p, p->tokens->t[close].end, p->tokens->t[p->tokens->n].end);
@@ -167,7 +167,7 @@ create_reference_table(KdaParser *p, KdaStmt *stmt, int word)
 	stmt->core = kda_parse_core(p);
 	p->at = first;
 	if (!IsA(stmt->core, CreateStmt))
-		kda_parse_unexpected(p, "CREATE REFERENCE TABLE name (column type, …)");
+		kda_parse_unexpected(p, "CREATE REFERENCE TABLE name (column type, ...)");
 }
 
 static void
@@ -183,7 +183,7 @@ create_view(KdaParser *p, KdaStmt *stmt)
 	if (take(p, "with"))
 		stmt->options = kda_parse_with_options(p);
 	description(p, stmt);
-	expect(p, "as", "CREATE CONTINUOUS VIEW name [WITH (…)] AS SELECT …");
+	expect(p, "as", "CREATE CONTINUOUS VIEW name [WITH (...)] AS SELECT ...");
 	stmt->query = kda_parse_query(p, stmt);
 }
 
@@ -217,7 +217,7 @@ read_insert(KdaParser *p, const char *form)
 static void
 create_pump(KdaParser *p, KdaStmt *stmt)
 {
-	static const char *const form = "CREATE PUMP name [STOPPED] [WITH (…)] AS INSERT INTO target [(columns)] SELECT …";
+	static const char *const form = "CREATE PUMP name [STOPPED] [WITH (...)] AS INSERT INTO target [(columns)] SELECT ...";
 
 	stmt->kind = KDA_STMT_CREATE_PUMP;
 	stmt->object = KDA_OBJECT_PUMP;

@@ -713,7 +713,8 @@ append_rows(KdaQuery *query, Tuplestorestate *to, const KdaPlanBounds *bounds)
 static KdaTime *
 window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
 {
-	KdaTime    *ends = query->groups ? kda_groups_window_ends(query->groups, bounds->upto, n) :
+	KdaTime    *ends = query->slotted ? kda_slotted_window_ends(query, bounds, n) :
+		query->groups ? kda_groups_window_ends(query->groups, bounds->upto, n) :
 		kda_kept_window_ends(query->kept, bounds->upto, n);
 	int			before = 0;
 
@@ -950,7 +951,8 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 	KdaQuery   *around = kda_current_query;
 
 	if (query->final_plan == NULL)
-		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+		query->final_plan = kda_plan_create(query->context, query->slotted && OidIsValid(query->merged_rel) ?
+											query->merged_rel : query->final_rel, true);
 	kda_current_query = query;
 	closing = closed;
 	CommandCounterIncrement();
@@ -1035,7 +1037,8 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	/* after a restart windows may close before a record comes */
 	if (query->groups)
 		kda_groups_prepare(query->groups);
-	if ((query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
+	if (query->slotted ? !kda_slotted_any_ends(query, frontier) :
+		(query->groups ? kda_groups_min_window_end(query->groups) : kda_kept_min_window_end(query->kept)) > frontier)
 		return;
 	if (query->groups && kda_query_has_sessions(query))
 		emit_ended(query, frontier);
@@ -1052,6 +1055,8 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 		kda_groups_close(query->groups, frontier);
 	else
 		kda_kept_close(query->kept, frontier);
+	if (query->leftovers)
+		kda_slotted_close_leftovers(query, frontier);
 	KDA_FAULT("closed");
 	kda_current_query = NULL;
 }
@@ -1075,7 +1080,7 @@ kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard
 KdaTime
 kda_query_mark(const KdaQuery *query, int row)
 {
-	return Max(earlier(query->stream->batch->shard_wm[row], query->lateness_us), query->forgotten);
+	return Max(earlier(query->stream->batch->shard_wm[row], query->lateness_us), Max(query->forgotten, query->accepts));
 }
 
 bool

@@ -742,6 +742,8 @@ load(KdaGroups *groups, Relation rel)
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(groups->temp);
 		slot_getallattrs(slot);
+		if (DatumGetInt16(slot->tts_values[0]) != groups->query->slot)
+			continue;			/* another process's */
 		kda_groups_set_probe(groups, slot);
 		if (groups->sessions)
 		{

@@ -245,6 +245,8 @@ know(KdaKeptRows *kept)
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getsomeattrs(slot, KDA_KEPT_SEQ);
+		if (DatumGetInt16(slot->tts_values[0]) != kept->query->slot)
+			continue;			/* another process's */
 		kept->next_seq = Max(kept->next_seq, DatumGetInt64(slot->tts_values[KDA_KEPT_SEQ - 1]) + 1);
 		kept->nrows++;
 		MemoryContextReset(scratch);
@@ -314,7 +316,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		else if (query->shape == KDA_SHAPE_WINDOWS)
 			mark = kda_window_after(&query->window, time, kda_query_mark(query, row));
 		memset(out->tts_isnull, false, sizeof(bool) * KDA_KEPT_SEQ);
-		out->tts_values[0] = Int16GetDatum(0);
+		out->tts_values[0] = Int16GetDatum(query->slot);
 		out->tts_values[KDA_KEPT_TIME - 1] = TimestampTzGetDatum(time);
 		out->tts_values[KDA_KEPT_MARK - 1] = TimestampTzGetDatum(mark);
 		out->tts_values[KDA_KEPT_SEQ - 1] = Int64GetDatum(kept->next_seq++);
@@ -375,8 +377,8 @@ static void
 delete_where(KdaKeptRows *kept, const char *condition, Oid type, Datum value)
 {
 	SPI_connect();
-	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE %s $1", KDA_STORAGE_SCHEMA,
-								   quote_identifier(get_rel_name(kept->query->open_rel)), condition),
+	SPI_execute_with_args(psprintf("DELETE FROM %s.%s WHERE %s $1 AND kda_slot = %d", KDA_STORAGE_SCHEMA,
+								   quote_identifier(get_rel_name(kept->query->open_rel)), condition, kept->query->slot),
 						  1, &type, &value, NULL, false, 0);
 	kept->nrows -= (int64) SPI_processed;
 	SPI_finish();

@@ -91,6 +91,13 @@ typedef struct KdaQuery
 	KdaTime		frontier;		/* windows ending at or before this are closed */
 	KdaTime		forgotten;		/* … and at or before this, what is kept of them is gone; frontier less lateness_us at most */
 	TimestampTz emitted_at;		/* EMIT EVERY: last time, 0: never yet */
+	int			slot;			/* of the worker: whose rows of the open table are ours */
+	bool		slotted;		/* there may be rows of several slots; a close takes all of them */
+	bool		leftovers;		/* … also of slots that there are no more: they go with ours */
+	int			nslots;
+	Oid			merged_rel;		/* the final part that combines states of several slots; InvalidOid: final_rel does so */
+	KdaTime		accepts;		/* several slots: records that are late for this do not count; else KDA_NO_TIME */
+	KdaTime		first_frontier; /* other slots than 0: the frontier as slot 0 has committed it */
 	KdaTime		complete_from;
 	char	   *search_path;	/* that it was declared under */
 	char	   *start_snapshot; /* database streams: rows visible in it are not this query's; NULL: all are */
@@ -263,6 +270,17 @@ extern KdaTime kda_retime_watermark(KdaQuery *query, TimestampTz now);
 extern void kda_retime_save(KdaQuery *query, void (*save) (KdaQuery *query, const char *shard, KdaTime greatest));
 extern void kda_retime_at_commit(KdaRetime *retime);
 extern void kda_retime_at_abort(KdaRetime *retime);
+
+/*---- slotted.c: several slots have rows in the open table */
+
+/* Does any window end behind the query's frontier and not behind that time?  Every instant is in some window. */
+extern bool kda_slotted_any_ends(KdaQuery *query, KdaTime upto);
+/* Ends of windows within the bounds of which some slot has rows, ascending; palloc'd. */
+extern KdaTime *kda_slotted_window_ends(KdaQuery *query, const KdaPlanBounds *bounds, int *n);
+/* Deletes what slots that there are no more (number >= nslots) have of windows that end at or before frontier. */
+extern void kda_slotted_close_leftovers(KdaQuery *query, KdaTime frontier);
+/* Other slots than 0: slot 0 has closed up to there, this slot's rows go. */
+extern void kda_query_forget_closed(KdaQuery *query, KdaTime frontier);
 
 /*---- join.c */
 

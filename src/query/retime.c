@@ -126,20 +126,20 @@ kda_retime_rows(KdaQuery *query, Tuplestorestate *rows, TimestampTz now, KdaRefu
 
 		if (isnull || TIMESTAMP_NOT_FINITE(time))
 		{
-			refuse(arg, row, "expression", isnull ? "the time that ORDER BY … WITHIN sorts by is null" :
-				   "the time that ORDER BY … WITHIN sorts by is infinite");
+			refuse(arg, row, "expression", isnull ? "the time that ORDER BY ... WITHIN sorts by is null" :
+				   "the time that ORDER BY ... WITHIN sorts by is infinite");
 			continue;
 		}
 		if (time > limit)
 		{
-			refuse(arg, row, "ahead", "the time that ORDER BY … WITHIN sorts by is further ahead of now than option max_ahead allows");
+			refuse(arg, row, "ahead", "the time that ORDER BY ... WITHIN sorts by is further ahead of now than option max_ahead allows");
 			continue;
 		}
 		retime->times[row] = time;
 		retime->before[row] = mark->greatest;
 		if (mark->greatest != KDA_NO_TIME && time < mark->greatest - query->delay_us)
 		{
-			refuse(arg, row, "late", "the record came later than ORDER BY … WITHIN waits for");
+			refuse(arg, row, "late", "the record came later than ORDER BY ... WITHIN waits for");
 			continue;
 		}
 		mark->greatest = Max(mark->greatest, time);

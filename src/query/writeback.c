@@ -83,7 +83,7 @@ fill_slot(KdaGroups *groups, KdaGroup *g, TupleTableSlot *slot)
 	int			att = 0;
 
 	ExecClearTuple(slot);
-	slot->tts_values[att] = Int16GetDatum(0);
+	slot->tts_values[att] = Int16GetDatum(groups->query->slot);
 	slot->tts_isnull[att++] = false;
 	for (int i = 0; i < groups->nkeys; i++, att++)
 	{

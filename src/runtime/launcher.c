@@ -185,7 +185,7 @@ serve_queue(KdaSlot *slot, List *dbs)
 		if (!OidIsValid(queued->database))
 			continue;
 		if (database_name(dbs, queued->database) != NULL)
-			kda_slot_assign(slot, queued->database, NameStr(queued->worker));
+			kda_slot_assign(slot, queued->database, NameStr(queued->worker), queued->number);
 		queued->database = InvalidOid;
 		if (slot->wanted)
 			return;
@@ -265,7 +265,10 @@ tend(List *dbs, BackgroundWorkerHandle **handles, bool *running)
 			MemoryContext old;
 			bool		registered;
 
-			snprintf(title, sizeof(title), "kda_stream worker %s of %s", NameStr(slot->worker), name);
+			if (slot->number == 0)
+				snprintf(title, sizeof(title), "kda_stream worker %s of %s", NameStr(slot->worker), name);
+			else
+				snprintf(title, sizeof(title), "kda_stream worker %s slot %d of %s", NameStr(slot->worker), slot->number, name);
 			bgworker(&worker, "kda_worker_main", title, "kda_stream worker");
 			worker.bgw_main_arg = Int32GetDatum(s);
 			memcpy(worker.bgw_extra, &generation, sizeof(generation));

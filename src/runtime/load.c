@@ -147,8 +147,9 @@ load_shards(KdaFeed *feed)
 		stream->shards[0].max_arrival = KDA_NO_TIME;
 		stream->shards[0].last_arrival = KDA_NO_TIME;
 	}
-	SPI_execute(psprintf("SELECT * FROM kda_storage.shard WHERE stream_id = %d "
-						 "ORDER BY length(shard), shard", stream->id), true, 0);
+	/* slot 0 looks at those of the others, too */
+	SPI_execute(psprintf("SELECT * FROM kda_storage.shard WHERE stream_id = %d AND (%d = 0 OR slot = %d) "
+						 "ORDER BY length(shard), shard", stream->id, kda_worker->slot, kda_worker->slot), true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char	   *name = text_value(stream->context, i, "shard");
@@ -169,6 +170,9 @@ load_shards(KdaFeed *feed)
 		shard->name = name;
 		shard->source_index = -1;
 		shard->stored = true;
+		shard->slot = feed->nslots > 1 ? (int) int_value(i, "slot", 0) : 0;
+		shard->foreign = shard->slot != kda_worker->slot;
+		shard->from_first = int_value(i, "from_first", 0);
 		shard->position = int_value(i, "position", -1);
 		shard->last_position = int_value(i, "last_position", -1);
 		shard->last_arrival = int_value(i, "last_arrival", KDA_NO_TIME);
@@ -176,6 +180,8 @@ load_shards(KdaFeed *feed)
 		shard->max_arrival = int_value(i, "max_arrival", KDA_NO_TIME);
 		shard->watermark = int_value(i, "watermark", KDA_NO_TIME);
 		shard->closed = int_value(i, "closed", 0);
+		if (shard->foreign)
+			shard->idle = int_value(i, "idle", 0);
 	}
 }
 
@@ -191,7 +197,7 @@ load_progress(KdaFeed *feed)
 						 stream->id), true, 0);
 	if (SPI_processed == 0)
 		return;
-	stream->watermark = int_value(0, "watermark", KDA_NO_TIME);
+	stream->watermark = int_value(0, "coming", int_value(0, "watermark", KDA_NO_TIME));
 	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
 	stream->derived = int_value(0, "derived", KDA_NO_TIME);
 	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);
@@ -209,7 +215,7 @@ load_progress(KdaFeed *feed)
 }
 
 static KdaFeed *
-make_feed(KdaWorker *worker, int32 id, Oid relid)
+make_feed(KdaWorker *worker, int32 id, Oid relid, int nslots, int64 generation, KdaTime accepted)
 {
 	MemoryContext context = AllocSetContextCreate(worker->context, "kda stream",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -227,6 +233,11 @@ make_feed(KdaWorker *worker, int32 id, Oid relid)
 	stream->options = kda_stream_options_get(relid);
 	relation_close(rel, AccessShareLock);
 	feed->stream = stream;
+	feed->nslots = nslots;
+	feed->generation = generation;
+	feed->accepted = accepted;
+	feed->closed = KDA_NO_TIME;
+	stream->slot = worker->slot;
 	feed->tick_at = KDA_END_TIME;
 	feed->derived_sent = KDA_NO_TIME;
 	MemoryContextSwitchTo(old);
@@ -293,10 +304,14 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, t.ftrelid IS NOT NULL AS alive FROM kda_storage.stream s "
+	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
+						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
+						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
 						 "LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
-						 "WHERE s.origin = %s ORDER BY stream_id", quote_literal_cstr(kda_origin())), true, 0);
+						 "LEFT JOIN kda_storage.slot l ON l.stream_id = s.stream_id AND l.slot = %d "
+						 "WHERE s.origin = %s AND (%d = 0 OR l.slot IS NOT NULL) ORDER BY stream_id",
+						 worker->slot, quote_literal_cstr(kda_origin()), worker->slot), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -311,7 +326,11 @@ load_streams(KdaWorker *worker)
 		char	   *worker_name;
 		TimestampTz since;
 		int64		declared,
-					begun;
+					begun,
+					generation;
+		int			nslots;
+		bool		slotted;
+		KdaTime		accepted;
 
 		SPI_tuptable = table;
 		if (!int_value(i, "alive", 0))
@@ -328,6 +347,10 @@ load_streams(KdaWorker *worker)
 		failure = text_value(CurrentMemoryContext, i, "failure");
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
+		slotted = int_value(i, "slotted", 0);
+		nslots = Max((int) int_value(i, "nslots", 0), 1);
+		generation = int_value(i, "generation", 0);
+		accepted = int_value(i, "accepted", KDA_NO_TIME);
 
 		worker_name = kda_stream_worker_name(relid);
 		if (strcmp(worker_name, worker->name) != 0)
@@ -335,11 +358,13 @@ load_streams(KdaWorker *worker)
 
 		feed = kda_feed_by_relid(relid);
 		/* its first query may have been dropped and another one created: then it begins anew */
-		if (feed && feed->stream->id == id && feed->begun == begun && same_stream(feed->stream, segments) &&
+		if (feed && feed->stream->id == id && feed->begun == begun && feed->nslots == nslots &&
+			(worker->slot == 0 || feed->generation == generation) && same_stream(feed->stream, segments) &&
 			(feed->stream->failure == NULL) == (failure == NULL))
 			worker->feeds = list_delete_ptr(worker->feeds, feed);
 		else
-			feed = make_feed(worker, id, relid);
+			feed = make_feed(worker, id, relid, nslots, generation, accepted);
+		feed->slotted = slotted;
 		feed->declared = declared;
 		feed->begun = begun;
 		feed->stream->inbox = segments[0];
@@ -351,7 +376,7 @@ load_streams(KdaWorker *worker)
 			kda_source_close(feed->stream, 0);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
-		feed->reset_wanted = reset;
+		feed->reset_wanted = reset && worker->slot == 0;
 		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
@@ -447,6 +472,36 @@ load_sides(KdaQuery *query, KdaStream *right, uint64 row)
 	}
 }
 
+/* Are there rows of several slots in its open table? */
+static void
+load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
+{
+	bool		isnull;
+	bool		slotted;
+
+	(void) value(row, "one_slot", &isnull);
+	slotted = feed->slotted && isnull && query->shape != KDA_SHAPE_ROWS;
+	if (slotted != query->slotted && query->final_plan)
+	{
+		kda_plan_free(query->final_plan);
+		query->final_plan = NULL;
+	}
+	query->slotted = slotted;
+	query->nslots = feed->nslots;
+	query->target_is_read = int_value(row, "target_read", 0);
+	query->merged_rel = slotted ? kda_storage_relation(psprintf("merged_%d", query->id)) : InvalidOid;
+	query->leftovers = false;
+	if (slotted && query->slot == 0 && query->shape == KDA_SHAPE_WINDOWS)
+	{
+		SPITupleTable *table = SPI_tuptable;
+
+		SPI_execute(psprintf("SELECT FROM kda_storage.%s WHERE kda_slot >= %d LIMIT 1",
+							 quote_identifier(get_rel_name(query->open_rel)), query->nslots), true, 1);
+		query->leftovers = SPI_processed > 0;
+		SPI_tuptable = table;
+	}
+}
+
 static void
 load_queries(KdaWorker *worker)
 {
@@ -455,7 +510,8 @@ load_queries(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, c.relowner "
+	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, c.relowner, "
+				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
 				true, 0);
@@ -539,7 +595,16 @@ load_queries(KdaWorker *worker)
 			if (OidIsValid(query->shown_rel))
 				query->shown = kda_shown_create(query, text_value(CurrentMemoryContext, i, "shown_keys"),
 												text_value(CurrentMemoryContext, i, "revision_columns"));
+			query->slot = worker->slot;
+			query->accepts = query->first_frontier = KDA_NO_TIME;
+			if (query->slot > 0)
+			{
+				/* how far this slot has forgotten what has closed: not known */
+				query->frontier = query->saved_frontier = query->forgotten = query->saved_forgotten = KDA_NO_TIME;
+				query->joined = query->saved_joined = true;
+			}
 		}
+		load_slotted(feed, query, i);
 		query->name = qualified_name(query->context, query->relid);
 		if (query->shape == KDA_SHAPE_JOIN)
 		{
@@ -606,7 +671,6 @@ derive(KdaWorker *worker)
 		{
 			target->writers = lappend(target->writers, query);
 			target->stream->has_writers = true;
-			query->target_is_read = target->stream->queries != NIL;
 		}
 	}
 	/* Cycles are refused at CREATE, so the levels come to rest. */
@@ -683,7 +747,7 @@ kda_load(KdaWorker *worker)
 		PopActiveSnapshot();
 		PushActiveSnapshot(GetLatestSnapshot());
 		kda_locks_forget();
-		worker->strangers = kda_adopt_strangers();
+		worker->strangers = worker->slot == 0 && kda_adopt_strangers();
 		CommandCounterIncrement();
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();
@@ -838,6 +902,8 @@ kda_sources_assign(KdaFeed *feed)
 		for (int s = 0; s < stream->nshards; s++)
 			if (strcmp(stream->shards[s].name, from->name) == 0)
 				shard = &stream->shards[s];
+		if (shard == NULL && kda_worker->slot > 0)
+			continue;			/* slot 0 has not said yet whose it is */
 		if (shard == NULL)
 		{
 			bool		later = feed->saved_nshards > 0;
@@ -854,17 +920,19 @@ kda_sources_assign(KdaFeed *feed)
 			shard->last_arrival = KDA_NO_TIME;
 			shard->max_arrival = KDA_NO_TIME;
 			shard->watermark = KDA_NO_TIME;
+			shard->slot = feed->nslots > 1 ? (stream->nshards - 1) % feed->nslots : 0;
+			shard->foreign = shard->slot != 0;
+			shard->from_first = later;
 			/*
 			 * A partition that appears while we run is read from its beginning:
 			 * nothing in it has been seen.  The first ones are stored even
 			 * before their place is known, so that it can be told.
 			 */
-			if (later)
-				shard->position = -2;
-			else
-				shard->dirty = true;
+			shard->dirty = !later || feed->nslots > 1;
 			shard->source_index = -1;
 		}
+		if (shard->foreign)
+			continue;
 		if (from->assigned && shard->source_index == i)
 		{
 			/* A position that the source has found (latest, timestamp) is ours from now on. */
@@ -894,8 +962,8 @@ kda_sources_assign(KdaFeed *feed)
 		}
 		else
 		{
-			if (shard->position == -2 || feed->start == NULL)
-				start.kind = shard->position == -2 ? KDA_START_EARLIEST : KDA_START_LATEST;
+			if (shard->from_first || feed->start == NULL)
+				start.kind = shard->from_first ? KDA_START_EARLIEST : KDA_START_LATEST;
 			else
 				start = kda_parse_start(feed->start);
 			start.last_position = -1;

@@ -240,6 +240,8 @@ want_query(KdaQuery *query)
 	want_rule(query->batch_rel, PHASE_STORAGE);
 	if (OidIsValid(query->final_rel))
 		want_rule(query->final_rel, PHASE_STORAGE);
+	if (OidIsValid(query->merged_rel))
+		want_rule(query->merged_rel, PHASE_STORAGE);
 	want(query->open_rel, RowExclusiveLock, PHASE_STORAGE);
 	want(query->closed_rel, RowExclusiveLock, PHASE_STORAGE);
 	want(query->shown_rel, RowExclusiveLock, PHASE_STORAGE);
@@ -308,6 +310,7 @@ make_list(KdaWorker *worker)
 	want_storage("stream", RowExclusiveLock);
 	want_storage("stream_progress", RowExclusiveLock);
 	want_storage("shard", RowExclusiveLock);
+	want_storage("slot", RowExclusiveLock);
 	want_storage("query", AccessShareLock);
 	want_storage("query_progress", RowExclusiveLock);
 	want_storage("sort_mark", RowExclusiveLock);
@@ -390,7 +393,7 @@ kda_locks_take(KdaWorker *worker)
 void
 kda_locks_take_catalog(KdaWorker *worker)
 {
-	static const char *const tables[] = {"stream", "stream_progress", "shard", "query", "query_progress", "sort_mark"};
+	static const char *const tables[] = {"stream", "stream_progress", "shard", "slot", "query", "query_progress", "sort_mark"};
 
 	blocked_relid = InvalidOid;
 	for (int i = 0; i < lengthof(tables); i++)

@@ -20,8 +20,8 @@
 static bool registered = false;
 static bool changed = false;
 static bool inserted = false;
-static int	nnames = 0;
-static char **names = NULL;
+static int	nwanted = 0;
+static KdaWanted *wanted = NULL;
 
 static void
 at_xact_event(XactEvent event, void *arg)
@@ -37,7 +37,7 @@ at_xact_event(XactEvent event, void *arg)
 				MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
 				PushActiveSnapshot(GetTransactionSnapshot());
-				nnames = kda_worker_names(&names);
+				nwanted = kda_workers_wanted(&wanted);
 				PopActiveSnapshot();
 				MemoryContextSwitchTo(old);
 			}
@@ -51,7 +51,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (changed)
 			{
-				int			missing = kda_slots_want(MyDatabaseId, nnames, names);
+				int			missing = kda_slots_want(MyDatabaseId, nwanted, wanted);
 
 				if (missing > 0)
 					ereport(WARNING,
@@ -63,12 +63,12 @@ at_xact_event(XactEvent event, void *arg)
 			if (changed || inserted)
 				kda_slots_wake(MyDatabaseId);
 			changed = inserted = false;
-			names = NULL;
+			wanted = NULL;
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			changed = inserted = false;
-			names = NULL;
+			wanted = NULL;
 			break;
 		default:
 			break;

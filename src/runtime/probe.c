@@ -23,30 +23,33 @@
 #include "utils/snapmgr.h"
 
 int
-kda_worker_names(char ***names)
+kda_workers_wanted(KdaWanted **wanted)
 {
 	MemoryContext context = CurrentMemoryContext;
 	KdaOwnerScope scope;
 	int			n = 0;
 
-	*names = NULL;
+	*wanted = NULL;
 	if (!kda_extension_exists() || !OidIsValid(kda_storage_relation("query_progress")))
 		return 0;
 	kda_owner_begin(&scope);
 	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_foreign_table t "
 				"ON t.ftrelid = s.rel ORDER BY s.stream_id", true, 0);
-	*names = MemoryContextAlloc(context, sizeof(char *) * (SPI_processed + 1));
+	*wanted = MemoryContextAlloc(context, sizeof(KdaWanted) * (SPI_processed + 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
 		Oid			rel = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
 		char	   *name = kda_stream_worker_name(rel);
-		bool		have = false;
+		int			processes = kda_stream_parallelism(rel);
+		int			j = 0;
 
-		for (int j = 0; j < n; j++)
-			have |= strcmp((*names)[j], name) == 0;
-		if (!have)
-			(*names)[n++] = MemoryContextStrdup(context, name);
+		while (j < n && strcmp((*wanted)[j].name, name) != 0)
+			j++;
+		if (j == n)
+			(*wanted)[n++] = (KdaWanted) {MemoryContextStrdup(context, name), processes};
+		else
+			(*wanted)[j].processes = Max((*wanted)[j].processes, processes);
 	}
 	kda_owner_end(&scope);
 	return n;
@@ -56,7 +59,7 @@ void
 kda_probe_main(Datum arg)
 {
 	Oid			database = DatumGetObjectId(arg);
-	char	  **names;
+	KdaWanted  *wanted;
 	int			n;
 
 	pqsignal(SIGTERM, die);
@@ -64,8 +67,8 @@ kda_probe_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	n = kda_worker_names(&names);
-	if (kda_slots_want(database, n, names) > 0)
+	n = kda_workers_wanted(&wanted);
+	if (kda_slots_want(database, n, wanted) > 0)
 		ereport(WARNING,
 				(errmsg("some workers of kda_stream cannot be started: all %d slots are in use", kda_max_workers),
 				 errhint("Raise kda_stream.max_workers and restart the server.")));

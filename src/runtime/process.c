@@ -52,6 +52,7 @@ kda_worker_attach(int number)
 	KdaSlot    *slot = &kda_shared->slots[number];
 	Oid			database;
 	char		name[NAMEDATALEN];
+	int			of_worker;
 	uint64		generation;
 
 	kda_my_slot = number;
@@ -69,6 +70,7 @@ kda_worker_attach(int number)
 	my_generation = generation;
 	database = slot->database;
 	strlcpy(name, NameStr(slot->worker), sizeof(name));
+	of_worker = slot->number;
 	LWLockRelease(kda_shared->lock);
 	before_shmem_exit(detach, (Datum) 0);
 
@@ -76,7 +78,8 @@ kda_worker_attach(int number)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	SetConfigOption("application_name", psprintf("kda_stream %s", name), PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("application_name", of_worker == 0 ? psprintf("kda_stream %s", name) :
+					psprintf("kda_stream %s/%d", name, of_worker), PGC_USERSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 

@@ -56,6 +56,7 @@ typedef struct KdaSlot
 	bool		wanted;			/* a database has streams for it */
 	Oid			database;		/* InvalidOid: the slot is free */
 	NameData	worker;			/* option worker: 'main' */
+	int			number;			/* which of its processes: 0 closes and emits, the others only count */
 	uint64		generation;		/* counts runs; raised by the launcher at each start */
 	pid_t		pid;			/* 0: not running */
 	Latch	   *latch;			/* of the running process, NULL otherwise */
@@ -104,7 +105,15 @@ typedef struct KdaQueued
 {
 	Oid			database;		/* InvalidOid: free */
 	NameData	worker;
+	int			number;
 } KdaQueued;
+
+/* A worker that a database asks for. */
+typedef struct KdaWanted
+{
+	char	   *name;
+	int			processes;		/* the greatest parallelism of its streams */
+} KdaWanted;
 
 typedef struct KdaShared
 {
@@ -128,21 +137,23 @@ extern KdaShared *kda_shared;
 extern void kda_shmem_init(void);
 
 /*
- * Says which workers a database needs (names of option worker); slots that it
- * had and does not name any more are given up.  Returns the number of names
- * for which there was no free slot; they are queued for the next one.
+ * Says which workers a database needs; slots that it had and does not ask for
+ * any more are given up.  Returns the number of processes for which there was
+ * no free slot; they are queued for the next one.
  */
-extern int	kda_slots_want(Oid database, int n, char **names);
+extern int	kda_slots_want(Oid database, int n, const KdaWanted *wanted);
 /* Makes a free slot that worker's; with the lock held. */
-extern void kda_slot_assign(KdaSlot *slot, Oid database, const char *worker);
+extern void kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number);
 extern void kda_slots_wake(Oid database);	/* sets the latches of its workers */
+/* The same of one worker: of its process 0, or of the others. */
+extern void kda_slots_wake_worker(const char *worker, bool first);
 extern bool kda_slots_any(Oid database);	/* has it any? */
 extern void kda_launcher_wake(void);
 
 /*---- launcher.c, probe.c */
 extern void kda_launcher_init(void);	/* registers the static background worker */
-/* Names of the workers that this database's streams ask for; in a transaction. */
-extern int	kda_worker_names(char ***names);
+/* The workers that this database's streams ask for; in a transaction. */
+extern int	kda_workers_wanted(KdaWanted **wanted);
 
 /*---- notify.c: what other processes hear of a transaction, at its commit */
 

@@ -35,21 +35,38 @@ static Statement save_stream = {
 	"records_in = records_in + $9, bytes_in = bytes_in + $10, "
 	"records_late = records_late + $11, records_failed = records_failed + $12, "
 	"records_skipped = records_skipped + $13, last_commit = $14, last_error = $15, "
-	"derived = $16 "
+	"derived = $16, coming = $17 "
 	"WHERE stream_id = $1 RETURNING declared",
-	16, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
-	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID}
+	17, {INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, XID8OID, INT8OID,
+	INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 static Statement save_shard = {
 	"INSERT INTO kda_storage.shard AS s (stream_id, shard, position, last_position, last_arrival, last_crc, "
-	"max_arrival, watermark, closed, end_position, idle) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) "
+	"max_arrival, watermark, closed, end_position, idle, slot, from_first) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
 	"ON CONFLICT (stream_id, shard) DO UPDATE SET position = EXCLUDED.position, "
 	"last_position = EXCLUDED.last_position, last_arrival = EXCLUDED.last_arrival, last_crc = EXCLUDED.last_crc, "
 	"max_arrival = EXCLUDED.max_arrival, watermark = EXCLUDED.watermark, closed = EXCLUDED.closed, "
 	"end_position = EXCLUDED.end_position, idle = EXCLUDED.idle",
-	11, {INT4OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	BOOLOID, INT8OID, BOOLOID}
+	13, {INT4OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	BOOLOID, INT8OID, BOOLOID, INT4OID, BOOLOID}
+};
+
+/* Slots other than 0 add to the counters; the rest is slot 0's. */
+static Statement save_stream_share = {
+	"UPDATE kda_storage.stream_progress SET has_read = has_read OR $2 > 0, "
+	"records_in = records_in + $2, bytes_in = bytes_in + $3, "
+	"records_late = records_late + $4, records_failed = records_failed + $5, "
+	"records_skipped = records_skipped + $6, last_commit = $7, last_error = coalesce($8, last_error) "
+	"WHERE stream_id = $1 RETURNING declared",
+	8, {INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID}
+};
+
+static Statement save_query_share = {
+	"UPDATE kda_storage.query_progress SET records_in = records_in + $2, records_late = records_late + $3, "
+	"records_out = records_out + $4, busy_ms = busy_ms + $5, last_commit = $6 WHERE query_id = $1",
+	6, {INT4OID, INT8OID, INT8OID, INT8OID, FLOAT8OID, TIMESTAMPTZOID}
 };
 
 static Statement save_query = {
@@ -131,8 +148,8 @@ set_position(Datum *values, char *nulls, int i, int64 position)
 	nulls[i] = position < 0 ? 'n' : ' ';
 }
 
-void
-kda_save_feed(KdaFeed *feed, TimestampTz now)
+static int64
+save_share(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
 	Datum		values[MAX_PARAMS];
@@ -140,7 +157,29 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int32GetDatum(stream->id);
-	set_time(values, nulls, 1, stream->watermark);
+	values[1] = Int64GetDatum(stream->d_records);
+	values[2] = Int64GetDatum(stream->d_bytes);
+	values[3] = Int64GetDatum(stream->d_late);
+	values[4] = Int64GetDatum(stream->d_failed);
+	values[5] = Int64GetDatum(stream->d_skipped);
+	values[6] = TimestampTzGetDatum(now);
+	set_text(values, nulls, 7, feed->last_error[0] ? feed->last_error : NULL);
+	return run(&save_stream_share, values, nulls);
+}
+
+/* Its return value tells whether a query was declared meanwhile. */
+static int64
+save_all(KdaFeed *feed, TimestampTz now)
+{
+	KdaStream  *stream = feed->stream;
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	values[0] = Int32GetDatum(stream->id);
+	/* what others see has closed as far as it says */
+	set_time(values, nulls, 1, feed->nslots > 1 ? feed->closing : stream->watermark);
+	set_time(values, nulls, 16, feed->nslots > 1 ? stream->watermark : KDA_NO_TIME);
 	set_time(values, nulls, 2, stream->advanced);
 	set_time(values, nulls, 3, feed->derived_sent);
 	set_text(values, nulls, 4, feed->next_position.snapshot1);
@@ -155,7 +194,23 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
 	set_time(values, nulls, 15, stream->derived);
-	if (run(&save_stream, values, nulls) != feed->declared)
+	return run(&save_stream, values, nulls);
+}
+
+void
+kda_save_feed(KdaFeed *feed, TimestampTz now)
+{
+	KdaStream  *stream = feed->stream;
+	Datum		values[MAX_PARAMS];
+	char		nulls[MAX_PARAMS];
+
+	/* rows of kda_storage.slot come first: slots.c */
+	if (stream->slot > 0)
+		kda_slots_publish(feed);
+	for (int i = 0; i < stream->nshards; i++)
+		if (stream->shards[i].foreign && stream->shards[i].dirty)
+			kda_slots_add_shard(feed, &stream->shards[i]);
+	if ((stream->slot > 0 ? save_share(feed, now) : save_all(feed, now)) != feed->declared)
 	{
 		kda_worker->reload = true;
 		ereport(ERROR,
@@ -170,7 +225,7 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 		KdaSourceShard *from = stream->source && shard->source_index >= 0 ?
 			stream->source->shards[shard->source_index] : NULL;
 
-		if (!shard->dirty)
+		if (!shard->dirty || shard->foreign)
 			continue;
 		memset(nulls, ' ', sizeof(nulls));
 		values[0] = Int32GetDatum(stream->id);
@@ -184,6 +239,8 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 		values[8] = BoolGetDatum(shard->closed);
 		set_position(values, nulls, 9, from ? from->end_position : -1);
 		values[10] = BoolGetDatum(shard->idle);
+		values[11] = Int32GetDatum(shard->slot);
+		values[12] = BoolGetDatum(shard->from_first);
 		run(&save_shard, values, nulls);
 	}
 }
@@ -205,6 +262,17 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 				nwindows = 0,
 				bytes = 0;
 
+	if (query->slot > 0)
+	{
+		values[0] = Int32GetDatum(query->id);
+		values[1] = Int64GetDatum(query->d_in);
+		values[2] = Int64GetDatum(query->d_late);
+		values[3] = Int64GetDatum(query->d_out);
+		values[4] = Float8GetDatum(query->d_busy_ms);
+		values[5] = TimestampTzGetDatum(now);
+		run(&save_query_share, values, NULL);
+		return;
+	}
 	if (query->groups)
 		kda_groups_stats(query->groups, &ngroups, &nwindows, &bytes);
 	else if (query->kept)

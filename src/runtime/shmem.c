@@ -69,7 +69,7 @@ kda_shmem_init(void)
 }
 
 void
-kda_slot_assign(KdaSlot *slot, Oid database, const char *worker)
+kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number)
 {
 	uint64		generation = slot->generation;
 
@@ -79,25 +79,52 @@ kda_slot_assign(KdaSlot *slot, Oid database, const char *worker)
 	slot->wanted = true;
 	slot->database = database;
 	namestrcpy(&slot->worker, worker);
+	slot->number = number;
 }
 
 /* With the lock held. */
 static void
-queue(Oid database, const char *worker)
+queue(Oid database, const char *worker, int number)
 {
 	for (int i = 0; i < KDA_MAX_QUEUED; i++)
 		if (!OidIsValid(kda_shared->queued[i].database))
 		{
 			kda_shared->queued[i].database = database;
 			namestrcpy(&kda_shared->queued[i].worker, worker);
+			kda_shared->queued[i].number = number;
 			return;
 		}
 }
 
+/* A slot for that process, or the queue; with the lock held.  False: there was no slot. */
+static bool
+provide(Oid database, const char *worker, int number)
+{
+	KdaSlot    *unused = NULL;
+
+	for (int s = 0; s < kda_shared->nslots; s++)
+	{
+		KdaSlot    *slot = &kda_shared->slots[s];
+
+		if (slot->database == database && slot->number == number && strcmp(NameStr(slot->worker), worker) == 0)
+			return true;
+		if (unused == NULL && !slot->wanted && slot->pid == 0)
+			unused = slot;
+	}
+	if (unused == NULL)
+	{
+		queue(database, worker, number);
+		return false;
+	}
+	kda_slot_assign(unused, database, worker, number);
+	return true;
+}
+
 int
-kda_slots_want(Oid database, int n, char **names)
+kda_slots_want(Oid database, int n, const KdaWanted *wanted)
 {
 	int			missing = 0;
+	int			most = 0;
 
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < KDA_MAX_QUEUED; i++)
@@ -111,33 +138,16 @@ kda_slots_want(Oid database, int n, char **names)
 			continue;
 		slot->wanted = false;
 		for (int i = 0; i < n; i++)
-			if (strcmp(NameStr(slot->worker), names[i]) == 0)
+			if (strcmp(NameStr(slot->worker), wanted[i].name) == 0 && slot->number < wanted[i].processes)
 				slot->wanted = true;
 	}
+	/* each worker gets one process before any gets a second one */
 	for (int i = 0; i < n; i++)
-	{
-		KdaSlot    *unused = NULL;
-		bool		have = false;
-
-		for (int s = 0; s < kda_shared->nslots; s++)
-		{
-			KdaSlot    *slot = &kda_shared->slots[s];
-
-			if (slot->database == database && strcmp(NameStr(slot->worker), names[i]) == 0)
-				have = true;
-			else if (unused == NULL && !slot->wanted && slot->pid == 0)
-				unused = slot;
-		}
-		if (have)
-			continue;
-		if (unused == NULL)
-		{
-			missing++;
-			queue(database, names[i]);
-			continue;
-		}
-		kda_slot_assign(unused, database, names[i]);
-	}
+		most = Max(most, wanted[i].processes);
+	for (int number = 0; number < most; number++)
+		for (int i = 0; i < n; i++)
+			if (number < wanted[i].processes && !provide(database, wanted[i].name, number))
+				missing++;
 	LWLockRelease(kda_shared->lock);
 	return missing;
 }
@@ -151,6 +161,23 @@ kda_slots_wake(Oid database)
 		KdaSlot    *slot = &kda_shared->slots[s];
 
 		if (slot->database != database)
+			continue;
+		pg_atomic_fetch_add_u32(&slot->wakes, 1);
+		if (slot->latch)
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_slots_wake_worker(const char *worker, bool first)
+{
+	LWLockAcquire(kda_shared->lock, LW_SHARED);
+	for (int s = 0; s < kda_shared->nslots; s++)
+	{
+		KdaSlot    *slot = &kda_shared->slots[s];
+
+		if (slot->database != MyDatabaseId || (slot->number == 0) != first || strcmp(NameStr(slot->worker), worker) != 0)
 			continue;
 		pg_atomic_fetch_add_u32(&slot->wakes, 1);
 		if (slot->latch)

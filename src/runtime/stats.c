@@ -14,7 +14,7 @@
 #include "runtime/runtime.h"
 #include "utils/builtins.h"
 
-#define NCOLUMNS 16
+#define NCOLUMNS 17
 
 PG_FUNCTION_INFO_V1(kda_workers);
 
@@ -66,7 +66,7 @@ kda_workers(PG_FUNCTION_ARGS)
 			values[0] = Int32GetDatum(slot->pid);
 			nulls[0] = slot->pid == 0;
 			values[1] = CStringGetTextDatum("pipeline");
-			values[2] = Int32GetDatum(i);
+			values[2] = Int32GetDatum(slot->number);
 			nulls[3] = database == NULL;
 			values[3] = database ? CStringGetTextDatum(database) : (Datum) 0;
 			values[4] = CStringGetTextDatum(state);
@@ -86,6 +86,7 @@ kda_workers(PG_FUNCTION_ARGS)
 			values[14] = CStringGetTextDatum(slot->waiting_for);
 			nulls[15] = slot->held_back_by[0] == '\0';
 			values[15] = CStringGetTextDatum(slot->held_back_by);
+			values[16] = CStringGetTextDatum(NameStr(slot->worker));
 		}
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
@@ -103,6 +104,8 @@ kda_workers(PG_FUNCTION_ARGS)
 		values[1] = CStringGetTextDatum("pipeline");
 		values[3] = database ? CStringGetTextDatum(database) : (Datum) 0;
 		values[4] = CStringGetTextDatum("starting");
+		values[16] = CStringGetTextDatum(NameStr(queued[i].worker));
+		nulls[16] = false;
 		values[6] = CStringGetTextDatum(psprintf("worker \"%s\" waits for a slot: raise kda_stream.max_workers (%d) and restart the server",
 												 NameStr(queued[i].worker), kda_max_workers));
 		nulls[1] = nulls[4] = nulls[6] = false;

@@ -338,6 +338,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 	bool		snapshot = query->start_snapshot != NULL;
 	bool		early = query->early;
 	bool		corrects = query->shown && query->lateness_us > 0;
+	KdaTime		frontier = Max(query->frontier, query->accepts);
 
 	for (int i = 0; i < batch->nrows; i++)
 	{
@@ -369,7 +370,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 				late_any[i] |= 1;
 			}
 		}
-		else if (windows && unlikely(t < batch->shard_wm[i] || t <= query->frontier || TIMESTAMP_NOT_FINITE(t)))
+		else if (windows && unlikely(t < batch->shard_wm[i] || t <= frontier || TIMESTAMP_NOT_FINITE(t)))
 		{
 			if (kda_query_is_late(query, i))
 			{
@@ -509,7 +510,8 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
-		KdaTime		closed = kda_query_closed_upto(query, stream->watermark);
+		KdaTime		mark = feed->nslots > 1 ? feed->closing : stream->watermark;
+		KdaTime		closed = kda_query_closed_upto(query, mark);
 
 		if (!kda_query_runs(query))
 			continue;
@@ -518,6 +520,15 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 			kda_query_write_back(query);
 			if (query->failure)
 				continue;
+		}
+		if (query->slot > 0)
+		{
+			if (query->shape == KDA_SHAPE_WINDOWS && query->first_frontier > query->frontier)
+			{
+				kda_query_forget_closed(query, query->first_frontier);
+				query->frontier = query->forgotten = query->first_frontier;
+			}
+			continue;
 		}
 		if (query->shape == KDA_SHAPE_JOIN)
 		{
@@ -542,9 +553,24 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 		else if (query->shape == KDA_SHAPE_GROUPS && query->is_pump && query->groups)
 			kda_query_emit_changed(query);
 		query->frontier = Max(query->frontier, closed);
-		query->forgotten = Max(query->forgotten, kda_query_final_upto(query, stream->watermark));
+		query->forgotten = Max(query->forgotten, kda_query_final_upto(query, mark));
 		kda_query_forget_old(query, now);
 	}
+}
+
+/*
+ * Nothing that leaves from now on is earlier than this.  Several slots: what is
+ * before the watermark of the last commit has been written by transactions
+ * that are older than this one, so readers find it before the new mark; of
+ * windows, those that may close have left.
+ */
+static KdaTime
+passes(KdaQuery *query)
+{
+	KdaFeed    *feed = kda_feed_by_relid(query->stream->relid);
+
+	return feed->nslots == 1 ? feed->stream->watermark :
+		query->shape == KDA_SHAPE_WINDOWS ? feed->closing : feed->saved_watermark;
 }
 
 /* The watermarks of streams that pumps write follow those of their sources. */
@@ -566,7 +592,7 @@ pass_watermark_on(KdaFeed *feed, TimestampTz now)
 						query->retime ? kda_retime_watermark(query, now) :
 						query->shape == KDA_SHAPE_OVER && query->stream->watermark != KDA_NO_TIME ?
 						query->stream->watermark - query->delay_us :
-						kda_query_final_upto(query, query->stream->watermark));
+						kda_query_final_upto(query, passes(query)));
 	}
 	if (least == KDA_END_TIME || least == KDA_NO_TIME ||
 		(feed->derived_sent != KDA_NO_TIME && least <= feed->derived_sent))
@@ -597,6 +623,7 @@ reset_stream(KdaFeed *feed)
 	KdaStream  *stream = feed->stream;
 	ListCell   *lc;
 
+	kda_slots_reset(feed);
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
@@ -615,20 +642,27 @@ reset_stream(KdaFeed *feed)
 			continue;
 		if (query->groups)
 			kda_query_write_back(query);
+		/* of all slots */
+		query->leftovers = query->slotted;
+		query->nslots = 1;
 		if (query->shown)
 			(void) kda_shown_settle(query, KDA_END_TIME, kda_clock_now());
 		else
 			kda_query_close_windows(query, KDA_END_TIME);
-		query->frontier = query->forgotten = KDA_NO_TIME;
+		query->nslots = feed->nslots;
+		query->leftovers = false;
+		query->frontier = query->forgotten = query->accepts = KDA_NO_TIME;
 	}
 	for (int s = 0; s < stream->nshards; s++)
 	{
 		stream->shards[s].watermark = KDA_NO_TIME;
 		stream->shards[s].max_arrival = KDA_NO_TIME;
-		stream->shards[s].dirty = true;
+		stream->shards[s].dirty = !stream->shards[s].foreign;
 	}
 	stream->watermark = KDA_NO_TIME;
 	stream->advanced = KDA_NO_TIME;
+	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
+	feed->closing = KDA_NO_TIME;
 	SPI_connect();
 	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = false WHERE stream_id = %d",
 						 stream->id), false, 0);
@@ -683,13 +717,14 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	if (!kda_feed_runs(feed))
 		return;
 	kda_current_feed = feed;
+	kda_slots_begin(feed);
 	if (feed->reset_wanted)
 		reset_stream(feed);
 
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
-	if (feed->advanced && stream->options->server_type)
+	if (feed->advanced && stream->options->server_type && stream->slot == 0)
 	{
 		advance = kda_take_advances(stream);
 		if (advance > stream->advanced)
@@ -711,7 +746,9 @@ run_feed(KdaFeed *feed, TimestampTz now)
 
 	/* idle shards and the wall clock come after the rows that were there */
 	feed->tick_at = kda_watermark_tick(stream, now, &moved);
-	if (kda_watermark_update(stream))
+	if (stream->slot > 0)
+		moved |= stream->watermark != feed->accepted;
+	else if (kda_watermark_update(stream))
 	{
 		bool		again;
 
@@ -735,7 +772,12 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		strcmp(feed->last_error, feed->stored_error) != 0;
 	for (int s = 0; s < stream->nshards; s++)
 		feed->touched |= stream->shards[s].dirty;
-	if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
+	feed->touched |= feed->nslots > 1 && stream->slot == 0 && feed->closing != feed->closed;
+	foreach(lc, stream->queries)
+		feed->touched |= stream->slot == 0 && ((KdaQuery *) lfirst(lc))->frontier != ((KdaQuery *) lfirst(lc))->saved_frontier;
+	if (stream->slot > 0)
+		feed->touched |= TransactionIdIsValid(GetTopTransactionIdIfAny());
+	else if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
 		rotate(feed, now);
 	kda_current_feed = NULL;
 }
@@ -777,6 +819,12 @@ kda_transaction(KdaWorker *worker)
 	if (!kda_locks_take(worker))
 	{
 		CommitTransactionCommand();
+		return true;
+	}
+	if (kda_slots_arrange(worker) || !kda_slots_look(worker))
+	{
+		CommitTransactionCommand();
+		worker->reload = true;
 		return true;
 	}
 	worker->began = true;
@@ -831,7 +879,8 @@ kda_transaction(KdaWorker *worker)
 		}
 	}
 	kda_error_stream_settle(now);
-	kda_growth_look(worker, now);
+	if (worker->slot == 0)
+		kda_growth_look(worker, now);
 	PopActiveSnapshot();
 	KDA_FAULT("commit");
 	CommitTransactionCommand();
@@ -851,6 +900,9 @@ kda_transaction(KdaWorker *worker)
 			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
 		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
 		KDA_FAULT("remember");
+		kda_slots_after_commit(feed, feed->saved_watermark, feed->touched);
+		if (feed->stream->slot > 0 && feed->touched)
+			feed->accepted = feed->stream->watermark;
 		kda_feed_remember(feed);
 		more |= feed->more && kda_feed_runs(feed);
 		foreach(lq, feed->stream->queries)

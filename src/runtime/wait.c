@@ -96,10 +96,10 @@ kda_wait(PG_FUNCTION_ARGS)
 	/* a copied database whose workers nobody has asked for yet */
 	if (!kda_slots_any(MyDatabaseId))
 	{
-		char	  **names;
-		int			n = kda_worker_names(&names);
+		KdaWanted  *wanted;
+		int			n = kda_workers_wanted(&wanted);
 
-		(void) kda_slots_want(MyDatabaseId, n, names);
+		(void) kda_slots_want(MyDatabaseId, n, wanted);
 		kda_launcher_wake();
 	}
 

@@ -132,7 +132,12 @@ kda_waits_look(KdaWorker *worker)
 				next->more = true;
 				wait->armed = true;
 			}
+			/* how far the other slots are is seen by transactions */
+			if (next && next->nslots > 1 && worker->slot == 0)
+				next->more = true;
 		}
+		if (worker->slot > 0)
+			continue;			/* slot 0 answers */
 		if (source && source->known && !wait->ends_known)
 		{
 			if (wait->asked != source->serial)
@@ -149,6 +154,17 @@ kda_waits_look(KdaWorker *worker)
 			wait->ends_known = source->ops->ends_poll(source, wait->ticket, wait->ends, wait->nends);
 		}
 	}
+}
+
+/* Of a shard that another slot reads, the position is that of its last commit. */
+static bool
+shard_reached(Wait *wait, KdaSource *source, KdaShard *shard)
+{
+	for (int i = 0; i < Min(source->nshards, wait->nends); i++)
+		if (strcmp(source->shards[i]->name, shard->name) == 0)
+			return shard->position >= wait->ends[i] ||
+				(shard->source_index == i && source->shards[i]->at_end && source->shards[i]->next_position >= wait->ends[i]);
+	return true;				/* has appeared since */
 }
 
 /* Has this stream come so far that the wait may go on to the next one? */
@@ -173,19 +189,12 @@ reached(Wait *wait, KdaFeed *feed)
 		return wait->armed && !feed->more;
 	if (!wait->ends_known || stream->raw->n > 0)
 		return false;
+	/* it may have been opened anew and not know its shards yet */
+	if (stream->source == NULL || !stream->source->known || !kda_slots_are_closed(feed))
+		return false;
 	for (int s = 0; s < stream->nshards; s++)
-	{
-		KdaShard   *shard = &feed->stream->shards[s];
-
-		if (shard->source_index < 0 || shard->source_index >= wait->nends)
-			continue;
-		if (stream->source == NULL)
+		if (!shard_reached(wait, stream->source, &stream->shards[s]))
 			return false;
-		if (shard->position < wait->ends[shard->source_index] &&
-			!(stream->source->shards[shard->source_index]->at_end &&
-			  stream->source->shards[shard->source_index]->next_position >= wait->ends[shard->source_index]))
-			return false;
-	}
 	return true;
 }
 
@@ -194,6 +203,8 @@ kda_waits_after_commit(KdaWorker *worker)
 {
 	ListCell   *lc;
 
+	if (worker->slot > 0)
+		return;
 	foreach(lc, waits)
 	{
 		Wait	   *wait = lfirst(lc);

@@ -641,6 +641,7 @@ kda_worker_main(Datum arg)
 	worker = MemoryContextAllocZero(TopMemoryContext, sizeof(KdaWorker));
 	worker->context = AllocSetContextCreate(TopMemoryContext, "kda worker", ALLOCSET_DEFAULT_SIZES);
 	worker->name = MemoryContextStrdup(worker->context, NameStr(kda_shared->slots[kda_my_slot].worker));
+	worker->slot = kda_shared->slots[kda_my_slot].number;
 	worker->reload = true;
 	worker->interval_ms = kda_commit_interval_ms;
 	kda_worker = worker;

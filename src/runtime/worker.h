@@ -23,6 +23,15 @@ typedef struct KdaFeed
 	int64		declared;		/* kda_storage.stream_progress, as of the last load */
 	int64		begun;
 	int			level;			/* 0: no pump writes it; writers have a smaller level */
+	/* slots.c */
+	int			nslots;			/* processes that share its shards */
+	int64		generation;		/* of this process's row in kda_storage.slot, as of the load */
+	bool		slotted;		/* states of its queries may be in parts */
+	KdaTime		accepted;		/* slot 0: the least that the others have committed; KDA_END_TIME: no other has shards */
+	KdaTime		closing;		/* windows may close up to this watermark in this transaction */
+	bool		published;		/* other slots: this transaction has updated its row */
+	KdaTime		closed;			/* … and have done so in the last one */
+
 	List	   *writers;		/* KdaQuery: pumps that write it */
 	KdaInboxPosition position;	/* database streams: as of the last commit */
 	KdaInboxPosition next_position; /* as of this transaction */
@@ -61,6 +70,7 @@ typedef struct KdaFeed
 typedef struct KdaWorker
 {
 	char	   *name;			/* option worker */
+	int			slot;			/* which of its processes this is: slots.c */
 	MemoryContext context;		/* the worker's life */
 	MemoryContext load_context; /* streams and queries; made anew by a reload that changed them */
 	List	   *feeds;			/* KdaFeed, by level */
@@ -139,6 +149,28 @@ extern void kda_locks_wait(void);
 extern void kda_locks_forget(void); /* queries have changed */
 /* For lock_timeout, of locks that cannot be known beforehand. */
 extern int	kda_locks_timeout_ms(void);
+
+/*---- slots.c: several processes share the shards of a stream; inside the worker's transaction */
+
+/* Slot 0: divides the shards where option parallelism has changed.  True: commit, and load everything anew. */
+extern bool kda_slots_arrange(KdaWorker *worker);
+/* Before a batch: what the other slots have committed.  False: commit, and load everything anew. */
+extern bool kda_slots_look(KdaWorker *worker);
+/*
+ * Other slots than 0, before they write anything: what this transaction is
+ * judged against.  An error: the shards are not its own any more.  begin(): if
+ * it is going to write.
+ */
+extern void kda_slots_begin(KdaFeed *feed);
+extern void kda_slots_publish(KdaFeed *feed);
+/* Slot 0: the row of a shard that another slot has to read. */
+extern void kda_slots_add_shard(KdaFeed *feed, KdaShard *shard);
+/* Slot 0: takes everything from the other slots; they begin without a watermark. */
+extern void kda_slots_reset(KdaFeed *feed);
+/* After the commit: wakes those who wait for it. */
+extern void kda_slots_after_commit(KdaFeed *feed, KdaTime watermark_before, bool saved);
+/* Has all closed that the watermark has passed? */
+extern bool kda_slots_are_closed(const KdaFeed *feed);
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

@@ -21,6 +21,9 @@ typedef struct KdaShard
 {
 	char	   *name;
 	int			source_index;	/* in source->shards, -1: not (yet) seen there */
+	int			slot;			/* of the worker: the process that reads it */
+	bool		foreign;		/* that is another one: what follows is as of its last commit */
+	bool		from_first;		/* begins with its first record, whatever option start says */
 	bool		stored;			/* has a row in kda_storage.shard */
 	bool		dirty;			/* changed since the last commit */
 	int64		position;		/* next offset; -1: nothing read yet */
@@ -64,6 +67,7 @@ typedef struct KdaStream
 	bool		has_writers;
 	TimestampTz idle_since;		/* all shards are idle since; 0: no */
 	TransactionId retired_by;	/* transaction after which nobody needs the other segment's rows */
+	int			slot;			/* of the worker that has it: 0 alone moves the watermark */
 	List	   *queries;		/* of KdaQuery, in the order of their creation */
 	Bitmapset  *needed;			/* attnums that some query reads */
 	/* counters of this transaction, added to kda_storage.stream_progress at commit */

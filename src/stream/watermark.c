@@ -129,6 +129,13 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 
 		if (shard->closed)
 			continue;
+		if (shard->foreign)
+		{
+			/* its own process says when it is idle */
+			all_idle &= shard->idle;
+			quiet = Max(quiet, now);
+			continue;
+		}
 		if (shard->quiet_since == 0)
 		{
 			shard->idle = false;
@@ -148,6 +155,9 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 		}
 		quiet = Max(quiet, shard->quiet_since + timeout);
 	}
+
+	if (stream->slot > 0)
+		return next;
 
 	/* Pumps give the time: only what they write moves it. */
 	if (!all_idle || stream->has_writers)
