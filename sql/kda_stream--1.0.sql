@@ -124,7 +124,7 @@ CREATE TABLE kda_storage.query (
 	join_high_us bigint,
 	-- row-sliding queries (OVER) and sorts
 	delay_us	bigint,					-- rows leave this long after their time
-	sort_strict	boolean NOT NULL DEFAULT false,	-- … and those of one time together: they are sorted by more than it
+	sort_strict	boolean NOT NULL DEFAULT false,	-- ... and those of one time together: they are sorted by more than it
 	retimed		boolean NOT NULL DEFAULT false,	-- its rows leave with another time than the record's: what they are sorted by
 	prune_text	text,					-- DELETE of what no row to come can see; $1: rows up to there have left
 	join_outer	int,					-- 1: unmatched rows of the left side leave, 2: of the right one, 3: of both
