@@ -10,9 +10,10 @@ have() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed';
 
 packages="gcc make pkg-config libc6-dev librdkafka-dev liblz4-dev zlib1g-dev"
 jars=no
+extensions=
 for what in "$@"; do
 	case $what in
-	test) packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
+	test) extensions="hll tdigest"; packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
 	demo) packages="$packages perl" ;;
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
@@ -40,6 +41,11 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
 		[ -n "$version" ] || { echo "setup: no package of PostgreSQL 15 to 18 to be found" >&2; exit 1; }
 		missing="$missing postgresql-$version postgresql-server-dev-$version"
 	fi
+	# types and aggregates of other extensions, for tests
+	[ -n "${version:-}" ] || version=$(echo "$pg" | sed -n 's:^/usr/lib/postgresql/\([0-9]*\)/.*:\1:p')
+	for e in ${version:+$extensions}; do
+		have "postgresql-$version-$e" || missing="$missing postgresql-$version-$e"
+	done
 	if [ -n "$missing" ]; then
 		run=
 		if [ "$(id -u)" != 0 ]; then

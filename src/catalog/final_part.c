@@ -854,6 +854,58 @@ sort_by_keys(Query *outer, Query *inner, List *by, int first)
 	}
 }
 
+/* Windows and columns that the node needs become columns of the inner query. */
+static Node *
+lift_mutator(Node *node, void *arg)
+{
+	Query	   *inner = arg;
+	TargetEntry *found = NULL;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return NULL;
+	if (!IsA(node, WindowFunc) && !IsA(node, Var))
+		return expression_tree_mutator(node, lift_mutator, inner);
+	foreach(lc, inner->targetList)
+		if (equal(lfirst_node(TargetEntry, lc)->expr, node))
+			found = lfirst(lc);
+	if (found == NULL)
+	{
+		add_target(inner, node, psprintf("kda_part%d", list_length(inner->targetList) + 1));
+		found = llast(inner->targetList);
+	}
+	return (Node *) makeVar(1, found->resno, exprType(node), exprTypmod(node), exprCollation(node), 0);
+}
+
+/*
+ * The user's columns of the outer query.  Expressions over windows are
+ * computed there, of the rows that leave: the inner query sees all that are
+ * kept, and an error in one of them would be everybody's.
+ */
+static List *
+lift_targets(Query *inner, List *shown)
+{
+	List	   *lifted = NIL;
+	bool		lazy = !inner->hasSubLinks && !inner->hasTargetSRFs;
+	ListCell   *lc;
+
+	foreach(lc, shown)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+
+		if (lazy && tle->ressortgroupref == 0)
+			lifted = lappend(lifted, lift_mutator((Node *) tle->expr, inner));
+		else
+		{
+			tle->resno = list_length(inner->targetList) + 1;
+			inner->targetList = lappend(inner->targetList, tle);
+			lifted = lappend(lifted, makeVar(1, tle->resno, exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
+											 exprCollation((Node *) tle->expr), 0));
+		}
+	}
+	return lifted;
+}
+
 /* The user's SELECT with its windows ordered by place, and the rows' time and number beside it. */
 static Query *
 sliding(Final *f)
@@ -869,7 +921,7 @@ sliding(Final *f)
 	List	   *shown = NIL;
 	List	   *junk = NIL;
 	List	   *keys;
-	int			nshown;
+	List	   *lifted;
 	ListCell   *lc;
 
 	inner->targetList = (List *) kda_replace_kept((Node *) inner->targetList, split->kept, over_open, f);
@@ -893,7 +945,7 @@ sliding(Final *f)
 		}
 	}
 	keys = split->sorted ? sort_keys(inner) : NIL;
-	/* ours come after the user's, and what only sorts after both */
+	/* what only sorts comes after the others */
 	foreach(lc, inner->targetList)
 	{
 		if (lfirst_node(TargetEntry, lc)->resjunk)
@@ -901,12 +953,13 @@ sliding(Final *f)
 		else
 			shown = lappend(shown, lfirst(lc));
 	}
-	nshown = list_length(shown);
-	inner->targetList = shown;
+	/* ours first */
+	inner->targetList = NIL;
 	add_target(inner, (Node *) open_column(f, KDA_KEPT_TIME, NULL), "kda_time");
 	add_target(inner, (Node *) open_column(f, KDA_KEPT_SEQ, NULL), "kda_seq");
 	foreach(lc, keys)
 		add_target(inner, lfirst(lc), psprintf("kda_key%d", foreach_current_index(lc) + 1));
+	lifted = lift_targets(inner, shown);
 	if (split->sorted)
 	{
 		/* nothing but the sort needed them; what computes the select list is in the per-batch part */
@@ -932,14 +985,15 @@ sliding(Final *f)
 	outer->canSetTag = true;
 	outer->rtable = list_make1(subquery_rte(inner, "q", false));
 	outer->jointree = makeFromExpr(list_make1(copyObject(ref)), NULL);
-	for (int i = 0; i < nshown + 2; i++)
+	for (int i = 0; i < 2; i++)
 	{
-		/* ours first */
-		TargetEntry *tle = list_nth_node(TargetEntry, inner->targetList, i < 2 ? nshown + i : i - 2);
+		TargetEntry *tle = list_nth_node(TargetEntry, inner->targetList, i);
 
 		add_target(outer, (Node *) makeVar(1, tle->resno, exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
 										   exprCollation((Node *) tle->expr), 0), tle->resname);
 	}
+	foreach(lc, lifted)
+		add_target(outer, lfirst(lc), list_nth_node(TargetEntry, shown, foreach_current_index(lc))->resname);
 	for (int i = 0; i < 2; i++)
 	{
 		TargetEntry *tle = list_nth_node(TargetEntry, outer->targetList, i);
@@ -950,7 +1004,7 @@ sliding(Final *f)
 		outer->sortClause = lappend(outer->sortClause, sgc);
 		/* time, the user's further keys, order of arrival */
 		if (i == 0 && split->sorted)
-			sort_by_keys(outer, inner, list_copy_tail(split->user->sortClause, 1), nshown + 3);
+			sort_by_keys(outer, inner, list_copy_tail(split->user->sortClause, 1), 3);
 	}
 	return outer;
 }

@@ -709,6 +709,45 @@ keep_column(KdaSplit *split, Query *batch, Node *expr)
 	keep(split, copyObject(expr), KDA_KEPT_FIRST - 1 + n);
 }
 
+/*
+ * What windows of a row-sliding query look at is computed when the record
+ * comes: an error in it is that record's, and not of all rows that see it.
+ */
+static bool
+can_be_kept(Node *expr)
+{
+	return !IsA(expr, Var) && !IsA(expr, Const) && !contain_windowfuncs(expr) && !checkExprHasSubLink(expr) &&
+		!expression_returns_set(expr) && get_typtype(exprType(expr)) != TYPTYPE_PSEUDO;
+}
+
+static bool
+seen_walker(Node *node, void *arg)
+{
+	VarContext *cxt = arg;
+	ListCell   *lc;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		foreach(lc, ((WindowFunc *) node)->args)
+			if (can_be_kept(lfirst(lc)))
+				cxt->vars = list_append_unique(cxt->vars, lfirst(lc));
+			else
+				(void) seen_walker(lfirst(lc), cxt);
+		return seen_walker((Node *) ((WindowFunc *) node)->aggfilter, cxt);
+	}
+	if (IsA(node, TargetEntry) && ((TargetEntry *) node)->ressortgroupref != 0 &&
+		can_be_kept((Node *) ((TargetEntry *) node)->expr))
+	{
+		cxt->vars = list_append_unique(cxt->vars, ((TargetEntry *) node)->expr);
+		return false;
+	}
+	if (IsA(node, Var) || IsA(node, Query))
+		return vars_walker(node, cxt);
+	return expression_tree_walker(node, seen_walker, cxt);
+}
+
 /* State rows: the record's place, keys of sessions, then every column that the final part needs. */
 static Query *
 kept_rows_batch(KdaSplit *split)
@@ -734,7 +773,10 @@ kept_rows_batch(KdaSplit *split)
 	split->window_quals = later ? (Node *) make_ands_explicit(later) : NULL;
 
 	cxt.in_aggs = true;
-	vars_walker((Node *) user->targetList, &cxt);
+	if (split->shape == KDA_SHAPE_OVER)
+		seen_walker((Node *) user->targetList, &cxt);
+	else
+		vars_walker((Node *) user->targetList, &cxt);
 	vars_walker(user->havingQual, &cxt);
 	vars_walker(split->window_quals, &cxt);
 	vars_walker((Node *) user->windowClause, &cxt);
@@ -750,8 +792,13 @@ kept_rows_batch(KdaSplit *split)
 	split->nkeys = list_length(split->session_keys);
 	foreach(lc, cxt.vars)
 	{
-		Var		   *var = lfirst_node(Var, lc);
+		Var		   *var = lfirst(lc);
 
+		if (!IsA(var, Var))
+		{
+			keep_column(split, batch, (Node *) var);
+			continue;
+		}
 		if (split->window && var->varno == split->window_rti)
 			continue;
 		if (equal(var, ctid))

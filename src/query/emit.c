@@ -59,6 +59,7 @@
 #define KDA_PROGRESS_FRONTIER	3
 
 #define ENDED_AT_ONCE	100000	/* sessions whose rows are given by one run of the final part */
+#define MAX_ISOLATED_RUNS 200	/* OVER: what still fails then is refused in the pieces that there are */
 
 /* What a sink gets with each row. */
 typedef struct Emission
@@ -688,11 +689,13 @@ refuse_result(KdaQuery *query, const KdaPlanBounds *bounds, const ErrorData *eda
 		table_close(rel, NoLock);
 	}
 	else
-		json = psprintf("{\"window_end\":\"%s\"}", timestamptz_to_str(bounds->upto));
+		json = psprintf("{\"%s\":\"%s\"}", bounds->leaving ? "rowtime" : "window_end", timestamptz_to_str(bounds->upto));
 	kda_error_add("expression", edata->message, query->stream->relid, NULL, NULL, time, json, json ? strlen(json) : 0, query->relid);
 }
 
 static Tuplestorestate *final_rows(KdaQuery *query, const KdaPlanBounds *bounds);
+
+static int	isolated_runs;		/* since the emission began */
 
 static void
 append_rows(KdaQuery *query, Tuplestorestate *to, const KdaPlanBounds *bounds)
@@ -766,6 +769,50 @@ by_halves(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, O
 	}
 }
 
+static int
+by_time(const void *a, const void *b)
+{
+	KdaTime		ta = *(const KdaTime *) a;
+	KdaTime		tb = *(const KdaTime *) b;
+
+	return ta < tb ? -1 : ta > tb;
+}
+
+/* OVER: the times of the rows that leave within the bounds, ascending, each once; palloc'd. */
+static KdaTime *
+leaving_times(KdaQuery *query, const KdaPlanBounds *bounds, int *n)
+{
+	Relation	rel = table_open(query->open_rel, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	int			room = 64;
+	int			found = 0;
+	KdaTime    *times = palloc(sizeof(KdaTime) * room);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		KdaTime		time = DatumGetTimestampTz(slot_getattr(slot, KDA_KEPT_TIME, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (time > bounds->upto ||
+			(time <= bounds->after && DatumGetInt64(slot_getattr(slot, KDA_KEPT_SEQ, &isnull)) <= bounds->first))
+			continue;
+		if (found == room)
+			times = repalloc_huge(times, sizeof(KdaTime) * (room *= 2));
+		times[found++] = time;
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	qsort(times, found, sizeof(KdaTime), by_time);
+	*n = 0;
+	for (int i = 0; i < found; i++)
+		if (i == 0 || times[i] != times[i - 1])
+			times[(*n)++] = times[i];
+	return times;
+}
+
 /*
  * The bounds do not give rows without an error: single windows are tried, then
  * single keys of a window; what is left is to blame.
@@ -778,20 +825,28 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 
 	if (bounds->leaving)
 	{
-		/* single instants are tried; rows of the one to blame are lost together */
-		if (bounds->after + 1 < bounds->upto && !TIMESTAMP_NOT_FINITE(bounds->after))
+		/*
+		 * Single instants are tried; rows of the one to blame are lost
+		 * together.  One row that others look back at may spoil them all.
+		 */
+		KdaTime    *times = leaving_times(query, bounds, &n);
+
+		if (n > 1 && isolated_runs++ < MAX_ISOLATED_RUNS)
 		{
 			KdaPlanBounds some = *bounds;
+			KdaTime		middle = times[n / 2 - 1];
 
-			some.upto = bounds->after + (bounds->upto - bounds->after) / 2;
+			pfree(times);
+			some.upto = middle;
 			append_rows(query, rows, &some);
-			some.after = some.upto;
+			some.after = middle;
 			some.upto = bounds->upto;
 			some.first = PG_INT64_MAX;
 			if (query->failure == NULL)
 				append_rows(query, rows, &some);
 			return;
 		}
+		pfree(times);
 		refuse_result(query, bounds, edata);
 		return;
 	}
@@ -954,6 +1009,7 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 		query->final_plan = kda_plan_create(query->context, query->slotted && OidIsValid(query->merged_rel) ?
 											query->merged_rel : query->final_rel, true);
 	kda_current_query = query;
+	isolated_runs = 0;
 	closing = closed;
 	CommandCounterIncrement();
 	KDA_FAULT("close");

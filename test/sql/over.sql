@@ -63,3 +63,18 @@ DROP CONTINUOUS VIEW kda_words;
 DROP CONTINUOUS VIEW above_average;
 DROP CONTINUOUS VIEW numbered;
 DROP STREAM t;
+
+-- An error belongs to one record: what a window looks at is computed when the
+-- record comes; what is made of the window, for the row that leaves.
+CREATE STREAM e (rowtime timestamptz, id int, k text, v int) OPTIONS (idle_timeout 'never');
+CREATE CONTINUOUS VIEW of_result AS SELECT id, 10 / sum(v) OVER (PARTITION BY k ROWS 1 PRECEDING) AS q, k || '!' AS k FROM e;
+CREATE CONTINUOUS VIEW of_argument AS SELECT id, sum(10 / v) OVER (PARTITION BY upper(k) ROWS 1 PRECEDING) AS q FROM e;
+INSERT INTO e VALUES ('2026-01-01 10:00+00', 1, 'a', 1), ('2026-01-01 10:01+00', 2, 'a', -1), ('2026-01-01 10:02+00', 3, 'a', 5), ('2026-01-01 10:03+00', 4, 'a', 0);
+INSERT INTO e VALUES ('2026-01-01 10:04+00', 5, 'a', 0), ('2026-01-01 10:05+00', 6, 'a', 2), ('2026-01-01 10:06+00', 7, 'b', 1);
+SELECT kda.wait('e');
+SELECT * FROM of_result ORDER BY id;
+SELECT * FROM of_argument ORDER BY id;
+SELECT query, message, data_text FROM kda.error_stream WHERE query IN ('of_result'::regclass, 'of_argument'::regclass) ORDER BY 1, 3;
+SELECT name, state FROM kda.queries WHERE name LIKE 'of_%' ORDER BY 1;
+DROP CONTINUOUS VIEW of_result, of_argument;
+DROP STREAM e;
