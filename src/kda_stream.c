@@ -7,7 +7,8 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
+#include "declare/ddl.h"
 #include "dialect/dialect.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -33,6 +34,6 @@ _PG_init(void)
 	kda_shmem_init();
 	kda_launcher_init();
 	kda_query_init();
-	kda_catalog_init();
+	kda_declare_init();
 	kda_dialect_init();
 }

@@ -9,10 +9,11 @@
 #include "kda_stream.h"
 
 #include "access/table.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"
 #include "commands/explain.h"
+#include "dialect/dialect.h"
 #include "dialect/scan.h"
 #include "executor/executor.h"
 #include "executor/spi.h"

@@ -12,7 +12,7 @@
 #include "access/relation.h"
 #include "access/reloptions.h"
 #include "access/sysattr.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/options.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"

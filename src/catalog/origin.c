@@ -13,7 +13,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaddress.h"
 #include "catalog/options.h"

@@ -14,7 +14,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"

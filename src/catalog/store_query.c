@@ -16,7 +16,7 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/dependency.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"

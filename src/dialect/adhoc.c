@@ -5,7 +5,7 @@
  *	  spelled: once, over the rows that the stream's buffer holds.
  *
  * As in a continuous query the windows stand in FROM, as kda.windows(rowtime,
- * description), and the words become its columns (catalog/query_words.c);
+ * description), and the words become its columns (declare/query_words.c);
  * sessions and stagger windows, which depend on other rows, are computed by
  * window functions (keyed_windows.c).  The rest is PostgreSQL's.
  *
@@ -19,11 +19,11 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
-#include "catalog/as_of.h"
+#include "declare/as_of.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
-#include "catalog/sort_within.h"
-#include "catalog/window_clause.h"
+#include "declare/sort_within.h"
+#include "declare/window_clause.h"
 #include "dialect/adhoc.h"
 #include "dialect/parse.h"
 #include "nodes/makefuncs.h"

@@ -9,7 +9,7 @@
 #define KDA_ADHOC_H
 
 #include "kda_stream.h"
-#include "catalog/query_words.h"
+#include "declare/query_words.h"
 #include "dialect/dialect.h"
 #include "dialect/scan.h"
 #include "nodes/pg_list.h"

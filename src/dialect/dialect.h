@@ -2,7 +2,7 @@
  *
  * dialect.h
  *	  KDA statements as data.  Text comes in, a KdaStmt goes out; who runs it is
- *	  catalog/utility_hook.c.  No catalog access in parsing, so that it also
+ *	  declare/utility_hook.c.  No catalog access in parsing, so that it also
  *	  works in an aborted transaction.
  *
  *-------------------------------------------------------------------------

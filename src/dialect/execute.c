@@ -8,7 +8,7 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "dialect/dialect.h"
 #include "executor/executor.h"
 #include "executor/spi.h"

@@ -17,7 +17,7 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/window_clause.h"
+#include "declare/window_clause.h"
 #include "dialect/adhoc.h"
 #include "lib/stringinfo.h"
 #include "nodes/makefuncs.h"

@@ -8,14 +8,14 @@
  * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE) and, in
  * statements of ours, TUMBLE (c, i), HOP (c, slide, size), SESSION (c, gap) are
  * noted as windows; the items stay where they are, since STEP of another column
- * than the time is just a key (catalog/query_words.c knows).  Windows of joined
+ * than the time is just a key (declare/query_words.c knows).  Windows of joined
  * relations become conditions on their times.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
-#include "catalog/query_words.h"
+#include "declare/query_words.h"
 #include "dialect/parse.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"

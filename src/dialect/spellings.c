@@ -11,7 +11,7 @@
  * what stood there, and the windows that are GROUP BY items.
  *
  * Names only, no catalog: whether STEP is of the stream's time, and whose
- * windows these are, says catalog/query_words.c.
+ * windows these are, says declare/query_words.c.
  *
  *-------------------------------------------------------------------------
  */

@@ -19,7 +19,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "catalog/store_query.h"

@@ -18,7 +18,7 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"

@@ -12,7 +12,7 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "runtime/worker.h"

@@ -23,7 +23,7 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"

@@ -9,7 +9,7 @@
 #include "kda_stream.h"
 
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/options.h"
 #include "fmgr.h"
 #include "miscadmin.h"

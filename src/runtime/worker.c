@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "jit/jit.h"

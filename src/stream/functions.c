@@ -7,7 +7,7 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/options.h"
 #include "executor/spi.h"
 #include "fmgr.h"

@@ -17,7 +17,7 @@
 #include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "executor/spi.h"

@@ -10,7 +10,7 @@
 #include "kda_stream.h"
 
 #include "catalog/pg_type.h"
-#include "catalog/window_clause.h"
+#include "declare/window_clause.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"

@@ -12,7 +12,7 @@
 #define KDA_SORT_WITHIN_H
 
 #include "kda_stream.h"
-#include "catalog/compose.h"
+#include "declare/compose.h"
 #include "dialect/dialect.h"
 #include "parser/parse_node.h"
 

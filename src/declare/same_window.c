@@ -21,7 +21,7 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/from.h"
+#include "declare/from.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/makefuncs.h"

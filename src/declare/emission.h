@@ -9,7 +9,7 @@
 #ifndef KDA_EMISSION_H
 #define KDA_EMISSION_H
 
-#include "catalog/split.h"
+#include "declare/split.h"
 #include "dialect/dialect.h"
 
 typedef struct KdaEmission

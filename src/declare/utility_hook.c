@@ -13,8 +13,9 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
-#include "catalog/emission.h"
+#include "catalog/rows.h"
+#include "declare/ddl.h"
+#include "declare/emission.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/options.h"
@@ -788,7 +789,7 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 }
 
 void
-kda_catalog_init(void)
+kda_declare_init(void)
 {
 	next_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;

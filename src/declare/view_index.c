@@ -14,7 +14,8 @@
 
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
+#include "declare/ddl.h"
 #include "catalog/dependency.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"

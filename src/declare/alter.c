@@ -11,7 +11,8 @@
 #include "kda_stream.h"
 
 #include "access/relation.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
+#include "declare/ddl.h"
 #include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/pg_class.h"

@@ -9,7 +9,7 @@
 #define KDA_FROM_H
 
 #include "kda_stream.h"
-#include "catalog/query_words.h"
+#include "declare/query_words.h"
 #include "dialect/dialect.h"
 #include "parser/parse_node.h"
 

@@ -12,8 +12,8 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/from.h"
-#include "catalog/window_join.h"
+#include "declare/from.h"
+#include "declare/window_join.h"
 #include "dialect/adhoc.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"

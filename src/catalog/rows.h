@@ -1,50 +1,16 @@
 /*-------------------------------------------------------------------------
  *
- * ddl.h
- *	  Making and dropping streams and continuous queries, in the session that
- *	  asks for it.
+ * rows.h
+ *	  What exists: the rows of kda_storage by number and by relation, and our
+ *	  own SQL over them.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef KDA_DDL_H
-#define KDA_DDL_H
+#ifndef KDA_ROWS_H
+#define KDA_ROWS_H
 
 #include "kda_stream.h"
-#include "dialect/dialect.h"
-#include "tcop/utility.h"
-
-/* Hooks: ProcessUtility, object access. */
-extern void kda_catalog_init(void);
-
-/* utility_hook.c: runs one KDA statement that the dialect has parsed. */
-extern void kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc);
-
-/* create_query.c */
-extern void kda_create_query(KdaStmt *stmt);
-
-/*---- view_index.c */
-
-/* CREATE INDEX on a continuous view; false: it is on something else. */
-extern bool kda_create_index(IndexStmt *stmt, const char *source);
-/* DROP INDEX: drops those of continuous views; a statement with the others, or NULL. */
-extern DropStmt *kda_drop_indexes(DropStmt *stmt);
-
-/* alter.c */
-typedef void (*KdaRunCore) (Node *stmt, const char *text);	/* runs a statement of core's */
-
-extern void kda_alter_stream_state(KdaStmt *stmt);
-extern void kda_alter_query(KdaStmt *stmt);
-extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run);
-extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run);
-/*
- * ALTER STREAM … OPTIONS (SET …): of an option that still has its default, too.
- * Core would ask for ADD; that a default is not written down is our affair.
- */
-extern void kda_set_may_add(Node *stmt);
-/* create_query.c: are there queries on the stream that its option parallelism does not fit? */
-extern void kda_check_parallelism(Oid stream);
-/* Option start was set: a failed stream begins there when it is resumed. */
-extern void kda_stream_start_changed(Oid relid);
+#include "nodes/parsenodes.h"
 
 /*---- rows.c: the catalog tables, by number and by relation */
 typedef struct KdaStreamIds
@@ -123,4 +89,4 @@ extern bool kda_adopt_strangers(void);
 extern void kda_check_query_permissions(Query *query);
 extern Query *kda_flatten_group_rte(Query *query);
 
-#endif							/* KDA_DDL_H */
+#endif							/* KDA_ROWS_H */

@@ -25,10 +25,10 @@
 
 #include "access/nbtree.h"
 #include "access/table.h"
-#include "catalog/ddl.h"
+#include "catalog/rows.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
-#include "catalog/split.h"
+#include "declare/split.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"

@@ -10,8 +10,8 @@
 #define KDA_WINDOW_JOIN_H
 
 #include "kda_stream.h"
-#include "catalog/compose.h"
-#include "catalog/split.h"
+#include "declare/compose.h"
+#include "declare/split.h"
 #include "parser/parse_node.h"
 
 /* A SELECT with a window, and the windowed item of its FROM; ours: one for each. */

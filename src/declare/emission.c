@@ -16,9 +16,9 @@
  */
 #include "kda_stream.h"
 
-#include "catalog/ddl.h"
-#include "catalog/emission.h"
-#include "catalog/window_clause.h"
+#include "catalog/rows.h"
+#include "declare/emission.h"
+#include "declare/window_clause.h"
 #include "mb/pg_wchar.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
