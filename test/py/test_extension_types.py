@@ -36,9 +36,10 @@ def test_hll_and_tdigest():
         pg.sql("SELECT kda.advance('s', '2026-01-01 12:00+00')")
         assert pg.value("SELECT kda.wait('s')")
         for name, (_, start, more, group) in WINDOWS.items():
-            # the digest of a window that is combined of panes may differ in its last digits
-            shown = "SELECT w, k, u, round(p::numeric), s FROM %s ORDER BY 1, 2"
-            expected = pg.sql(shown % ("(SELECT %s AS w, %s FROM same%s GROUP BY %s) x" % (start, RESULTS, more, group)))
-            assert pg.sql(shown % name) == expected and len(expected) > 2, name
+            found = pg.sql("SELECT w, k, u, s, p FROM %s ORDER BY 1, 2" % name)
+            expected = pg.sql("SELECT w, k, u, s, p FROM (SELECT %s AS w, %s FROM same%s GROUP BY %s) x ORDER BY 1, 2" % (start, RESULTS, more, group))
+            assert [row[:4] for row in found] == [row[:4] for row in expected] and len(expected) > 2, name
+            # a digest is an approximation: combined of panes it is another one
+            assert all(abs(f[4] - e[4]) <= 2 for f, e in zip(found, expected)), name
         assert pg.sql("SELECT name, last_error FROM kda.queries WHERE state <> 'running'") == []
     pg.stop()
