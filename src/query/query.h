@@ -314,7 +314,7 @@ extern void kda_query_run(KdaQuery *query, Tuplestorestate *rows,
 /* Writes changed groups back; an error makes the query fail, not the worker. */
 extern void kda_query_write_back(KdaQuery *query);
 
-/*---- emit.c: final rows to closed table, stream, or table */
+/*---- emit.c, result.c, close.c: final rows to closed table, stream, or table */
 
 /*
  * The query whose rows are on their way to a closed table or stream without a
@@ -343,6 +343,8 @@ kda_query_has_sessions(const KdaQuery *query)
 extern void kda_query_emit_changed(KdaQuery *query);
 /* Deletes closed rows that are older than the view's retention, now and then. */
 extern void kda_query_forget_old(KdaQuery *query, TimestampTz now);
+/* A row as JSON, without its first columns; palloc'd. */
+extern char *kda_query_row_json(KdaQuery *query, TupleTableSlot *slot, int skip);
 /* The final part's rows within bounds; NULL: the query has failed.  closed: what window_closed says. */
 extern Tuplestorestate *kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed);
 /* Such rows leave. */
