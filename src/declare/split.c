@@ -18,22 +18,12 @@
  */
 #include "kda_stream.h"
 
-#include "access/heapam.h"
-#include "access/stratnum.h"
-#include "access/sysattr.h"
 #include "access/table.h"
-#include "access/tableam.h"
-#include "declare/compose.h"
 #include "catalog/rows.h"
 #include "declare/from.h"
-#include "catalog/namespace.h"
-#include "catalog/options.h"
-#include "catalog/pg_collation.h"
-#include "catalog/pg_type.h"
 #include "declare/sort_within.h"
 #include "declare/split.h"
 #include "declare/window_clause.h"
-#include "declare/query_words.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
@@ -41,20 +31,11 @@
 #include "parser/analyze.h"
 #include "parser/parse_func.h"
 #include "parser/parse_clause.h"
-#include "parser/parse_node.h"
 #include "parser/parse_oper.h"
-#include "parser/parse_relation.h"
 #include "parser/parsetree.h"
-#include "query/agg_signature.h"
 #include "rewrite/rewriteHandler.h"
-#include "rewrite/rewriteManip.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
-#include "utils/regproc.h"
-#include "utils/rel.h"
-#include "utils/ruleutils.h"
-#include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."
@@ -199,120 +180,6 @@ star_locations(SelectStmt *select)
 	return locations;
 }
 
-/*---- levels */
-
-typedef struct VarContext
-{
-	int			depth;
-	List	   *vars;			/* as seen from the top */
-	int			only_rti;		/* 0: all */
-	bool		in_aggs;		/* also those inside aggregates of the top level */
-	bool		found;
-} VarContext;
-
-/* Vars (and ctid's) of the top level below node, at any depth. */
-static bool
-vars_walker(Node *node, void *arg)
-{
-	VarContext *cxt = arg;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, Var))
-	{
-		Var		   *var = (Var *) node;
-
-		if ((int) var->varlevelsup == cxt->depth && (cxt->only_rti == 0 || var->varno == cxt->only_rti))
-		{
-			Var		   *copy = copyObject(var);
-
-			copy->varlevelsup = 0;
-			copy->location = -1;
-			cxt->found = true;
-			cxt->vars = list_append_unique(cxt->vars, copy);
-		}
-		return false;
-	}
-	if (IsA(node, Aggref) && (int) ((Aggref *) node)->agglevelsup == cxt->depth && !cxt->in_aggs)
-		return false;
-	if (IsA(node, Query))
-	{
-		cxt->depth++;
-		query_tree_walker((Query *) node, vars_walker, cxt, 0);
-		cxt->depth--;
-		return false;
-	}
-	return expression_tree_walker(node, vars_walker, cxt);
-}
-
-static bool
-mentions(Node *node, int rti)
-{
-	VarContext	cxt = {0};
-
-	cxt.only_rti = rti;
-	cxt.in_aggs = true;
-	vars_walker(node, &cxt);
-	return cxt.found;
-}
-
-static bool
-mentions_others(Node *node, int rti)
-{
-	VarContext	cxt = {0};
-	ListCell   *lc;
-
-	cxt.in_aggs = true;
-	vars_walker(node, &cxt);
-	foreach(lc, cxt.vars)
-		if (lfirst_node(Var, lc)->varno != rti)
-			return true;
-	return false;
-}
-
-typedef struct AggContext
-{
-	int			depth;
-	List	   *aggs;
-} AggContext;
-
-/* Aggregates of the top level, as seen from there. */
-static bool
-aggs_walker(Node *node, void *arg)
-{
-	AggContext *cxt = arg;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, Aggref) && (int) ((Aggref *) node)->agglevelsup == cxt->depth)
-	{
-		Node	   *copy = copyObject(node);
-
-		if (cxt->depth > 0)
-			IncrementVarSublevelsUp(copy, -cxt->depth, cxt->depth);
-		cxt->aggs = list_append_unique(cxt->aggs, copy);
-		return false;
-	}
-	if (IsA(node, Query))
-	{
-		cxt->depth++;
-		query_tree_walker((Query *) node, aggs_walker, cxt, 0);
-		cxt->depth--;
-		return false;
-	}
-	return expression_tree_walker(node, aggs_walker, cxt);
-}
-
-static List *
-collect_aggs(Query *user)
-{
-	AggContext	cxt = {0};
-
-	aggs_walker((Node *) user->targetList, &cxt);
-	aggs_walker(user->havingQual, &cxt);
-	return cxt.aggs;
-}
-
 /*---- checks */
 
 static void
@@ -343,13 +210,11 @@ check_query(ParseState *pstate, Query *query, bool kept)
 static void
 group_by_dependent_columns(Query *query)
 {
-	VarContext	cxt = {0};
+	List	   *vars = kda_split_vars(query->havingQual, kda_split_vars((Node *) query->targetList, NIL));
 	ListCell   *lc,
 			   *lt;
 
-	vars_walker((Node *) query->targetList, &cxt);
-	vars_walker(query->havingQual, &cxt);
-	foreach(lc, cxt.vars)
+	foreach(lc, vars)
 	{
 		TargetEntry *found = NULL;
 		SortGroupClause *sgc;
@@ -418,9 +283,9 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 		{
 			Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr;
 
-			if (!mentions(key, split->window_rti))
+			if (!kda_split_mentions(key, split->window_rti))
 				split->session_keys = lappend(split->session_keys, copyObject(key));
-			else if (mentions_others(key, split->window_rti))
+			else if (kda_split_mentions_others(key, split->window_rti))
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("a key of GROUP BY cannot be made of columns and %s windows at once",
@@ -442,450 +307,6 @@ find_session_keys(KdaSplit *split, ParseState *pstate, const KdaWindowClause *cl
 					 errdetail("Values of the type cannot be stored and compared."),
 					 parser_errposition(pstate, clause->location)));
 	}
-}
-
-/* Does FROM give the rows of the stream in their order, each once?  IN and EXISTS are joins, too. */
-static bool
-stream_stands_alone(Query *query, int window_rti)
-{
-	int			n = 0;
-	bool		alone = !checkExprHasSubLink(query->jointree->quals);
-	ListCell   *lc;
-
-	foreach(lc, query->jointree->fromlist)
-	{
-		RangeTblEntry *rte;
-
-		if (!IsA(lfirst(lc), RangeTblRef))
-			return false;
-		if (((RangeTblRef *) lfirst(lc))->rtindex == window_rti)
-			continue;
-		rte = rt_fetch(((RangeTblRef *) lfirst(lc))->rtindex, query->rtable);
-		if (rte->rtekind == RTE_SUBQUERY)
-			alone &= stream_stands_alone(rte->subquery, 0);
-		n++;
-	}
-	return alone && n == 1;
-}
-
-/* Is each group of GROUP BY a whole session? */
-static bool
-is_group_of_session(KdaSplit *split)
-{
-	List	   *keys = NIL;
-	ListCell   *lc;
-
-	foreach(lc, split->user->groupClause)
-	{
-		Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), split->user->targetList)->expr;
-
-		if (!mentions(key, split->window_rti))
-			keys = list_append_unique(keys, key);
-	}
-	/* sessions of other keys may be the same window */
-	if (split->window->by_bounds && split->per_window)
-		return false;
-	/* a join gives rows in an order of its own */
-	if (split->window->kind == KDA_WINDOW_STAGGER && !stream_stands_alone(split->user, split->window_rti))
-		return false;
-	return list_difference(keys, split->session_keys) == NIL && list_difference(split->session_keys, keys) == NIL;
-}
-
-/*---- what is kept */
-
-static bool
-group_key_has_srf(Query *query)
-{
-	ListCell   *lc;
-
-	foreach(lc, query->groupClause)
-		if (expression_returns_set((Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), query->targetList)->expr))
-			return true;
-	return false;
-}
-
-/* Can the result be computed from partial aggregates by pane and key? */
-static bool
-groups_suffice(KdaSplit *split)
-{
-	Query	   *user = split->user;
-	ListCell   *lc;
-
-	if (user->groupingSets || group_key_has_srf(user) || split->window_quals)
-		return false;
-	if (split->window && !kda_window_is_aligned(split->window) && !is_group_of_session(split))
-		return false;
-	foreach(lc, collect_aggs(user))
-	{
-		char	   *why;
-
-		if (!kda_agg_supported(lfirst(lc), &why))
-			return false;
-		if (split->window && mentions(lfirst(lc), split->window_rti))
-			return false;
-		if (checkExprHasSubLink(lfirst(lc)))
-			return false;
-	}
-	foreach(lc, user->groupClause)
-	{
-		Node	   *key = (Node *) get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr;
-
-		if (!kda_key_supported(exprType(key)))
-			return false;
-		if (split->window && mentions(key, split->window_rti) && mentions_others(key, split->window_rti))
-			return false;
-	}
-	return true;
-}
-
-static void
-keep(KdaSplit *split, Node *expr, AttrNumber attno)
-{
-	KdaKept    *kept = palloc(sizeof(KdaKept));
-
-	kept->expr = expr;
-	kept->attno = attno;
-	split->kept = lappend(split->kept, kept);
-}
-
-/* FROM without the windows. */
-static Query *
-without_windows(KdaSplit *split)
-{
-	Query	   *batch = copyObject(split->user);
-	ListCell   *lc;
-
-	if (split->window_rti == 0)
-		return batch;
-	foreach(lc, batch->jointree->fromlist)
-		if (IsA(lfirst(lc), RangeTblRef) && ((RangeTblRef *) lfirst(lc))->rtindex == split->window_rti)
-			batch->jointree->fromlist = foreach_delete_current(batch->jointree->fromlist, lc);
-	/* the entry stays where it is, and names nothing */
-	return batch;
-}
-
-/* The record's place in the batch. */
-static Node *
-stream_ctid(KdaSplit *split)
-{
-	return (Node *) makeVar(split->row_rti, split->row_attno, TIDOID, -1, InvalidOid, 0);
-}
-
-static Node *
-kda_call(const char *name, Oid result, List *args)
-{
-	Oid			argtypes[3];
-	int			n = 0;
-	ListCell   *lc;
-
-	foreach(lc, args)
-		argtypes[n++] = exprType(lfirst(lc));
-	return (Node *) makeFuncExpr(LookupFuncName(list_make2(makeString(KDA_SCHEMA), makeString(pstrdup(name))), n, argtypes, false),
-								 result, args, InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
-}
-
-static Node *
-text_const(const char *value)
-{
-	return (Node *) makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1, CStringGetTextDatum(value), false, false);
-}
-
-/* Shape rows: the record's place in the batch, perhaps another time for it, then the select list. */
-static Query *
-rows_batch(KdaSplit *split)
-{
-	Query	   *batch = copyObject(split->user);
-	ListCell   *lc;
-
-	foreach(lc, batch->targetList)
-		lfirst_node(TargetEntry, lc)->resno += split->time ? 2 : 1;
-	if (split->time)
-		batch->targetList = lcons(makeTargetEntry((Expr *) copyObject(split->time), 2, "kda_time", false), batch->targetList);
-	batch->targetList = lcons(makeTargetEntry((Expr *) stream_ctid(split), 1, "kda_row", false), batch->targetList);
-	return batch;
-}
-
-static void
-add_key(Query *batch, Node *expr, Oid eqop, Oid sortop, bool hashable)
-{
-	int			n = list_length(batch->targetList) + 1;
-	TargetEntry *key = makeTargetEntry((Expr *) expr, n, psprintf("k%d", n), false);
-	SortGroupClause *sgc = makeNode(SortGroupClause);
-
-	key->ressortgroupref = sgc->tleSortGroupRef = n;
-	sgc->eqop = eqop;
-	sgc->sortop = sortop;
-	sgc->hashable = hashable;
-	batch->targetList = lappend(batch->targetList, key);
-	batch->groupClause = lappend(batch->groupClause, sgc);
-}
-
-static void
-add_plain_key(Query *batch, Node *expr)
-{
-	Oid			lt_op,
-				eq_op;
-	bool		hashable;
-
-	get_sort_group_operators(exprType(expr), true, true, false, &lt_op, &eq_op, NULL, &hashable);
-	add_key(batch, expr, eq_op, lt_op, hashable);
-}
-
-/* The time of a record, as the windows in FROM have it. */
-static Node *
-window_time(KdaSplit *split)
-{
-	RangeTblEntry *rte = rt_fetch(split->window_rti, split->user->rtable);
-	FuncExpr   *call = castNode(FuncExpr, linitial_node(RangeTblFunction, rte->functions)->funcexpr);
-
-	return copyObject(linitial(call->args));
-}
-
-/* State groups: pane, mark, keys, then a column for each aggregate. */
-static Query *
-groups_batch(KdaSplit *split)
-{
-	Query	   *user = split->user;
-	Query	   *batch = without_windows(split);
-	List	   *aggs = collect_aggs(user);
-	ListCell   *lc;
-
-	batch->targetList = NIL;
-	batch->groupClause = NIL;
-	if (split->window && !kda_window_is_aligned(split->window))
-	{
-		/* a record by itself: the worker makes windows of them */
-		add_plain_key(batch, window_time(split));
-		add_plain_key(batch, split->window->kind == KDA_WINDOW_SESSION ? window_time(split) :
-					  kda_call("batch_row", INT8OID, list_make1(stream_ctid(split))));
-	}
-	else if (split->window)
-	{
-		split->paned = split->window->kind != KDA_WINDOW_TUMBLING;
-		add_plain_key(batch, kda_call("window_start", TIMESTAMPTZOID,
-									 list_make2(window_time(split), text_const(split->window_text))));
-		if (split->paned)
-			add_plain_key(batch, kda_call("pane_after", TIMESTAMPTZOID, list_make1(stream_ctid(split))));
-	}
-	foreach(lc, user->groupClause)
-	{
-		SortGroupClause *sgc = lfirst_node(SortGroupClause, lc);
-		TargetEntry *tle = get_sortgroupclause_tle(sgc, user->targetList);
-
-		/* a key of the window alone follows from the pane */
-		if (split->window && mentions((Node *) tle->expr, split->window_rti))
-			continue;
-		add_key(batch, (Node *) copyObject(tle->expr), sgc->eqop, sgc->sortop, sgc->hashable);
-		keep(split, (Node *) copyObject(tle->expr), KDA_OPEN_FIRST_KEY - 1 + list_length(batch->targetList));
-	}
-	split->nkeys = list_length(batch->targetList);
-	foreach(lc, aggs)
-	{
-		int			n = list_length(batch->targetList) + 1;
-
-		batch->targetList = lappend(batch->targetList,
-									makeTargetEntry(copyObject(lfirst(lc)), n, psprintf("s%d", n - split->nkeys), false));
-		keep(split, copyObject(lfirst(lc)), KDA_OPEN_FIRST_KEY - 1 + n);
-	}
-	batch->hasAggs = aggs != NIL;
-	batch->havingQual = NULL;
-	batch->hasTargetSRFs = false;
-	batch->hasWindowFuncs = false;
-	batch->windowClause = NIL;
-	batch->distinctClause = NIL;
-	batch->hasDistinctOn = false;
-	batch->sortClause = NIL;
-	batch->limitCount = batch->limitOffset = NULL;
-	return batch;
-}
-
-static void
-keep_column(KdaSplit *split, Query *batch, Node *expr)
-{
-	int			n = list_length(batch->targetList);
-
-	batch->targetList = lappend(batch->targetList,
-								makeTargetEntry((Expr *) copyObject(expr), n + 1, psprintf("c%d", n), false));
-	keep(split, copyObject(expr), KDA_KEPT_FIRST - 1 + n);
-}
-
-/*
- * What windows of a row-sliding query look at is computed when the record
- * comes: an error in it is that record's, and not of all rows that see it.
- */
-static bool
-can_be_kept(Node *expr)
-{
-	return !IsA(expr, Var) && !IsA(expr, Const) && !contain_windowfuncs(expr) && !checkExprHasSubLink(expr) &&
-		!expression_returns_set(expr) && get_typtype(exprType(expr)) != TYPTYPE_PSEUDO;
-}
-
-static bool
-seen_walker(Node *node, void *arg)
-{
-	VarContext *cxt = arg;
-	ListCell   *lc;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, WindowFunc))
-	{
-		foreach(lc, ((WindowFunc *) node)->args)
-			if (can_be_kept(lfirst(lc)))
-				cxt->vars = list_append_unique(cxt->vars, lfirst(lc));
-			else
-				(void) seen_walker(lfirst(lc), cxt);
-		return seen_walker((Node *) ((WindowFunc *) node)->aggfilter, cxt);
-	}
-	if (IsA(node, TargetEntry) && ((TargetEntry *) node)->ressortgroupref != 0 &&
-		can_be_kept((Node *) ((TargetEntry *) node)->expr))
-	{
-		cxt->vars = list_append_unique(cxt->vars, ((TargetEntry *) node)->expr);
-		return false;
-	}
-	if (IsA(node, Var) || IsA(node, Query))
-		return vars_walker(node, cxt);
-	return expression_tree_walker(node, seen_walker, cxt);
-}
-
-/* State rows: the record's place, keys of sessions, then every column that the final part needs. */
-static Query *
-kept_rows_batch(KdaSplit *split)
-{
-	Query	   *user = split->user;
-	Query	   *batch = without_windows(split);
-	VarContext	cxt = {0};
-	List	   *quals = make_ands_implicit((Expr *) batch->jointree->quals);
-	List	   *now = NIL;
-	List	   *later = NIL;
-	ListCell   *lc;
-	Node	   *ctid = stream_ctid(split);
-
-	/* conditions on windows wait for them */
-	foreach(lc, quals)
-		if (split->window && mentions(lfirst(lc), split->window_rti))
-			later = lappend(later, lfirst(lc));
-		else
-			now = lappend(now, lfirst(lc));
-	batch->jointree->quals = (Node *) make_ands_explicit(now);
-	if (now == NIL)
-		batch->jointree->quals = NULL;
-	split->window_quals = later ? (Node *) make_ands_explicit(later) : NULL;
-
-	cxt.in_aggs = true;
-	if (split->shape == KDA_SHAPE_OVER)
-		seen_walker((Node *) user->targetList, &cxt);
-	else
-		vars_walker((Node *) user->targetList, &cxt);
-	vars_walker(user->havingQual, &cxt);
-	vars_walker(split->window_quals, &cxt);
-	vars_walker((Node *) user->windowClause, &cxt);
-	vars_walker(user->limitCount, &cxt);
-	vars_walker(user->limitOffset, &cxt);
-	batch->targetList = list_make1(makeTargetEntry((Expr *) ctid, 1, "kda_row", false));
-	batch->hasTargetSRFs = false;
-	foreach(lc, split->session_keys)
-	{
-		keep_column(split, batch, lfirst(lc));
-		batch->hasTargetSRFs |= expression_returns_set(lfirst(lc));
-	}
-	split->nkeys = list_length(split->session_keys);
-	foreach(lc, cxt.vars)
-	{
-		Var		   *var = lfirst(lc);
-
-		if (!IsA(var, Var))
-		{
-			keep_column(split, batch, (Node *) var);
-			continue;
-		}
-		if (split->window && var->varno == split->window_rti)
-			continue;
-		if (equal(var, ctid))
-		{
-			/* kda.rowtime(ctid) */
-			keep(split, kda_call("rowtime", TIMESTAMPTZOID, list_make1(copyObject(ctid))), KDA_KEPT_TIME);
-			continue;
-		}
-		if (get_typtype(var->vartype) == TYPTYPE_PSEUDO)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a continuous query cannot keep values of type %s", format_type_be(var->vartype)),
-					 errhint("Name the columns one by one.")));
-		if (!list_member(split->session_keys, var))
-			keep_column(split, batch, (Node *) var);
-	}
-	batch->groupClause = NIL;
-	batch->groupingSets = NIL;
-	batch->havingQual = NULL;
-	batch->hasAggs = false;
-	batch->hasWindowFuncs = false;
-	batch->windowClause = NIL;
-	batch->distinctClause = NIL;
-	batch->hasDistinctOn = false;
-	batch->sortClause = NIL;
-	batch->limitCount = batch->limitOffset = NULL;
-	batch->limitOption = LIMIT_OPTION_COUNT;
-	return batch;
-}
-
-/*
- * ORDER BY … WITHIN: the select list is computed when the record comes, as
- * without it, so that an error is that record's; what is kept is the result,
- * and the further keys.
- */
-static Query *
-sorted_batch(KdaSplit *split)
-{
-	Query	   *user = split->user;
-	Query	   *batch = copyObject(user);
-	Index		time = linitial_node(SortGroupClause, user->sortClause)->tleSortGroupRef;
-	ListCell   *lc;
-
-	batch->targetList = list_make1(makeTargetEntry((Expr *) stream_ctid(split), 1, "kda_row", false));
-	batch->sortClause = NIL;
-	foreach(lc, user->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-		if (!tle->resjunk || tle->ressortgroupref != time)
-			keep_column(split, batch, (Node *) tle->expr);
-	}
-	return batch;
-}
-
-char *
-kda_split_open_ddl(KdaSplit *split, const char *name)
-{
-	StringInfoData s;
-	ListCell   *lc;
-
-	if (split->state == KDA_STATE_GROUPS)
-	{
-		char	   *ddl = kda_groups_table_ddl(split->batch, split->nkeys, name);
-
-		/* where each window is looked up by itself */
-		return split->per_window && split->window && kda_window_is_aligned(split->window) ? psprintf("%s; CREATE INDEX ON %s (k1)", ddl, name) : ddl;
-	}
-	initStringInfo(&s);
-	appendStringInfo(&s, "CREATE TABLE %s (kda_slot smallint NOT NULL DEFAULT 0, kda_time pg_catalog.timestamptz NOT NULL, "
-					 "kda_mark pg_catalog.timestamptz NOT NULL, kda_seq bigint NOT NULL", name);
-	foreach(lc, split->batch->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-		if (tle->resno == 1)
-			continue;
-		appendStringInfo(&s, ", %s %s", quote_identifier(tle->resname),
-						 kda_column_type_sql(exprType((Node *) tle->expr), exprTypmod((Node *) tle->expr),
-											 exprCollation((Node *) tle->expr)));
-	}
-	if (split->window && !kda_window_is_aligned(split->window))
-		appendStringInfo(&s, ", kda_key bigint NOT NULL); CREATE INDEX ON %s (kda_key, %s)", name,
-						 split->window->kind == KDA_WINDOW_SESSION ? "kda_time" : "kda_mark");
-	else
-		appendStringInfo(&s, "); CREATE INDEX ON %s (kda_time)", name);
-	return s.data;
 }
 
 /* By one of the columns before it, or by one of ours. */
@@ -972,197 +393,6 @@ describe_columns(KdaSplit *split)
 		i++;
 	}
 	split->ncolumns = i;
-}
-
-/*---- row-sliding queries */
-
-/* KDA's RANGE … PRECEDING and ROWS … PRECEDING are ordered by time without saying so. */
-static bool
-order_by_time_walker(Node *node, void *arg)
-{
-	KdaWordContext *words = arg;
-
-	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
-		return false;
-	if (IsA(node, WindowDef))
-	{
-		WindowDef  *def = (WindowDef *) node;
-
-		if (def->orderClause == NIL && def->refname == NULL && (def->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING))
-		{
-			SortBy	   *by = makeNode(SortBy);
-
-			by->node = kda_words_rowtime(words, -1);
-			by->location = -1;
-			def->orderClause = list_make1(by);
-		}
-		return false;
-	}
-	if (IsA(node, FuncCall) && ((FuncCall *) node)->over)
-		order_by_time_walker((Node *) ((FuncCall *) node)->over, words);
-	return raw_expression_tree_walker(node, order_by_time_walker, words);
-}
-
-/* Is the expression the record's time? */
-static bool
-is_record_time(KdaSplit *split, Node *expr, AttrNumber rowtime_attno)
-{
-	if (IsA(expr, Var))
-		return ((Var *) expr)->varno == split->row_rti && ((Var *) expr)->varlevelsup == 0 && rowtime_attno > 0 &&
-			((Var *) expr)->varattno == rowtime_attno;
-	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
-		equal(linitial(((FuncExpr *) expr)->args), stream_ctid(split));
-}
-
-typedef struct WindowFuncContext
-{
-	Query	   *query;
-	bool		looks_beyond;	/* a function that does not keep to its frame */
-} WindowFuncContext;
-
-static bool
-window_func_walker(Node *node, void *arg)
-{
-	WindowFuncContext *cxt = arg;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, WindowFunc))
-	{
-		WindowFunc *func = (WindowFunc *) node;
-		WindowClause *wc = list_nth_node(WindowClause, cxt->query->windowClause, func->winref - 1);
-
-		if (func->winagg || func->winfnoid == F_FIRST_VALUE || func->winfnoid == F_LAST_VALUE || func->winfnoid == F_NTH_VALUE)
-			return false;
-		/* lag looks so many rows back: they are kept if the frame is counted in rows */
-		if ((func->winfnoid == F_LAG_ANYELEMENT || func->winfnoid == F_LAG_ANYELEMENT_INT4 ||
-			 func->winfnoid == F_LAG_ANYCOMPATIBLE_INT4_ANYCOMPATIBLE) && (wc->frameOptions & FRAMEOPTION_ROWS) &&
-			IsA(wc->startOffset, Const))
-		{
-			Node	   *by = list_length(func->args) > 1 ? lsecond(func->args) : NULL;
-			int			n = by == NULL ? 1 : IsA(by, Const) && !((Const *) by)->constisnull ? DatumGetInt32(((Const *) by)->constvalue) : -1;
-
-			if (n >= 0 && n <= DatumGetInt64(((Const *) wc->startOffset)->constvalue))
-				return false;
-		}
-		cxt->looks_beyond = true;
-		return false;
-	}
-	return expression_tree_walker(node, window_func_walker, cxt);
-}
-
-static bool
-is_zero_interval(const Const *offset)
-{
-	Interval   *iv;
-
-	if (offset->consttype != INTERVALOID)
-		return false;
-	iv = DatumGetIntervalP(offset->constvalue);
-	return iv->time == 0 && iv->day == 0 && iv->month == 0;
-}
-
-/*
- * Are all windows of OVER ordered by time, and do they end at the row itself
- * or before it and begin at a bounded distance?  Then each record's row is final as soon as
- * the watermark has reached it.
- */
-static bool
-slides_by_row(KdaSplit *split)
-{
-	Query	   *query = split->user;
-	AttrNumber	rowtime = split->row_attno < 0 ? kda_stream_options_get(split->stream)->rowtime_attno : 0;
-	WindowFuncContext cxt = {query, false};
-	ListCell   *lc;
-
-	if (!query->hasWindowFuncs || query->distinctClause || query->sortClause || query->limitCount || query->limitOffset ||
-		query->hasTargetSRFs || split->depth > 0)
-		return false;
-	foreach(lc, query->windowClause)
-	{
-		WindowClause *wc = lfirst_node(WindowClause, lc);
-		SortGroupClause *by;
-		bool		reverse;
-		Oid			opfamily,
-					optype;
-
-		if (list_length(wc->orderClause) != 1 || !(wc->frameOptions & FRAMEOPTION_START_OFFSET_PRECEDING) ||
-			!(wc->frameOptions & (FRAMEOPTION_END_CURRENT_ROW | FRAMEOPTION_END_OFFSET_PRECEDING)) || !(wc->frameOptions & (FRAMEOPTION_RANGE | FRAMEOPTION_ROWS)) ||
-			(wc->frameOptions & FRAMEOPTION_EXCLUSION))
-			return false;
-		wc->startOffset = eval_const_expressions(NULL, wc->startOffset);
-		if (!IsA(wc->startOffset, Const) || ((Const *) wc->startOffset)->constisnull)
-			return false;
-		if (wc->endOffset)
-		{
-			wc->endOffset = eval_const_expressions(NULL, wc->endOffset);
-			if (!IsA(wc->endOffset, Const) || ((Const *) wc->endOffset)->constisnull)
-				return false;
-			/* a row sees none of its own time that came later */
-			if ((wc->frameOptions & FRAMEOPTION_RANGE) && is_zero_interval((Const *) wc->endOffset))
-			{
-				wc->frameOptions &= ~FRAMEOPTION_END_OFFSET_PRECEDING;
-				wc->frameOptions |= FRAMEOPTION_END_CURRENT_ROW;
-				wc->endOffset = NULL;
-				wc->endInRangeFunc = InvalidOid;
-			}
-		}
-		by = linitial_node(SortGroupClause, wc->orderClause);
-		if (!is_record_time(split, (Node *) get_sortgroupclause_tle(by, query->targetList)->expr, rowtime))
-			return false;
-		if (!kda_ordering_op(by->sortop, &opfamily, &optype, &reverse) || reverse)
-			return false;
-	}
-	window_func_walker((Node *) query->targetList, &cxt);
-	return !cxt.looks_beyond;
-}
-
-/*
- * The last of the select list is not the user's: the time of the rows that
- * leave, as timestamptz.
- */
-static void
-take_time(KdaSplit *split, ParseState *pstate)
-{
-	TargetEntry *tle = llast_node(TargetEntry, split->user->targetList);
-	Oid			type = getBaseType(exprType((Node *) tle->expr));
-
-	split->user->targetList = list_truncate(split->user->targetList, list_length(split->user->targetList) - 1);
-	split->time = (Node *) tle->expr;
-	if (type == TIMESTAMPOID)
-		split->time = (Node *) makeFuncExpr(F_TIMEZONE_TEXT_TIMESTAMP, TIMESTAMPTZOID,
-											list_make2(text_const(kda_stream_options_get(split->stream)->time_zone), split->time),
-											InvalidOid, DEFAULT_COLLATION_OID, COERCE_EXPLICIT_CALL);
-	else if (type != TIMESTAMPTZOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("ORDER BY ... WITHIN sorts by time, not by type %s", format_type_be(exprType((Node *) tle->expr))),
-				 errhint("Its first expression is the stream's time, or of type timestamptz or timestamp."),
-				 parser_errposition(pstate, exprLocation((Node *) tle->expr))));
-}
-
-/* ORDER BY … WITHIN: the first key is the record's time (sort_within.c has made it so). */
-static void
-check_sorted(KdaSplit *split)
-{
-	AttrNumber	rowtime = split->row_attno < 0 ? kda_stream_options_get(split->stream)->rowtime_attno : 0;
-	SortGroupClause *by = linitial_node(SortGroupClause, split->user->sortClause);
-	ListCell   *lc;
-
-	if (split->depth > 0 || split->user->hasWindowFuncs ||
-		!is_record_time(split, (Node *) get_sortgroupclause_tle(by, split->user->targetList)->expr, rowtime))
-		elog(ERROR, "a sorted query is not sorted by the time of its records");
-	rowtime = kda_stream_options_get(split->stream)->rowtime_attno;
-	foreach(lc, split->user->targetList)
-	{
-		TargetEntry *tle = lfirst_node(TargetEntry, lc);
-		Var		   *var = (Var *) tle->expr;
-
-		if (!tle->resjunk && IsA(var, Var) && var->varno == split->row_rti && var->varlevelsup == 0 &&
-			split->row_attno < 0 && rowtime > 0 && var->varattno == rowtime && split->sorted_by == NULL)
-			split->sorted_by = tle->resname;
-	}
-	split->sort_strict = list_length(split->user->sortClause) > 1;
 }
 
 /*---- sessions of several keys in a SELECT around them */
@@ -1334,8 +564,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	stars = star_locations(core);
 	if (!split->window)
 	{
-		order_by_time_walker((Node *) core->targetList, &words);
-		order_by_time_walker((Node *) core->windowClause, &words);
+		kda_split_order_by_time((Node *) core->targetList, &words);
+		kda_split_order_by_time((Node *) core->windowClause, &words);
 	}
 	if (split->window)
 	{
@@ -1387,7 +617,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	if (query->constraintDeps)
 		group_by_dependent_columns(query);
 	if (spec->time)
-		take_time(split, pstate);
+		kda_split_take_time(split, pstate);
 	if (split->window && !kda_window_is_aligned(split->window))
 		find_session_keys(split, pstate, from.core_window);
 
@@ -1401,31 +631,31 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;
 	if (split->sorted)
-		check_sorted(split);
-	if (split->sorted || (!split->window && !aggregated && slides_by_row(split)))
+		kda_split_check_sorted(split);
+	if (split->sorted || (!split->window && !aggregated && kda_split_slides_by_row(split)))
 		split->shape = KDA_SHAPE_OVER;
 	if (split->shape == KDA_SHAPE_ROWS)
 	{
 		split->state = KDA_STATE_NONE;
-		split->batch = rows_batch(split);
+		split->batch = kda_split_rows_batch(split);
 	}
 	else if (split->shape == KDA_SHAPE_OVER)
 	{
 		split->state = KDA_STATE_ROWS;
 		split->per_window = false;
-		split->batch = split->sorted ? sorted_batch(split) : kept_rows_batch(split);
+		split->batch = split->sorted ? kda_split_sorted_batch(split) : kda_split_kept_rows_batch(split);
 	}
-	else if (aggregated && !(query->jointree->quals && split->window && mentions(query->jointree->quals, split->window_rti)) &&
-			 groups_suffice(split))
+	else if (aggregated && !(query->jointree->quals && split->window && kda_split_mentions(query->jointree->quals, split->window_rti)) &&
+			 kda_split_groups_suffice(split))
 	{
 		split->state = KDA_STATE_GROUPS;
-		split->batch = groups_batch(split);
+		split->batch = kda_split_groups_batch(split);
 	}
 	else
 	{
 		split->state = KDA_STATE_ROWS;
 		split->per_window = true;
-		split->batch = kept_rows_batch(split);
+		split->batch = kda_split_kept_rows_batch(split);
 	}
 	describe_columns(split);
 	split->one_slot = why_one_slot(split);

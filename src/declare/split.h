@@ -13,6 +13,7 @@
 #define KDA_SPLIT_H
 
 #include "kda_stream.h"
+#include "declare/query_words.h"
 #include "dialect/dialect.h"
 #include "nodes/parsenodes.h"
 #include "query/query.h"
@@ -74,6 +75,34 @@ extern KdaSplit *kda_split_query(KdaQuerySpec *spec, const char *source_text,
 
 /* CREATE TABLE of what is kept. */
 extern char *kda_split_open_ddl(KdaSplit *split, const char *name);
+
+/*---- batch_part.c: split->batch for each kind of state; what it gives is added to split->kept */
+extern Query *kda_split_rows_batch(KdaSplit *split);
+extern Query *kda_split_groups_batch(KdaSplit *split);
+extern Query *kda_split_kept_rows_batch(KdaSplit *split);
+extern Query *kda_split_sorted_batch(KdaSplit *split);
+/* Do partial states of groups hold all that the final part needs? */
+extern bool kda_split_groups_suffice(KdaSplit *split);
+/* The record's place in the batch: ctid of the stream, or the column that stands for it. */
+extern Node *kda_split_ctid(KdaSplit *split);
+/* Does an expression, at any level, have a column of that entry of the top level? */
+extern bool kda_split_mentions(Node *node, int rti);
+/* ... or one of another entry? */
+extern bool kda_split_mentions_others(Node *node, int rti);
+/* Adds the columns of the top level that stand outside of aggregates. */
+extern List *kda_split_vars(Node *node, List *vars);
+extern Node *kda_text_const(const char *value);
+
+/*---- slides.c */
+
+/* KDA's RANGE ... PRECEDING and ROWS ... PRECEDING are ordered by time without saying so: below the raw node they do. */
+extern void kda_split_order_by_time(Node *raw, KdaWordContext *words);
+/* Does each record give one row, made of it and of those before it? */
+extern bool kda_split_slides_by_row(KdaSplit *split);
+/* ORDER BY ... WITHIN by another time than the record's: takes it off the select list. */
+extern void kda_split_take_time(KdaSplit *split, ParseState *pstate);
+/* ORDER BY ... WITHIN by the record's time. */
+extern void kda_split_check_sorted(KdaSplit *split);
 
 /*---- final_part.c */
 
