@@ -63,7 +63,7 @@ bindir=$("$dir/build/scripts/stage.sh" "$dir/pg" "$pg_config" "$dir/build")
 echo "$bindir" >"$dir/bindir"
 
 # a port that is free now, and a password: others may use this machine, too
-port=54320
+port=15432	# below those that the kernel gives away
 while port_used $port; do port=$((port + 1)); done
 PGPASSWORD=$(od -An -N9 -tx1 /dev/urandom | tr -d ' \n')
 export PGPASSWORD
@@ -93,8 +93,9 @@ if [ -n "${KAFKA:-}" ]; then
 	# in a session of its own, and without our output
 	(cd / && exec setsid ${server_user:+runuser -u "$server_user" --} "$dir/build/scripts/kafka.sh" start "$dir/kafka" "$kafka_port") >"$dir/kafka.log" 2>&1 </dev/null &
 	echo $! >"$dir/kafka.pid"
-	for i in $(seq 100); do
+	for i in $(seq 300); do
 		kcat -b 127.0.0.1:$kafka_port -L -m 1 >/dev/null 2>&1 && break
+		kill -0 "$(cat "$dir/kafka.pid")" 2>/dev/null || break
 		sleep 0.3
 	done
 	kcat -b 127.0.0.1:$kafka_port -L -m 5 >/dev/null 2>&1 || { echo "the broker does not start; see $dir/kafka.log"; exit 1; }
