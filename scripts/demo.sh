@@ -25,7 +25,7 @@ stop() {
 		# the whole process group, and not longer than ten seconds
 		group=-$(cat "$old/$f.pid")
 		for signal in TERM 0 0 0 0 0 0 0 0 0 0 KILL; do
-			kill -s $signal "$group" 2>/dev/null || break
+			kill -s $signal -- "$group" 2>/dev/null || break
 			sleep $([ $signal = TERM ] && echo 0.2 || echo 1)
 		done
 	done
