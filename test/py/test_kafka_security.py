@@ -283,5 +283,5 @@ def test_no_secret_is_anywhere(request, secure, which):
     found += [(n, "dump: " + s) for n in needles for s in statements if n in s and "CREATE USER MAPPING" not in s]
     assert found == []
     # whoever may not see the mapping sees no secret of it
-    server.sql("CREATE ROLE nobody; GRANT pg_monitor TO nobody")
+    server.sql("DROP ROLE IF EXISTS nobody; CREATE ROLE nobody; GRANT pg_monitor TO nobody")
     assert SECRET not in repr(server.sql("SET ROLE nobody; SELECT * FROM pg_user_mappings"))
