@@ -150,6 +150,7 @@ go_back(KdaWorker *worker)
 		KdaFeed    *feed = lfirst(lc);
 
 		kda_feed_go_back(feed);
+		feed->more = true;		/* nothing has been read */
 		/* if it was time alone that called for the transaction, it does so again */
 		feed->tick_at = Min(feed->tick_at, kda_clock_now());
 	}

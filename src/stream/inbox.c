@@ -818,33 +818,39 @@ void
 kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 {
 	KdaStreamIds ids;
-	const char *position;
+	char	   *snapshot;
+	char	   *update[2];
 
 	if (!kda_stream_ids(stream_relid, &ids) || !OidIsValid(ids.inbox))
 		return;
 	kda_inbox_rename_columns(stream_relid, ids.inbox);
 	kda_inbox_rename_columns(stream_relid, ids.inbox2);
-
 	/*
-	 * Numbers of another system mean nothing here: read rows become ancient,
-	 * the others this transaction's.  The position is a snapshot of now, in
-	 * which this transaction is in progress, and so are those whose rows it
-	 * does not see yet.
+	 * Numbers of another system mean nothing here: read rows become ancient, the
+	 * others this transaction's, in their order.  What other transactions are
+	 * writing meanwhile is not seen here: taken before, the snapshot says that
+	 * it has not been read.
 	 */
 	(void) GetTopFullTransactionId();
-	position = kda_inbox_snapshot();
+	snapshot = kda_inbox_snapshot();
 	for (int i = 0; i < 2; i++)
-		SPI_execute(psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_xid = CASE WHEN "
+		update[i] = psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_seq = o.n, kda_xid = CASE WHEN "
 							 "pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot1::pg_catalog.pg_snapshot) OR "
 							 "(p.snapshot2 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot2::pg_catalog.pg_snapshot) "
 							 "AND (r.kda_xid < p.last_xid OR (r.kda_xid = p.last_xid "
 							 "AND r.kda_seq <= p.last_seq))) THEN '3'::pg_catalog.xid8 "
 							 "ELSE pg_catalog.pg_current_xact_id() END "
-							 "FROM kda_storage.stream_progress p WHERE p.stream_id = %d",
-							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id), false, 0);
-	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NULL THEN NULL ELSE "
-						 "%s END, snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
-						 quote_literal_cstr(position), stream_id), false, 0);
+							 "FROM kda_storage.stream_progress p, o WHERE p.stream_id = %d AND o.segment = %d AND o.place = r.ctid",
+							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id, i);
+	SPI_execute(psprintf("WITH o AS MATERIALIZED (SELECT segment, place, "
+						 "pg_catalog.row_number() OVER (ORDER BY kda_xid, kda_seq, segment, place) AS n FROM "
+						 "(SELECT 0 AS segment, ctid AS place, kda_xid, kda_seq FROM " KDA_STORAGE_SCHEMA ".%s UNION ALL "
+						 "SELECT 1, ctid, kda_xid, kda_seq FROM " KDA_STORAGE_SCHEMA ".%s) AS u), one AS (%s) %s",
+						 quote_identifier(get_rel_name(ids.inbox)), quote_identifier(get_rel_name(ids.inbox2)),
+						 update[0], update[1]), false, 0);
+	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
+						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
+						 quote_literal_cstr(snapshot), stream_id), false, 0);
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = NULL WHERE stream = %u::pg_catalog.regclass",
 						 stream_relid), false, 0);
 }

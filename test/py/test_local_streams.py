@@ -227,6 +227,41 @@ def test_a_restored_stream_keeps_its_columns_apart(server):
     server.sql("DROP DATABASE gaps WITH (FORCE)")
 
 
+def test_a_restored_stream_loses_no_unread_row():
+    """Neither one that is written while the copy is taken over, nor of rows that many sessions have written."""
+    server = Postgres("unread", ["kda_stream.commit_interval = '20ms'", "kda_stream.batch_records = 7"]).start()
+    tools = dict(env={**os.environ, "PGHOST": server.sockets, "PGPORT": str(server.port), "PGUSER": "postgres"}, check=True)
+    server.sql("CREATE DATABASE unread")
+    server.sql("CREATE EXTENSION kda_stream; CREATE STREAM u (v int); CREATE CONTINUOUS VIEW u_v AS SELECT count(*) n, sum(v) s FROM u",
+               dbname="unread")
+    server.sql("INSERT INTO u VALUES (1000)", dbname="unread")
+    assert server.value("SELECT kda.wait('u')", dbname="unread")
+    server.sql("ALTER STREAM u PAUSE", dbname="unread")
+    for i in range(40):
+        server.sql("INSERT INTO u VALUES (%s)", i, dbname="unread")
+    server.sql("ALTER SYSTEM SET kda_stream.databases = 'unread'")
+    server.sql("SELECT pg_reload_conf()")
+    dump = os.path.join(WORK, "unread.sql")
+    subprocess.run([BINDIR + "/pg_dump", "-f", dump, "unread"], **tools)
+    server.sql("CREATE DATABASE unread_copy")
+    subprocess.run([BINDIR + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, "unread_copy"], stdout=subprocess.DEVNULL, **tools)
+    conn = server.connect("unread_copy", autocommit=False)
+    conn.cursor().execute("SELECT pg_current_xact_id()")
+    origin = "SELECT origin FROM kda_storage.stream"
+    before = server.value(origin, dbname="unread_copy")
+    server.sql("ALTER SYSTEM RESET kda_stream.databases")
+    server.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: server.value(origin, dbname="unread_copy") != before, "the copy to be taken over")
+    conn.cursor().execute("INSERT INTO u VALUES (100000)")      # with a number that is older than the copy's position
+    conn.commit()
+    conn.close()
+    server.sql("ALTER STREAM u RESUME", dbname="unread_copy")
+    assert server.value("SELECT kda.wait('u')", dbname="unread_copy")
+    assert server.sql("SELECT n, s FROM u_v", dbname="unread_copy") == [(42, 1000 + 780 + 100000)]
+    server.check_sane()
+    server.destroy()
+
+
 def test_rows_inserted_into_a_restored_stream_are_read(server):
     """Transaction numbers of the original mean nothing in the copy, whose own may be smaller; and a transaction may be older than the adoption."""
     server.sql("CREATE DATABASE aged")
