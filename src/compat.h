@@ -144,7 +144,15 @@ extern int no_such_variable
 #endif
 
 #include "access/stratnum.h"
+#include "parser/parse_relation.h"
 #include "utils/lsyscache.h"
+
+/* 16 keeps the rights of a relation beside its entry; one that was made by hand asks for none. */
+#if PG_VERSION_NUM >= 160000
+#define kda_add_rights(query, rte)	((void) addRTEPermissionInfo(&(query)->rteperminfos, (rte)))
+#else
+#define kda_add_rights(query, rte)	((void) (query), (void) (rte))
+#endif
 
 /* The operator family and the type that an ordering operator belongs to, and whether it is "greater". */
 static inline bool

@@ -761,6 +761,7 @@ become_relation(Query *query, int rti, RangeTblEntry *rte, Oid relid)
 	rte->inh = true;
 	rte->eref->colnames = list_truncate(rte->eref->colnames, RelationGetNumberOfAttributes(rel));
 	relation_close(rel, AccessShareLock);
+	kda_add_rights(query, rte);
 	query_tree_walker(query, place_walker, &cxt, 0);
 }
 
