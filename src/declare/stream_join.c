@@ -566,7 +566,7 @@ match_query(StreamJoin *j, Query *query)
 	{
 		RangeTblRef *ref = makeNode(RangeTblRef);
 
-		kda_add_rights(query, lfirst_node(RangeTblEntry, list_nth_cell(query->rtable, i - 1)));
+		kda_add_rights(query, list_nth_node(RangeTblEntry, query->rtable, i - 1));
 		ref->rtindex = i;
 		query->jointree->fromlist = lappend(query->jointree->fromlist, ref);
 	}
