@@ -884,6 +884,7 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 			if (n > 0 && half(tuples, n) < n)
 			{
 				by_halves(query, rows, bounds, tuples, n);
+				pfree(tuples);
 				return;
 			}
 		}
@@ -918,6 +919,7 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 					all[kept++] = all[i];
 					break;
 				}
+		pfree(tuples);
 		tuples = all;
 		n = kept;
 	}
@@ -925,6 +927,7 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 		by_halves(query, rows, bounds, tuples, n);
 	else
 		refuse_result(query, bounds, edata);
+	pfree(tuples);
 }
 
 /*
@@ -989,6 +992,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	}
 	rows = tuplestore_begin_heap(false, false, work_mem);
 	isolate(query, rows, bounds, edata);
+	FreeErrorData(edata);
 	if (query->failure)
 	{
 		tuplestore_end(rows);

@@ -405,6 +405,9 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		return;
 	query->joined = true;
 	query->frontier = query->forgotten = kda_query_closed_upto(query, stream->watermark);
+	/* a sort waits for what is earlier */
+	if (query->shape == KDA_SHAPE_OVER && !TIMESTAMP_NOT_FINITE(query->frontier))
+		query->frontier = query->forgotten = query->frontier - query->delay_us;
 	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
 		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
@@ -630,11 +633,15 @@ reset_stream(KdaFeed *feed)
 
 		if (!kda_query_runs(query))
 			continue;
-		if (query->shape == KDA_SHAPE_OVER && query->prune_text == NULL)
+		if (query->shape == KDA_SHAPE_OVER)
 		{
-			/* a sort: all that it holds leaves */
+			/* all that it holds leaves, and rows to come do not look back at it */
 			stream->watermark = KDA_END_TIME;
 			kda_over_settle(query);
+			if (query->failure)
+				continue;
+			kda_kept_delete_before(query->kept, KDA_END_TIME);
+			query->pruned_rows = kda_kept_count(query->kept);
 			query->frontier = KDA_NO_TIME;
 			continue;
 		}
@@ -661,6 +668,9 @@ reset_stream(KdaFeed *feed)
 	}
 	stream->watermark = KDA_NO_TIME;
 	stream->advanced = KDA_NO_TIME;
+	/* those that write it say anew how far they are */
+	stream->derived = KDA_NO_TIME;
+	feed->derived_sent = KDA_NO_TIME;
 	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
 	feed->closing = KDA_NO_TIME;
 	SPI_connect();
