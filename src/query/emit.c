@@ -821,6 +821,7 @@ static void
 isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, const ErrorData *edata)
 {
 	OpenTuple  *tuples;
+	KdaPlanBounds window;
 	int			n;
 
 	if (bounds->leaving)
@@ -867,6 +868,13 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 			}
 			return;
 		}
+		if (n == 1)
+		{
+			/* which keys it has is asked by its end; time may have come further */
+			window = *bounds;
+			window.upto = ends[0];
+			bounds = &window;
+		}
 		if (n == 1 && query->kept && (keys = kda_kept_count_ending(query->kept, ends[0])) > 1)
 		{
 			/* sessions of several keys */
@@ -909,19 +917,21 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 	if (bounds->timed)
 	{
 		/* the same tuples with their keys again */
-		OpenTuple  *all = tuples_of_window(query, bounds->upto, &n);
-		int			kept = 0;
+		Relation	rel = table_open(query->open_rel, AccessShareLock);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		int			found = 0;
 
 		for (int i = 0; i < n; i++)
-			for (int j = 0; j < bounds->ntids; j++)
-				if (ItemPointerEquals(&all[i].tid, &bounds->tids[j]))
-				{
-					all[kept++] = all[i];
-					break;
-				}
-		pfree(tuples);
-		tuples = all;
-		n = kept;
+			if (table_tuple_fetch_row_version(rel, &tuples[i].tid, GetActiveSnapshot(), slot))
+			{
+				slot_getallattrs(slot);
+				tuples[found] = tuples[i];
+				tuples[found++].hash = kda_groups_hash_tuple(query->groups, slot, query->window.kind != KDA_WINDOW_TUMBLING ? 2 : 1);
+			}
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
+		n = found;
+		qsort(tuples, n, sizeof(OpenTuple), by_hash);
 	}
 	if (n > 1 && half(tuples, n) < n)
 		by_halves(query, rows, bounds, tuples, n);

@@ -57,3 +57,12 @@ INSERT INTO c VALUES ('2026-01-01 09:59:55', 1, 7), ('2026-01-01 10:01:00', 1, 8
 SELECT kda.wait('c');
 SELECT * FROM later;
 DROP STREAM c, d CASCADE;
+-- keys whose result fails do not take others with them, also when time has gone beyond the end of their window
+CREATE STREAM f (rowtime timestamptz, k int, v int) OPTIONS (idle_timeout 'never');
+CREATE CONTINUOUS VIEW quotients AS SELECT k, 1 / sum(v) AS x FROM f WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE;
+INSERT INTO f SELECT '2026-01-01 10:00:00', g, CASE WHEN g % 10 = 0 THEN 0 ELSE 1 END FROM generate_series(1, 100) g;
+INSERT INTO f VALUES ('2026-01-01 10:05:00', 0, 1);
+SELECT kda.wait('f');
+SELECT count(*) FROM quotients;
+SELECT count(*), min(data_rowtime), max(data_rowtime) FROM kda.error_stream WHERE stream = 'f'::regclass;
+DROP STREAM f CASCADE;
