@@ -949,6 +949,8 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 {
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	MemoryContext context = CurrentMemoryContext;
+	/* an executor that ends by an error leaves everything behind */
+	MemoryContext run_context = AllocSetContextCreate(context, "kda final part", ALLOCSET_DEFAULT_SIZES);
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
@@ -956,7 +958,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(run_context);
 	PG_TRY();
 	{
 		kda_query_timer_start();
@@ -976,6 +978,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	MemoryContextDelete(run_context);
 	CurrentResourceOwner = owner;
 	if (edata == NULL)
 		return rows;
