@@ -362,8 +362,8 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 		}
 		else if (query->shape == KDA_SHAPE_JOIN)
 		{
-			/* joins know late records: what they could match may have gone */
-			if (unlikely(t < Max(batch->shard_wm[i], feed->saved_watermark) || TIMESTAMP_NOT_FINITE(t)))
+			/* joins know late records: what they could match may have gone; RESET has forgotten the watermark */
+			if (unlikely(t < Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark)) || TIMESTAMP_NOT_FINITE(t)))
 			{
 				skip = true;
 				query->d_late++;
@@ -708,6 +708,28 @@ keep_unread(KdaFeed *feed, TimestampTz now)
 		feed->tick_at = feed->rotate_at;
 }
 
+/* Before any of them runs: what joins two of them would find one that has forgotten its time and one that has not. */
+static void
+reset_streams(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (!feed->reset_wanted || feed->stream->failure || feed->stream->paused || !kda_feed_runs(feed))
+			continue;
+		kda_current_feed = feed;
+		PushActiveSnapshot(GetLatestSnapshot());
+		kda_slots_begin(feed);
+		reset_stream(feed);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+		kda_current_feed = NULL;
+	}
+}
+
 static void
 run_feed(KdaFeed *feed, TimestampTz now)
 {
@@ -728,9 +750,6 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	kda_current_feed = feed;
 	kda_slots_begin(feed);
-	if (feed->reset_wanted)
-		reset_stream(feed);
-
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
@@ -843,6 +862,7 @@ kda_transaction(KdaWorker *worker)
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
+	reset_streams(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);

@@ -57,6 +57,22 @@ INSERT INTO c VALUES ('2026-01-01 09:59:55', 1, 7), ('2026-01-01 10:01:00', 1, 8
 SELECT kda.wait('c');
 SELECT * FROM later;
 DROP STREAM c, d CASCADE;
+-- both sides of a join begin anew together
+CREATE STREAM l (rowtime timestamptz, k int, v int) OPTIONS (idle_timeout 'never');
+CREATE STREAM r (rowtime timestamptz, k int, w int) OPTIONS (idle_timeout 'never');
+CREATE CONTINUOUS VIEW j AS SELECT l.k, l.v, r.w FROM l JOIN r ON l.k = r.k AND r.rowtime BETWEEN l.rowtime AND l.rowtime + INTERVAL '10' SECOND;
+INSERT INTO l VALUES ('2030-01-01 10:00:00', 1, 1);
+INSERT INTO r VALUES ('2030-01-01 10:00:01', 1, 11);
+SELECT kda.wait('l'), kda.wait('r');
+BEGIN;
+ALTER STREAM l RESET;
+ALTER STREAM r RESET;
+INSERT INTO l VALUES ('2026-01-01 10:00:00', 1, 2);
+INSERT INTO r VALUES ('2026-01-01 10:00:01', 1, 22);
+COMMIT;
+SELECT kda.wait('l'), kda.wait('r');
+SELECT * FROM j ORDER BY v;
+DROP STREAM l, r CASCADE;
 -- keys whose result fails do not take others with them, also when time has gone beyond the end of their window
 CREATE STREAM f (rowtime timestamptz, k int, v int) OPTIONS (idle_timeout 'never');
 CREATE CONTINUOUS VIEW quotients AS SELECT k, 1 / sum(v) AS x FROM f WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE;
