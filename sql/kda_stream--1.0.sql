@@ -514,7 +514,7 @@ SELECT c.oid::regclass AS stream,
 	f.srvname AS server,
 	coalesce(f.srvtype, 'database') AS connector,
 	CASE WHEN s.failure IS NOT NULL THEN 'failed' WHEN s.paused THEN 'paused'
-		WHEN EXISTS (SELECT FROM kda_storage.query q WHERE q.stream = c.oid) THEN 'running'
+		WHEN EXISTS (SELECT FROM kda_storage.query q WHERE c.oid IN (q.stream, q.stream2)) THEN 'running'
 		ELSE 'waiting' END AS state,
 	p.watermark,
 	coalesce(p.records_in, 0) AS records_in,
@@ -560,7 +560,7 @@ COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next o
 CREATE VIEW kda.queries AS
 SELECT q.rel::text AS name,
 	q.kind,
-	CASE WHEN p.failure IS NOT NULL THEN 'failed' WHEN q.stopped THEN 'stopped' ELSE 'running' END AS state,
+	CASE WHEN coalesce(p.failure, f.failure) IS NOT NULL THEN 'failed' WHEN q.stopped THEN 'stopped' ELSE 'running' END AS state,
 	CASE WHEN pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') THEN q.definition END AS definition,
 	c.relowner::regrole AS owner,
 	CASE WHEN p.joined THEN sp.watermark END AS watermark,
@@ -574,13 +574,15 @@ SELECT q.rel::text AS name,
 	p.state_bytes,
 	p.busy_ms,
 	p.last_commit,
-	coalesce(p.failure, p.last_error) AS last_error,
+	coalesce(p.failure, f.failure, p.last_error) AS last_error,
 	p.stats_reset
 FROM kda_storage.query q
 JOIN kda_storage.query_progress p USING (query_id)
 JOIN pg_class c ON c.oid = q.rel
 LEFT JOIN kda_storage.stream s ON s.rel = q.stream
 LEFT JOIN kda_storage.stream_progress sp USING (stream_id)
+LEFT JOIN LATERAL (SELECT pp.failure FROM kda_storage.query part JOIN kda_storage.query_progress pp USING (query_id)	-- it is as good as its parts
+	WHERE part.part_of = q.query_id AND pp.failure IS NOT NULL ORDER BY part.query_id LIMIT 1) f ON true
 WHERE q.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT'));
 COMMENT ON VIEW kda.queries IS 'a row per continuous view and pump: state (running, stopped, failed), progress and counters';
 

@@ -247,7 +247,7 @@ kda_reset_statistics(PG_FUNCTION_ARGS)
 
 		(void) readable(PG_GETARG_OID(0), 0, &stream, &query);
 		streams = psprintf("s.stream_id = %d", stream.id);
-		queries = psprintf("q.query_id = %d", query.id);
+		queries = psprintf("%d IN (q.query_id, q.part_of)", query.id);	/* what is counted by its parts, too */
 	}
 	kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress p SET bytes_in = 0, records_in = 0, records_late = 0, records_failed = 0, "
 							  "records_skipped = 0, backpressured_ms = 0, stats_reset = pg_catalog.now() "

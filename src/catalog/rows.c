@@ -225,13 +225,24 @@ kda_stream_ids(Oid relid, KdaStreamIds *ids)
 	return true;
 }
 
+/* Columns of kda_storage.query: see sql/. */
+enum
+{
+	QUERY_ID = 1, QUERY_REL, QUERY_KIND, QUERY_DEFINITION, QUERY_STREAM, QUERY_SHAPE,
+	QUERY_STATE, QUERY_WINDOW_SPEC, QUERY_PER_WINDOW, QUERY_EMIT, QUERY_START,
+	QUERY_START_SNAPSHOT, QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
+	QUERY_CLOSED, QUERY_TARGET, QUERY_SHOWN, QUERY_NCOLS = QUERY_SHOWN,
+	QUERY_STREAM2 = QUERY_SHOWN + 3, QUERY_BATCH2, QUERY_OPEN2
+};
+
 bool
 kda_stream_has_query(Oid relid)
 {
-	Datum		values[5];
-	bool		nulls[5];
+	Datum		values[1];
+	bool		nulls[1];
 
-	return find_row("query", 5, relid, 5, values, nulls);
+	return find_row("query", QUERY_STREAM, relid, 1, values, nulls) ||
+		find_row("query", QUERY_STREAM2, relid, 1, values, nulls);
 }
 
 List *
@@ -293,23 +304,14 @@ kda_column_type_sql(Oid type, int32 typmod, Oid collation)
 	return name;
 }
 
-/* Columns of kda_storage.query: see sql/. */
-enum
-{
-	QUERY_ID = 1, QUERY_REL, QUERY_KIND, QUERY_DEFINITION, QUERY_STREAM, QUERY_SHAPE,
-	QUERY_STATE, QUERY_WINDOW_SPEC, QUERY_PER_WINDOW, QUERY_EMIT, QUERY_START,
-	QUERY_START_SNAPSHOT, QUERY_STOPPED, QUERY_RETENTION, QUERY_NKEYS, QUERY_BATCH, QUERY_FINAL, QUERY_OPEN,
-	QUERY_CLOSED, QUERY_TARGET, QUERY_SHOWN, QUERY_NCOLS = QUERY_SHOWN
-};
-
 bool
 kda_query_ids(Oid relid, KdaQueryIds *ids)
 {
-	Datum		values[QUERY_NCOLS];
-	bool		nulls[QUERY_NCOLS];
+	Datum		values[QUERY_OPEN2];
+	bool		nulls[QUERY_OPEN2];
 
 	memset(ids, 0, sizeof(*ids));
-	if (!find_row("query", QUERY_REL, relid, QUERY_NCOLS, values, nulls))
+	if (!find_row("query", QUERY_REL, relid, QUERY_OPEN2, values, nulls))
 		return false;
 #define OIDCOL(c) oid_or_invalid(values[(c) - 1], nulls[(c) - 1])
 	ids->id = DatumGetInt32(values[0]);
@@ -320,6 +322,8 @@ kda_query_ids(Oid relid, KdaQueryIds *ids)
 	ids->closed = OIDCOL(QUERY_CLOSED);
 	ids->target = OIDCOL(QUERY_TARGET);
 	ids->shown = OIDCOL(QUERY_SHOWN);
+	ids->batch2 = OIDCOL(QUERY_BATCH2);
+	ids->open2 = OIDCOL(QUERY_OPEN2);
 	/* a view that hands its rows on has a target, too, but keeps them */
 	ids->is_pump = OidIsValid(ids->target) && !OidIsValid(ids->closed);
 	return true;

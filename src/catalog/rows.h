@@ -34,6 +34,8 @@ typedef struct KdaQueryIds
 	Oid			closed;
 	Oid			target;
 	Oid			shown;
+	Oid			batch2;			/* joins: of the right side */
+	Oid			open2;
 } KdaQueryIds;
 
 extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);

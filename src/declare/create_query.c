@@ -266,7 +266,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	 * after the other, and no worker commits records from here to our commit.
 	 * One that has read some by then finds the row changed and does it again.
 	 */
-	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE stream = %u)",
+	one_row(psprintf("SELECT (SELECT count(*) FROM kda_storage.query WHERE %u IN (stream::oid, stream2::oid))",
 					 split->stream), &queries, NULL);
 	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
 					 "RETURNING has_read, start", stream_id), &records, &begun);
@@ -477,7 +477,8 @@ refuse_cycle(Oid source, Oid target, const char *name)
 
 	if (source != target &&
 		!one_row(psprintf("WITH RECURSIVE up(rel) AS (SELECT %u::oid UNION "
-						  "SELECT q.stream::oid FROM up JOIN kda_storage.query q ON q.target::oid = up.rel) "
+						  "SELECT s.rel FROM up JOIN kda_storage.query q ON q.target::oid = up.rel, "
+						  "LATERAL (VALUES (q.stream::oid), (q.stream2::oid)) s(rel) WHERE s.rel IS NOT NULL) "
 						  "SELECT 1 FROM up WHERE rel = %u", source, target), &found, NULL))
 		return;
 	ereport(ERROR,

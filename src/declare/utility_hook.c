@@ -361,7 +361,7 @@ static void
 owner_follows(Oid relid)
 {
 	KdaQueryIds ids;
-	Oid			parts[7];
+	Oid			parts[9];
 	Oid			owner;
 	Relation	rel;
 	KdaOwnerScope scope;
@@ -379,6 +379,8 @@ owner_follows(Oid relid)
 	parts[4] = ids.shown;
 	parts[5] = kda_storage_relation(psprintf("merged_%d", ids.id));
 	parts[6] = kda_storage_relation(psprintf("empty_%d", ids.id));
+	parts[7] = ids.batch2;
+	parts[8] = ids.open2;
 	kda_owner_begin(&scope);
 	for (int i = 0; i < lengthof(parts); i++)
 		if (OidIsValid(parts[i]))

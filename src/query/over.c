@@ -36,7 +36,7 @@ prune(KdaQuery *query, KdaTime left)
 		return;
 	kda_current_query = query;
 	if (query->prune_text == NULL)
-		kda_kept_delete_before(query->kept, left + 1);
+		kda_kept_delete_before(query->kept, left == KDA_END_TIME ? left : left + 1);
 	else
 	{
 		/* it computes the user's PARTITION BY */

@@ -263,6 +263,7 @@ static void
 isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, const ErrorData *edata)
 {
 	OpenTuple  *tuples;
+	KdaPlanBounds window;
 	int			n;
 
 	if (bounds->leaving)
@@ -309,6 +310,13 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 			}
 			return;
 		}
+		if (n == 1)
+		{
+			/* which keys it has is asked by its end; time may have come further */
+			window = *bounds;
+			window.upto = ends[0];
+			bounds = &window;
+		}
 		if (n == 1 && query->kept && (keys = kda_kept_count_ending(query->kept, ends[0])) > 1)
 		{
 			/* sessions of several keys */
@@ -326,6 +334,7 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 			if (n > 0 && half(tuples, n) < n)
 			{
 				by_halves(query, rows, bounds, tuples, n);
+				pfree(tuples);
 				return;
 			}
 		}
@@ -350,23 +359,27 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 	if (bounds->timed)
 	{
 		/* the same tuples with their keys again */
-		OpenTuple  *all = tuples_of_window(query, bounds->upto, &n);
-		int			kept = 0;
+		Relation	rel = table_open(query->open_rel, AccessShareLock);
+		TupleTableSlot *slot = table_slot_create(rel, NULL);
+		int			found = 0;
 
 		for (int i = 0; i < n; i++)
-			for (int j = 0; j < bounds->ntids; j++)
-				if (ItemPointerEquals(&all[i].tid, &bounds->tids[j]))
-				{
-					all[kept++] = all[i];
-					break;
-				}
-		tuples = all;
-		n = kept;
+			if (table_tuple_fetch_row_version(rel, &tuples[i].tid, GetActiveSnapshot(), slot))
+			{
+				slot_getallattrs(slot);
+				tuples[found] = tuples[i];
+				tuples[found++].hash = kda_groups_hash_tuple(query->groups, slot, query->window.kind != KDA_WINDOW_TUMBLING ? 2 : 1);
+			}
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
+		n = found;
+		qsort(tuples, n, sizeof(OpenTuple), by_hash);
 	}
 	if (n > 1 && half(tuples, n) < n)
 		by_halves(query, rows, bounds, tuples, n);
 	else
 		refuse_result(query, bounds, edata);
+	pfree(tuples);
 }
 
 /*
@@ -378,6 +391,8 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 {
 	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
 	MemoryContext context = CurrentMemoryContext;
+	/* an executor that ends by an error leaves everything behind */
+	MemoryContext run_context = AllocSetContextCreate(context, "kda final part", ALLOCSET_DEFAULT_SIZES);
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile edata = NULL;
 	KdaIdentity save;
@@ -385,7 +400,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 
 	GetUserIdAndSecContext(&save.userid, &save.sec_context);
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(run_context);
 	PG_TRY();
 	{
 		kda_query_timer_start();
@@ -405,6 +420,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
+	MemoryContextDelete(run_context);
 	CurrentResourceOwner = owner;
 	if (edata == NULL)
 		return rows;
@@ -431,6 +447,7 @@ final_rows(KdaQuery *query, const KdaPlanBounds *bounds)
 	}
 	rows = tuplestore_begin_heap(false, false, work_mem);
 	isolate(query, rows, bounds, edata);
+	FreeErrorData(edata);
 	if (query->failure)
 	{
 		tuplestore_end(rows);

@@ -245,6 +245,12 @@ want_query(KdaQuery *query)
 	want(query->open_rel, RowExclusiveLock, PHASE_STORAGE);
 	want(query->closed_rel, RowExclusiveLock, PHASE_STORAGE);
 	want(query->shown_rel, RowExclusiveLock, PHASE_STORAGE);
+	/* a join: of the right side, too */
+	if (query->sides[1])
+	{
+		want_rule(query->sides[1]->batch_rel, PHASE_STORAGE);
+		want(query->sides[1]->open_rel, RowExclusiveLock, PHASE_STORAGE);
+	}
 	if (!OidIsValid(query->target_rel))
 		return;
 	switch (get_rel_relkind(query->target_rel))
@@ -399,11 +405,11 @@ kda_locks_take_catalog(KdaWorker *worker)
 	for (int i = 0; i < lengthof(tables); i++)
 		kda_lock_or_leave(kda_storage_relation(tables[i]), AccessShareLock);
 	SPI_connect();
-	SPI_execute("SELECT s.rel::oid, q.rel::oid, q.batch::oid FROM kda_storage.stream s "
+	SPI_execute("SELECT s.rel::oid, q.rel::oid, q.batch::oid, q.batch2::oid FROM kda_storage.stream s "
 				"JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
-				"LEFT JOIN kda_storage.query q ON q.stream = s.rel", true, 0);
+				"LEFT JOIN kda_storage.query q ON s.rel IN (q.stream, q.stream2)", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		for (int c = 1; c <= 3; c++)
+		for (int c = 1; c <= 4; c++)
 		{
 			bool		isnull;
 			Oid			relid = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c, &isnull));

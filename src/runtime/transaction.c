@@ -362,8 +362,8 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 		}
 		else if (query->shape == KDA_SHAPE_JOIN)
 		{
-			/* joins know late records: what they could match may have gone */
-			if (unlikely(t < Max(batch->shard_wm[i], feed->saved_watermark) || TIMESTAMP_NOT_FINITE(t)))
+			/* joins know late records: what they could match may have gone; RESET has forgotten the watermark */
+			if (unlikely(t < Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark)) || TIMESTAMP_NOT_FINITE(t)))
 			{
 				skip = true;
 				query->d_late++;
@@ -405,6 +405,9 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		return;
 	query->joined = true;
 	query->frontier = query->forgotten = kda_query_closed_upto(query, stream->watermark);
+	/* a sort waits for what is earlier */
+	if (query->shape == KDA_SHAPE_OVER && !TIMESTAMP_NOT_FINITE(query->frontier))
+		query->frontier = query->forgotten = query->frontier - query->delay_us;
 	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
 		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
@@ -630,11 +633,15 @@ reset_stream(KdaFeed *feed)
 
 		if (!kda_query_runs(query))
 			continue;
-		if (query->shape == KDA_SHAPE_OVER && query->prune_text == NULL)
+		if (query->shape == KDA_SHAPE_OVER)
 		{
-			/* a sort: all that it holds leaves */
+			/* all that it holds leaves, and rows to come do not look back at it */
 			stream->watermark = KDA_END_TIME;
 			kda_over_settle(query);
+			if (query->failure)
+				continue;
+			kda_kept_delete_before(query->kept, KDA_END_TIME);
+			query->pruned_rows = kda_kept_count(query->kept);
 			query->frontier = KDA_NO_TIME;
 			continue;
 		}
@@ -661,6 +668,9 @@ reset_stream(KdaFeed *feed)
 	}
 	stream->watermark = KDA_NO_TIME;
 	stream->advanced = KDA_NO_TIME;
+	/* those that write it say anew how far they are */
+	stream->derived = KDA_NO_TIME;
+	feed->derived_sent = KDA_NO_TIME;
 	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
 	feed->closing = KDA_NO_TIME;
 	SPI_connect();
@@ -698,6 +708,28 @@ keep_unread(KdaFeed *feed, TimestampTz now)
 		feed->tick_at = feed->rotate_at;
 }
 
+/* Before any of them runs: what joins two of them would find one that has forgotten its time and one that has not. */
+static void
+reset_streams(KdaWorker *worker)
+{
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaFeed    *feed = lfirst(lc);
+
+		if (!feed->reset_wanted || feed->stream->failure || feed->stream->paused || !kda_feed_runs(feed))
+			continue;
+		kda_current_feed = feed;
+		PushActiveSnapshot(GetLatestSnapshot());
+		kda_slots_begin(feed);
+		reset_stream(feed);
+		PopActiveSnapshot();
+		CommandCounterIncrement();
+		kda_current_feed = NULL;
+	}
+}
+
 static void
 run_feed(KdaFeed *feed, TimestampTz now)
 {
@@ -718,9 +750,6 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	kda_current_feed = feed;
 	kda_slots_begin(feed);
-	if (feed->reset_wanted)
-		reset_stream(feed);
-
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
@@ -833,6 +862,7 @@ kda_transaction(KdaWorker *worker)
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
+	reset_streams(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);

@@ -851,6 +851,8 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
 						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
 						 quote_literal_cstr(snapshot), stream_id), false, 0);
-	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = NULL WHERE stream = %u::pg_catalog.regclass",
+	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = CASE WHEN stream = r THEN NULL ELSE start_snapshot END, "
+						 "start_snapshot2 = CASE WHEN stream2 = r THEN NULL ELSE start_snapshot2 END "
+						 "FROM (SELECT %u::pg_catalog.regclass AS r) s WHERE r IN (stream, stream2)",
 						 stream_relid), false, 0);
 }

@@ -367,7 +367,8 @@ def test_fetched_records_stay_within_their_memory(broker):
         return pg.value("SELECT n FROM heavy_v") == 24000
     wait_until(done, "all of it", 60, 0.02)
     assert pg.workers() == [pid]
-    assert most[0] - before < 60, (before, most[0])
+    # the sanitizer keeps freed memory for a while
+    assert most[0] - before < (400 if os.environ.get("KDA_ASAN") else 60), (before, most[0])
     pg.destroy()
 
 
