@@ -334,11 +334,17 @@ over_walker(Node *node, void *arg)
 }
 
 bool
+kda_raw_has_over(Node *raw)
+{
+	return over_walker(raw, NULL);
+}
+
+bool
 kda_select_is_simple(const KdaQuerySpec *spec, SelectStmt *select, int outer_location)
 {
 	return select->op == SETOP_NONE && !select->valuesLists && !select->withClause && !select->distinctClause &&
 		!select->sortClause && !select->limitCount && !select->limitOffset && !select->windowClause &&
-		!select->lockingClause && !kda_words_aggregated(select) && !over_walker((Node *) select->targetList, NULL) &&
+		!select->lockingClause && !kda_words_aggregated(select) && !kda_raw_has_over((Node *) select->targetList) &&
 		kda_select_window(spec, select, outer_location) == NULL;
 }
 

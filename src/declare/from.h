@@ -101,4 +101,7 @@ extern KdaWindowClause *kda_select_window(const KdaQuerySpec *spec, SelectStmt *
 /* Does it only filter and project, so that each of its rows is a record of its stream? */
 extern bool kda_select_is_simple(const KdaQuerySpec *spec, SelectStmt *select, int outer_location);
 
+/* Has a raw expression or list a function with OVER, outside of its subqueries? */
+extern bool kda_raw_has_over(Node *raw);
+
 #endif							/* KDA_FROM_H */

@@ -308,16 +308,6 @@ record_time(Node *item, const char *row_column)
 	return kda_raw_call("rowtime", list_make1(kda_raw_column(name_of(item), row_column, -1)), -1);
 }
 
-static bool
-over_walker(Node *node, void *arg)
-{
-	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
-		return false;
-	if (IsA(node, FuncCall) && ((FuncCall *) node)->over != NULL)
-		return true;
-	return raw_expression_tree_walker(node, over_walker, arg);
-}
-
 void
 kda_sort_compose(KdaCompose *c, SelectStmt *select, int outer_location)
 {
@@ -364,7 +354,7 @@ kda_sort_compose(KdaCompose *c, SelectStmt *select, int outer_location)
 		rowtime = record_time(*place, KDA_ROW_COLUMN);
 	linitial(call->args) = copyObject(rowtime);
 	if (!kda_select_window(c->spec, select, outer_location) && !kda_words_aggregated(select) &&
-		!over_walker((Node *) select->targetList, NULL))
+		!kda_raw_has_over((Node *) select->targetList))
 		return;
 	{
 		SelectStmt *sorted = all_of(c, *place);

@@ -398,20 +398,10 @@ describe_columns(KdaSplit *split)
 /*---- sessions of several keys in a SELECT around them */
 
 static bool
-over_walker(Node *node, void *cxt)
-{
-	if (node == NULL || IsA(node, SubLink) || IsA(node, SelectStmt))
-		return false;
-	if (IsA(node, FuncCall) && ((FuncCall *) node)->over)
-		return true;
-	return raw_expression_tree_walker(node, over_walker, cxt);
-}
-
-static bool
 looks_at_rows(SelectStmt *select)
 {
 	return select->distinctClause || select->sortClause || select->limitCount || select->limitOffset ||
-		over_walker((Node *) select->targetList, NULL);
+		kda_raw_has_over((Node *) select->targetList);
 }
 
 /* Does a SELECT around core group, or look at several rows?  It then sees sessions with the same bounds as one window. */
