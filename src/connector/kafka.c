@@ -204,6 +204,8 @@ ask(Kafka *k, KafkaShard *s, KafkaAsk what, const KdaShardStart *start)
 {
 	pthread_mutex_lock(&k->mutex);
 	s->ask = what;
+	s->ask_serial++;
+	s->ask_position = s->base.next_position;
 	if (start)
 		s->ask_start = *start;
 	pthread_cond_signal(&k->to_helper);
@@ -281,6 +283,7 @@ kafka_assign(KdaSource *source, int shard, const KdaShardStart *start)
 	if (start->kind == KDA_START_POSITION)
 	{
 		s->base.next_position = start->position;
+		ask(k, s, KAFKA_ASK_NOTHING, NULL);	/* what was asked before is of no use */
 		go_on(k, s);
 		return;
 	}
@@ -290,9 +293,13 @@ kafka_assign(KdaSource *source, int shard, const KdaShardStart *start)
 	ask(k, s, KAFKA_ASK_START, &s->start);
 }
 
-/* The helper has answered. */
+/*
+ * The helper has answered.  The broker was asked for its end after everything
+ * before ask_position had been read, so an end that is lower is another
+ * topic's.  Records read since the question prove nothing.
+ */
 static void
-take_answer(Kafka *k, KafkaShard *s, KafkaAsk asked, int64 low, int64 high, int64 answer)
+take_answer(Kafka *k, KafkaShard *s, KafkaAsk asked, int64 ask_position, int64 low, int64 high, int64 answer)
 {
 	int64		want = s->base.next_position;
 
@@ -309,9 +316,9 @@ take_answer(Kafka *k, KafkaShard *s, KafkaAsk asked, int64 low, int64 high, int6
 	else if (want < low)
 		lose(k, s, "offsets " INT64_FORMAT " to " INT64_FORMAT " of partition %d of topic \"%s\" are gone: the oldest one kept is " INT64_FORMAT,
 			 want, low - 1, s->partition, k->topic_name, low);
-	else if (want > high)
+	else if (ask_position > high)
 		lose(k, s, "offset " INT64_FORMAT " of partition %d of topic \"%s\" is beyond its end " INT64_FORMAT ": the topic was truncated or created anew",
-			 want, s->partition, k->topic_name, high);
+			 ask_position, s->partition, k->topic_name, high);
 	else if (!s->reading)
 	{
 		/* only the record before it has left */
@@ -362,7 +369,8 @@ service_shard(Kafka *k, KafkaShard *s, bool reachable, uint64 round, TimestampTz
 	KafkaAsk	asked;
 	int64		low,
 				high,
-				answer;
+				answer,
+				ask_position;
 	uint64		range_round;
 
 	pthread_mutex_lock(&k->mutex);
@@ -372,12 +380,13 @@ service_shard(Kafka *k, KafkaShard *s, bool reachable, uint64 round, TimestampTz
 	low = s->low;
 	high = s->high;
 	answer = s->answer;
+	ask_position = s->ask_position;
 	range_round = s->range_round;
 	reachable &= s->reachable;
 	pthread_mutex_unlock(&k->mutex);
 
 	if (asked != KAFKA_ASK_NOTHING)
-		take_answer(k, s, asked, low, high, answer);
+		take_answer(k, s, asked, ask_position, low, high, answer);
 	s->base.first_position = low;
 	s->base.end_position = Max(high, s->base.next_position);
 

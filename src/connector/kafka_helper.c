@@ -300,6 +300,7 @@ typedef struct Question
 {
 	KafkaShard *shard;
 	KafkaAsk	ask;
+	uint64		serial;
 	KdaShardStart start;
 	int64		low;
 	int64		high;
@@ -426,6 +427,7 @@ serve_shards(Kafka *k, bool all)
 			continue;
 		questions[n].shard = s;
 		questions[n].ask = s->ask;
+		questions[n].serial = s->ask_serial;
 		questions[n++].start = s->ask_start;
 	}
 	pthread_mutex_unlock(&k->mutex);
@@ -450,7 +452,7 @@ serve_shards(Kafka *k, bool all)
 		s->low = q->low;
 		s->high = q->high;
 		s->range_round = k->look_round + 1;
-		if (s->ask == q->ask && is_asked(s))
+		if (s->ask_serial == q->serial && is_asked(s))
 		{
 			s->answer = q->answer;
 			s->asked = q->ask;

@@ -50,6 +50,8 @@ typedef struct KafkaShard
 	KafkaAsk	ask;
 	KafkaAsk	asked;			/* what KAFKA_ASK_DONE answers */
 	KdaShardStart ask_start;
+	int64		ask_position;	/* next_position when it was asked: what is read since may be beyond the answer */
+	uint64		ask_serial;		/* an answer to an older question is none */
 	int64		low;			/* at the broker, -1 unknown */
 	int64		high;
 	int64		answer;

@@ -311,7 +311,10 @@ def declare_once(server, broker, name="steady"):
 
 
 def test_waits_side_by_side(far, broker):
-    """Each session finds its own record counted after its kda.wait, however many wait at once."""
+    """Each session finds its own record counted after its kda.wait, however many wait at once.
+
+    Records that arrive while the broker is asked for its end are beyond the answer; they are no sign of another topic.
+    """
     server = far
     broker.create_topic("together", 3)
     declare(server, "together", "k int", "SELECT k, count(*) n FROM %s GROUP BY k")
@@ -321,7 +324,7 @@ def test_waits_side_by_side(far, broker):
         try:
             conn, p = server.connect(), broker.producer(linger_ms=0)
             cur = conn.cursor()
-            for i in range(1, 16):
+            for i in range(1, 61):
                 p.produce("together", json.dumps({"k": k}), partition=(k + i) % 3)
                 p.flush()
                 cur.execute("SELECT kda.wait('together'), (SELECT 1)")
