@@ -45,7 +45,9 @@ JOINS = [("{s}", []), ("{s} JOIN dim y ON y.k = a.k", ["y.w", "y.name"]), ("{s} 
          ("{s} LEFT JOIN LATERAL (SELECT x.w FROM dim x WHERE x.k = a.k ORDER BY x.w DESC LIMIT 1) y ON true", ["y.w"]),
          ("{s} LEFT JOIN dim_view y ON y.k = a.k", ["y.w"]), ("{s} JOIN dim_parts y ON y.k = a.k", ["y.w"]),
          ("{s} LEFT JOIN c y ON y.k = a.k", ["y.w"]), ("{s} JOIN (SELECT k, avg(w) AS w FROM dim GROUP BY k) y USING (k)", ["y.w"]),
-         ("{s}, dimu y", ["y.w", "y.name"], "y.k = a.k")]
+         ("{s}, dimu y", ["y.w", "y.name"], "y.k = a.k"),
+         # as they were at the row's time: @OF@ is written by a user, @HELD@ is what it means
+         ("{s} LEFT JOIN dim_times@OF@ y ON y.k = a.k@HELD@", ["y.w", "y.name"]), ("{s} JOIN dim_times@OF@ y ON y.k < a.k@HELD@", ["y.w", "y.name"])]
 
 DIMENSIONS = """
 CREATE TABLE dim (k int, w int, name text);
@@ -57,6 +59,9 @@ CREATE TABLE dim_parts (k int, w int) PARTITION BY LIST (k);
 CREATE TABLE dim_parts_0 PARTITION OF dim_parts FOR VALUES IN (0, 1);
 CREATE TABLE dim_parts_2 PARTITION OF dim_parts DEFAULT;
 INSERT INTO dim_parts VALUES (0, 5), (1, 6), (2, 7), (NULL, 8);
+CREATE TABLE dim_times (k int, w int, name text, valid_from timestamptz, valid_to timestamptz);
+INSERT INTO dim_times SELECT k, i, 'time ' || i, CASE WHEN i > 0 THEN start + i * step END, CASE WHEN i < 6 THEN start + (i + 1) * step END
+    FROM generate_series(0, 2) k, generate_series(0, 6) i, LATERAL (VALUES ({start}, {step} * (k + 2) * interval '1 us')) v(start, step) WHERE (k, i) <> (2, 3);
 CREATE FUNCTION widest(text, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
     $$ SELECT CASE WHEN length($1) > length($2) OR length($1) = length($2) AND $1 > $2 THEN $1 ELSE $2 END $$;
 -- of one's own: one that can be put together from parts, and one that cannot
@@ -227,6 +232,7 @@ class Select:
         self.items = []         # expressions
         self.distinct = ""
         self.source_from = "{s}"
+        self.time = None        # column of the stream that @OF@ names
         self.where = []
         self.keys = []
         self.grouping = None    # GROUP BY, if it is more than the list of keys
@@ -247,17 +253,18 @@ class Select:
         if self.having:
             out += " HAVING " + self.having
         out += self.tail
-        for word, value in (words or OUR_WORDS).items():
+        for word, value in (words or {**OUR_WORDS, "@OF@": " FOR SYSTEM_TIME AS OF a.%s" % self.time}).items():
             out = out.replace(word, value)
         return "WITH %s %s" % (self.cte, out) if self.cte else out
 
 
-OUR_WORDS = {"@WS@": "window_start", "@WE@": "window_end", "@WT@": "window_time", "@CLOSED@": "window_closed"}
+OUR_WORDS = {"@WS@": "window_start", "@WE@": "window_end", "@WT@": "window_time", "@CLOSED@": "window_closed", "@HELD@": ""}
+PLAIN_WORDS = {"@OF@": "", "@HELD@": " AND a.rt >= coalesce(y.valid_from, '-infinity') AND a.rt < coalesce(y.valid_to, 'infinity')"}
 
 
 def plain_words(watermark, kind):
     closed = "(w.we %s %s)" % ("<" if kind == "session" else "<=", literal(watermark))
-    return {"@WS@": "w.ws", "@WE@": "w.we", "@WT@": "(w.we - interval '1 ms')", "@CLOSED@": closed}
+    return {**PLAIN_WORDS, "@WS@": "w.ws", "@WE@": "w.we", "@WT@": "(w.we - interval '1 ms')", "@CLOSED@": closed}
 
 
 class Generator:
@@ -309,8 +316,9 @@ class Generator:
         """FROM and WHERE; gives the expressions that the joins add."""
         r = self.r
         join = r.choice(JOINS) if joins and r.random() < 0.35 else JOINS[0]
-        if not source.has("a.k a.arr" if "arr" in join[0] else "a.k"):
+        if not source.has("a.k a.arr" if "arr" in join[0] else "a.k") or "@OF@" in join[0] and not source.time:
             join = JOINS[0]
+        select.time = source.time
         select.source_from = join[0]
         select.cte = CTE if " c y " in join[0] else ""
         select.where = list(join[2:])
@@ -395,7 +403,7 @@ class Generator:
             words = plain_words(source.watermark(state), window.kind)
             watermark = literal(source.watermark(state))
             where = " AND ".join("(%s)" % c for c in select.where) or "true"
-            from_ = select.source_from.replace("{s}", "base a")
+            from_ = select.source_from.replace("{s}", "base a").replace("@OF@", "").replace("@HELD@", PLAIN_WORDS["@HELD@"])
             base = "WITH base AS MATERIALIZED (%s)" % source.plain(state) + (", " + select.cte if select.cte else "")
             if window.keyed():
                 win = self.place(base, from_, where, window, shards_keys, state)
@@ -543,7 +551,7 @@ class Generator:
 
     def plain_sql(self, source, select):
         def sql(state):
-            return "WITH base AS MATERIALIZED (%s) SELECT * FROM (%s) x" % (source.plain(state), select.text("base a"))
+            return "WITH base AS MATERIALIZED (%s) SELECT * FROM (%s) x" % (source.plain(state), select.text("base a", words=PLAIN_WORDS))
         return sql
 
     def make_plain(self, q):
