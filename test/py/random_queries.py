@@ -497,8 +497,8 @@ class Generator:
         r = self.r
         q = Query(self.number)
         self.number += 1
-        kinds = [(self.make_windowed, 46), (self.make_plain, 8), (self.make_endless, 10), (self.make_over, 12), (self.make_join, 12),
-                 (self.make_composed, 12), (self.make_refused, 3)]
+        kinds = [(self.make_windowed, 44), (self.make_plain, 8), (self.make_endless, 9), (self.make_over, 11), (self.make_join, 10),
+                 (self.make_window_join, 6), (self.make_sorted, 6), (self.make_composed, 12), (self.make_refused, 3)]
         kind = r.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         q.shape = kind.__name__[5:]
         kind(q)
@@ -573,6 +573,33 @@ class Generator:
         select = Select()
         self.aggregated(source, select, self.base(source, select), windowed=False)
         self.view_only(q, select, source, self.plain_sql(source, select))
+
+    # ---- ORDER BY ... WITHIN
+
+    def make_sorted(self, q):
+        """Rows that have left, or windows of them: what came too late for the sort is in none."""
+        r = self.r
+        stream = self.stream()
+        within = r.choice(self.world.gaps + [0])
+        mark = lambda state: stream.watermark(state) and stream.watermark(state) - within * US
+        plain = lambda state: "SELECT seq, rt, '-infinity'::timestamptz AS wm, %s FROM (%s) a WHERE rt >= wm - interval '%d us' AND rt <= %s" % (
+            ", ".join(stream.columns), stream.plain(state), within, literal(mark(state)))
+        source = Source(stream.ours, plain, stream.columns, stream.time, mark, stream.streams, stream.ordered)
+        sort = " ORDER BY a.%s WITHIN %s" % (source.time, us_interval(r, within))
+        select = Select()
+        if r.random() < 0.5:
+            self.rows(source, select, self.base(source, select), windowed=False)
+            select.distinct = ""
+            sql = self.plain_sql(source, select)
+            return self.finish(q, select.text(source.ours()) + sort, "", lambda bounds, closed: sql, windowed=False)
+        window = self.window(keyed=False)
+        self.aggregated(source, select, self.base(source, select))
+        select.tail = select.distinct = ""
+        q.shape += " " + window.kind
+        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
+        prefix = not any("@WS@" in e or "@WE@" in e for e in select.items + [select.having or ""])
+        self.finish(q, self.with_window(select, source, window, []) + sort, options,
+                    lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, []))
 
     # ---- OVER
 
@@ -740,6 +767,46 @@ class Generator:
         q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, options, text))
         q.expected = self.windowed_sql(source, select, window, True, False, [])
         q.skip_open = outer
+
+    def make_window_join(self, q):
+        """Rows of the same window: for each of the windows, the join of what each side has in it."""
+        r = self.r
+        three = r.random() < 0.2
+        sources = [self.stream() for _ in range(3 if three else 2)]
+        names = ["a", "b", "c"][:len(sources)]
+        window = self.window(keyed=False)
+        from_ = "%s a"
+        for n in names[1:]:
+            key = r.choice(["a.k = %s.k" % n] * 3 + ["a.t = %s.t AND a.b = %s.b" % (n, n), "a.id %% 4 = %s.id %% 4" % n])
+            extra = r.choice(["", "", " AND a.v > 2", " AND a.id <> %s.id" % n])
+            kind = r.choice(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN" if not extra else "LEFT JOIN"])
+            from_ += " %s %%s %s ON %s%s" % (kind, n, key, extra)
+            q.shape += " " + kind
+        if r.random() < 0.2:
+            from_ += " LEFT JOIN dimu z ON z.k = a.k"
+        from_ = from_.replace(" % 4", " %% 4")
+        where = r.choice(["", "", " WHERE a.v > 1 OR b.v IS NULL", " WHERE b.id IS NOT NULL"])
+        group = ""
+        if r.random() < 0.5:
+            items = ["%s.id AS %s_id" % (n, n) for n in names] + r.sample(["a.t", "a.v + b.v AS x", "coalesce(a.k, b.k) AS y", "b.n"], 2)
+        else:
+            key = r.choice(["a.k", "b.t", "a.b"])
+            items = [key] + r.sample(["count(*) AS n", "count(DISTINCT b.v) AS d", "sum(a.n) AS s", "max(b.t) AS m", "count(b.id) AS bs"], 2)
+            group = " GROUP BY " + key
+        text = "SELECT %s FROM " % ", ".join(items).replace("%", "%%") + from_ + where
+        q.shape += " " + window.kind
+
+        def sql(bounds, closed):
+            def expected(state):
+                with_ = ", ".join("base_%s AS MATERIALIZED (%s)" % (n, s.plain(state)) for n, s in zip(names, sources))
+                with_ += ", base AS MATERIALIZED (%s)" % " UNION ALL ".join("SELECT rt FROM base_%s" % n for n in names)
+                each = ["(SELECT * FROM base_%s WHERE rt >= x.ws AND rt < x.we AND x.we > wm)" % n for n in names]
+                condition = " WHERE x.we <= %s" % literal(self.watermark_of(sources)(state)) if closed else ""
+                return "WITH %s SELECT %so.* FROM (%s) x CROSS JOIN LATERAL (%s%s) o%s" % (
+                    with_, "x.ws AS window_start, x.we AS window_end, " if bounds else "", window.relation(), text % tuple(each), group, condition)
+            return expected
+        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
+        self.finish(q, text % tuple(s.table_name for s in sources) + " WINDOWED BY " + window.clause(r, []) + group, options, sql)
 
     # ---- queries over queries
 
