@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 
 have() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
-packages="gcc make pkg-config libc6-dev librdkafka-dev liblz4-dev zlib1g-dev"
+packages="gcc make pkg-config libc6-dev librdkafka-dev libssl-dev liblz4-dev zlib1g-dev"
 jars=no
 extensions=
 for what in "$@"; do

@@ -1,0 +1,110 @@
+/*-------------------------------------------------------------------------
+ *
+ * sigv4.c
+ *	  Signs requests outside of a server, for test_aws_signing.py: one request a
+ *	  line, its fields in hex with a dot before (a lone "-": none):
+ *
+ *		time expires flags access_key secret_key token region service
+ *		payload_hash method path query body [name value]...
+ *
+ *	  expires 0: in headers; flags: 1 path as it is, 2 token not signed.  Answers
+ *	  with canonical request, string to sign, authorization, query.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <stdio.h>
+
+#include "connector/sigv4.h"
+
+#define MAX_FIELDS 256
+
+/* Memory of exactly its size, so that the sanitizer sees one byte read too far. */
+static char *
+decode(const char *hex, size_t *len)
+{
+	char	   *out;
+
+	*len = 0;
+	if (*hex == '-')
+		return NULL;
+	hex++;
+	*len = strlen(hex) / 2;
+	out = malloc(*len + 1);
+	for (size_t i = 0; i < *len; i++)
+	{
+		unsigned int byte;
+
+		sscanf(hex + 2 * i, "%2x", &byte);
+		out[i] = (char) byte;
+	}
+	out[*len] = '\0';
+	return out;
+}
+
+static void
+show(const KdaText *text, char end)
+{
+	putchar('.');
+	for (size_t i = 0; i < text->len; i++)
+		printf("%02x", (unsigned char) text->data[i]);
+	putchar(end);
+}
+
+int
+main(void)
+{
+	char	   *line = NULL;
+	size_t		room = 0;
+
+	while (getline(&line, &room, stdin) > 0)
+	{
+		char	   *fields[MAX_FIELDS];
+		size_t		lens[MAX_FIELDS];
+		int			n = 0;
+		KdaHeader	headers[MAX_FIELDS / 2];
+		KdaSigv4Request request = {0};
+		KdaAwsKeys	keys;
+		KdaSigv4	out = {0};
+		bool		ok;
+
+		for (char *f = strtok(line, " \n"); f && n < MAX_FIELDS; f = strtok(NULL, " \n"), n++)
+			fields[n] = n < 3 ? strdup(f) : decode(f, &lens[n]);
+		keys.access_key_id = fields[3];
+		keys.secret_access_key = fields[4];
+		keys.session_token = fields[5];
+		request.region = fields[6];
+		request.service = fields[7];
+		request.payload_hash = fields[8];
+		request.method = fields[9];
+		request.path = fields[10];
+		request.query = fields[11];
+		request.body = fields[12];
+		request.body_len = lens[12];
+		request.path_as_is = (atoi(fields[2]) & 1) != 0;
+		request.token_unsigned = (atoi(fields[2]) & 2) != 0;
+		for (int i = 13; i + 1 < n; i += 2)
+			headers[request.nheaders++] = (KdaHeader) {fields[i], fields[i + 1]};
+		request.headers = headers;
+		if (atoi(fields[1]) > 0)
+			ok = kda_sigv4_presign(&request, &keys, atoll(fields[0]), atoi(fields[1]), &out);
+		else
+			ok = kda_sigv4_sign(&request, &keys, atoll(fields[0]), &out);
+		if (!ok)
+			printf("failed\n");
+		else
+		{
+			show(&out.canonical_request, ' ');
+			show(&out.string_to_sign, ' ');
+			show(&out.authorization, ' ');
+			show(&out.query, '\n');
+		}
+		fflush(stdout);
+		kda_sigv4_free(&out);
+		for (int i = 0; i < n; i++)
+			free(fields[i]);
+	}
+	free(line);
+	return 0;
+}
