@@ -768,7 +768,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	fill_rowtime(stream);
 	KDA_FAULT("watermark");
 	if (OidIsValid(stream->ring) && stream->raw->n > 0)
-		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
+		kda_ring_append(stream, stream->raw, source_shard_names(stream));
 	KDA_FAULT("ring");
 	run_queries(feed, now);
 	KDA_FAULT("queries");

@@ -15,7 +15,6 @@
 #include "kda_stream.h"
 
 #include "access/detoast.h"
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -31,6 +30,7 @@
 #include "runtime/runtime.h"
 #include "storage/bufmgr.h"
 #include "stream/inbox.h"
+#include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -545,100 +545,8 @@ kda_inbox_snapshot(void)
 
 /*---- reading */
 
-/* The rows of one segment from a place on, in the order of (xid, seq). */
-typedef struct Cursor
-{
-	Relation	rel;
-	Relation	index;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	AttrNumber *map;
-	bool		within;			/* first the rest of the transaction that we stopped in */
-	uint64		from_xid;
-	bool		valid;
-	uint64		xid;
-	int64		seq;
-} Cursor;
-
 static void
-start_scan(Cursor *c, uint64 xid, int64 seq, bool within)
-{
-	ScanKeyData keys[2];
-
-	c->within = within;
-	c->from_xid = xid;
-	if (within)
-	{
-		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_XID8EQ, UInt64GetDatum(xid));
-		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(seq));
-	}
-	else
-		ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_XID8GE, UInt64GetDatum(xid));
-	c->scan = kda_index_beginscan(c->rel, c->index, GetActiveSnapshot(), within ? 2 : 1);
-	index_rescan(c->scan, keys, within ? 2 : 1, NULL, 0);
-}
-
-static void
-advance(Cursor *c)
-{
-	for (;;)
-	{
-		bool		isnull;
-
-		c->valid = index_getnext_slot(c->scan, ForwardScanDirection, c->slot);
-		if (!c->valid && c->within)
-		{
-			index_endscan(c->scan);
-			start_scan(c, c->from_xid + 1, 0, false);
-			continue;
-		}
-		if (!c->valid)
-			return;
-		c->xid = DatumGetUInt64(slot_getattr(c->slot, KDA_INBOX_XID, &isnull));
-		c->seq = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_SEQ, &isnull));
-		return;
-	}
-}
-
-static bool
-open_cursor(Cursor *c, KdaStream *stream, Oid segment, uint64 xid, int64 seq, bool within)
-{
-	List	   *indexes;
-
-	memset(c, 0, sizeof(*c));
-	if (!OidIsValid(segment))
-		return false;
-	c->rel = table_open(segment, AccessShareLock);
-	if (RelationGetNumberOfBlocks(c->rel) == 0)
-	{
-		table_close(c->rel, NoLock);
-		c->rel = NULL;
-		return false;
-	}
-	indexes = RelationGetIndexList(c->rel);
-	if (indexes == NIL)
-		elog(ERROR, "the index of %s is missing", RelationGetRelationName(c->rel));
-	c->index = index_open(linitial_oid(indexes), AccessShareLock);
-	c->slot = table_slot_create(c->rel, NULL);
-	c->map = kda_inbox_map(stream->desc, c->rel);
-	start_scan(c, xid, seq, within);
-	advance(c);
-	return true;
-}
-
-static void
-close_cursor(Cursor *c)
-{
-	if (c->rel == NULL)
-		return;
-	index_endscan(c->scan);
-	ExecDropSingleTupleTableSlot(c->slot);
-	index_close(c->index, NoLock);
-	table_close(c->rel, NoLock);
-}
-
-static void
-take_row(KdaStream *stream, Cursor *c)
+take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 {
 	KdaBatch   *batch = stream->batch;
 	int			row = kda_batch_add_row(batch);
@@ -652,7 +560,7 @@ take_row(KdaStream *stream, Cursor *c)
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		AttrNumber	from = c->map[i];
+		AttrNumber	from = map[i];
 		Datum		value;
 
 		if (batch->values[i] == NULL || from <= 0 || from > c->slot->tts_tupleDescriptor->natts ||
@@ -703,7 +611,9 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Snap	   *snap2;
 	char	   *text2 = position->snapshot2;
 	bool		old_snapshot = text2 != NULL;
-	Cursor		cursors[2];
+	KdaSegments segments;
+	AttrNumber *maps[2] = {NULL, NULL};
+	KdaSegmentCursor *c;
 	int			n = 0;
 	bool		any = false;
 	bool		resumed = text2 != NULL;
@@ -714,22 +624,18 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		text2 = kda_inbox_snapshot();
 	snap2 = parse_snapshot(text2);
 	*more = false;
-	open_cursor(&cursors[0], stream, stream->inbox, from, position->last_seq, within);
-	open_cursor(&cursors[1], stream, stream->inbox2, from, position->last_seq, within);
-	for (;;)
+	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
+	for (int i = 0; i < 2; i++)
+		if (segments.cursors[i].rel)
+			maps[i] = kda_inbox_map(stream->desc, segments.cursors[i].rel);
+	while ((c = kda_segments_row(&segments)) != NULL && c->xid < snap2->xmax)
 	{
-		Cursor	   *c = &cursors[0];
 		bool		isnull;
 		Datum		control;
 
-		if (!c->valid || (cursors[1].valid &&
-						  (cursors[1].xid < c->xid || (cursors[1].xid == c->xid && cursors[1].seq < c->seq))))
-			c = &cursors[1];
-		if (!c->valid || c->xid >= snap2->xmax)
-			break;
 		if (!visible_in(snap2, c->xid) || visible_in(snap1, c->xid))
 		{
-			advance(c);
+			kda_segments_advance(&segments);
 			continue;
 		}
 		if (n >= max_rows || batch->bytes >= max_bytes)
@@ -758,15 +664,14 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		}
 		else
 		{
-			take_row(stream, c);
+			take_row(stream, c, maps[c - segments.cursors]);
 			n++;
 		}
 		if (n % 64 == 0)
 			CHECK_FOR_INTERRUPTS();
-		advance(c);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&cursors[0]);
-	close_cursor(&cursors[1]);
+	kda_segments_close(&segments);
 	MemoryContextSwitchTo(context);
 	if (any || *more)
 	{
@@ -798,19 +703,19 @@ bool
 kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position)
 {
 	Snap	   *snap = position && position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
-	Cursor		c;
+	KdaSegments segments;
+	KdaSegmentCursor *c;
 	bool		consumed = true;
 
 	if (position && position->snapshot2)
 		return false;
-	if (!open_cursor(&c, stream, segment, snap ? snap->xmin : 0, 0, false))
-		return true;
-	while (consumed && c.valid)
+	kda_segments_open(&segments, segment, InvalidOid, GetActiveSnapshot(), snap ? snap->xmin : 0, 0, false);
+	while (consumed && (c = kda_segments_row(&segments)) != NULL)
 	{
-		consumed = visible_in(snap, c.xid);
-		advance(&c);
+		consumed = visible_in(snap, c->xid);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&c);
+	kda_segments_close(&segments);
 	return consumed;
 }
 

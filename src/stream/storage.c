@@ -27,6 +27,7 @@
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "stream/inbox.h"
+#include "stream/ring.h"
 #include "stream/stream.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -48,8 +49,7 @@ make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *s
 	if (database)
 		kda_run_as_owner(kda_inbox_ddl(relid, qualified, options->durable));
 	else
-		kda_run_as_owner(psprintf("CREATE UNLOGGED TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, data bytea NOT NULL); "
-								  "ALTER TABLE %s ALTER data SET STORAGE EXTERNAL", qualified, qualified));
+		kda_run_as_owner(kda_ring_ddl(qualified));
 	CommandCounterIncrement();
 	oid = kda_storage_relation(name);
 	ObjectAddressSet(self, RelationRelationId, oid);

@@ -103,8 +103,7 @@ extern TimestampTz kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *
 
 /*---- ring.c: raw records in compressed blocks, for looking at */
 
-extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names,
-							TimestampTz now);
+extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names);
 
 /*---- storage.c: storage tables, in two segments that take turns */
 

@@ -39,6 +39,14 @@ SELECT window_start, window_end, count(*) FROM s WHERE v < 20 WINDOWED BY SESSIO
 -- stagger windows: a key's first row opens one; in the order of arrival
 SELECT window_start, window_end, k, count(*), array_agg(v ORDER BY v) FROM s WHERE v < 20 WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '5' MINUTE) ORDER BY k, 1;
 SELECT window_start, upper(k) AS key, count(*) FROM s WINDOWED BY STAGGER (PARTITION BY upper(k) RANGE INTERVAL '20' MINUTES) ORDER BY 2, 1;
+-- rows lie in the buffer where a page has room (the last ones, which are small, beside the first), not in the order of arrival
+CREATE STREAM pages (rowtime timestamptz, v int, filler text);
+INSERT INTO pages SELECT timestamptz '2026-01-01 10:00+00' + i * interval '1 min', i, repeat('x', CASE WHEN i < 12 THEN 1800 ELSE 300 END) FROM generate_series(0, 15) i;
+SELECT inbox FROM kda_storage.stream WHERE rel = 'pages'::regclass \gset
+SELECT array_agg(c2 ORDER BY ctid) <> array_agg(c2 ORDER BY c2) AS scattered FROM :inbox;
+SELECT array_agg(v) FROM pages;
+SELECT window_start, array_agg(v) FROM pages WINDOWED BY STAGGER (PARTITION BY length(filler) > 0 RANGE INTERVAL '4' MINUTE) ORDER BY 1;
+DROP STREAM pages;
 -- of overlapping windows the one that was opened first
 SELECT t, kda.stagger_start(t, '10 s') OVER (ORDER BY n) FROM (VALUES (1, timestamptz '2026-01-01 10:00:20+00'), (2, '2026-01-01 10:00:12+00'), (3, '2026-01-01 10:00:21+00'), (4, '2026-01-01 10:00:19+00'), (5, NULL), (6, '2026-01-01 10:00:30+00')) v(n, t);
 -- without an aggregate: a row for each record and window
