@@ -427,6 +427,8 @@ drop_query(KdaQuery *query)
 	for (int s = 0; s < 2; s++)
 		if (query->sides[s] && query->sides[s]->batch_plan)
 			kda_plan_free(query->sides[s]->batch_plan);
+	if (query->prune_plan)
+		SPI_freeplan(query->prune_plan);
 	MemoryContextDelete(query->context);
 }
 
