@@ -609,7 +609,9 @@ def test_a_restored_copy_goes_on_by_itself(server, kafka, msk):
     server.sql("CREATE STREAM dumped (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk OPTIONS (topic 't_dumped', start 'earliest', "
                "max_ahead 'never', idle_timeout 'never', parallelism '3')", dbname="dumped")
     server.sql("CREATE CONTINUOUS VIEW dumped_v AS SELECT k, count(*) n FROM dumped WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;"
-               "CREATE CONTINUOUS VIEW dumped_g AS SELECT k, count(*) n FROM dumped GROUP BY k", dbname="dumped")
+               "CREATE CONTINUOUS VIEW dumped_g AS SELECT k, count(*) n FROM dumped GROUP BY k;"
+               # by way of slot 0
+               "CREATE CONTINUOUS VIEW dumped_s AS SELECT k, count(*) n FROM dumped WINDOWED BY SESSION (INTERVAL '30' SECOND) GROUP BY k", dbname="dumped")
 
     def put(second):
         for p in range(PARTITIONS):
@@ -619,7 +621,8 @@ def test_a_restored_copy_goes_on_by_itself(server, kafka, msk):
         wait_until(lambda: server.value("SELECT kda.wait('dumped', '5 s')", dbname=db) and server.value("SELECT sum(n) FROM dumped_g", dbname=db) == n, "%d records in %s" % (n, db))
 
     def shown(db):
-        return server.sql("SELECT window_start, k, n FROM dumped_v ORDER BY 1, 2", dbname=db) + server.sql("SELECT k, n FROM dumped_g ORDER BY 1", dbname=db)
+        return server.sql("SELECT window_start, k, n FROM dumped_v ORDER BY 1, 2", dbname=db) + server.sql("SELECT k, n FROM dumped_g ORDER BY 1", dbname=db) + \
+            server.sql("SELECT window_start, window_end, k, n FROM dumped_s ORDER BY 1, 3", dbname=db)
 
     put(0)
     caught_up_with(12, "dumped")
