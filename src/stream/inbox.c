@@ -75,7 +75,7 @@ kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
 	initStringInfo(&s);
 	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
 					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
-					 "kda_derived boolean NOT NULL, kda_control \"char\"",
+					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint",
 					 durable ? "" : "UNLOGGED ", name);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -237,6 +237,8 @@ struct KdaInboxWriter
 	KdaStreamOptions *options;
 	CommandId	cid;
 	MemoryContext context;
+	Datum	   *shards;			/* names of the source's, as text */
+	int			nshards;
 };
 
 static int64 next_seq = 1;
@@ -373,6 +375,25 @@ next_slot(KdaInboxWriter *w)
 	return slot;
 }
 
+/* As text; made once per writer. */
+static Datum
+shard_name(KdaInboxWriter *w, KdaStream *stream, int shard)
+{
+	if (shard >= w->nshards)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->context);
+
+		w->shards = w->shards ? repalloc(w->shards, sizeof(Datum) * stream->nshards) : palloc(sizeof(Datum) * stream->nshards);
+		while (w->nshards < stream->nshards)
+		{
+			w->shards[w->nshards] = CStringGetTextDatum(stream->shards[w->nshards].name);
+			w->nshards++;
+		}
+		MemoryContextSwitchTo(old);
+	}
+	return w->shards[shard];
+}
+
 void
 kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
 {
@@ -401,6 +422,41 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 	}
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, char control)
+{
+	KdaBatch   *batch = stream->batch;
+	TupleTableSlot *slot = next_slot(w);
+	int			c = -1;
+
+	while ((c = bms_next_member(columns, c)) >= 0)
+	{
+		int			i = c - 1;
+
+		if (i < 0 || i >= w->natts || w->map[i] <= 0 || batch->values[i] == NULL || batch->nulls[i][row])
+			continue;
+		slot->tts_values[w->map[i] - 1] = batch->values[i][row];
+		slot->tts_isnull[w->map[i] - 1] = false;
+	}
+	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(batch->rowtime[row]);
+	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
+	if (batch->shard_wm[row] != KDA_NO_TIME)
+	{
+		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(batch->shard_wm[row]);
+		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
+	}
+	if (control)
+	{
+		slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
+		slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
+	}
+	slot->tts_values[KDA_INBOX_SHARD - 1] = shard_name(w, stream, batch->shard[row]);
+	slot->tts_values[KDA_INBOX_POSITION - 1] = Int64GetDatum(batch->position[row]);
+	slot->tts_isnull[KDA_INBOX_SHARD - 1] = slot->tts_isnull[KDA_INBOX_POSITION - 1] = false;
+	/* what it points to is the batch's, which is there until the writer has ended */
+	ExecStoreVirtualTuple(slot);
 }
 
 void
@@ -545,6 +601,34 @@ kda_inbox_snapshot(void)
 
 /*---- reading */
 
+/* Of a record that another slot has read: that of its source. */
+static int
+shard_of(KdaStream *stream, text *name)
+{
+	static int	last = 0;
+	Size		len = VARSIZE_ANY_EXHDR(name);
+
+	for (int i = 0; i < stream->nshards; i++)
+	{
+		int			s = (last + i) % stream->nshards;
+
+		if (strlen(stream->shards[s].name) == len && memcmp(stream->shards[s].name, VARDATA_ANY(name), len) == 0)
+			return last = s;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("shard \"%s\" of stream %s is not known yet", text_to_cstring(name), stream->name)));
+}
+
+/* Moves nothing but adds a row. */
+static inline bool
+is_record(Datum control, bool isnull)
+{
+	char		c = isnull ? '\0' : DatumGetChar(control);
+
+	return c != KDA_CONTROL_ADVANCE && c != KDA_CONTROL_WATERMARK;
+}
+
 static void
 take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 {
@@ -588,7 +672,16 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	derived = DatumGetBool(c->slot->tts_values[KDA_INBOX_DERIVED - 1]);
 	batch->shard[row] = 0;
 	batch->record[row] = row;
+	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
+	batch->refused[row] = '\0';
+	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
+	{
+		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
+		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
+			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]);
+	}
 	batch->arrival[row] = DatumGetTimestampTz(c->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
 	mark = slot_getattr(c->slot, KDA_INBOX_SHARD_WM, &isnull);
 	/* "came before any watermark" is still not "no pump's row" */
@@ -653,7 +746,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		any = true;
 		position->last_xid = c->xid;
 		position->last_seq = c->seq;
-		if (!isnull)
+		if (!is_record(control, isnull))
 		{
 			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));
 
@@ -756,6 +849,7 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
 						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
 						 quote_literal_cstr(snapshot), stream_id), false, 0);
+	/* also of queries of a source stream whose records came by way of it */
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = CASE WHEN stream = r THEN NULL ELSE start_snapshot END, "
 						 "start_snapshot2 = CASE WHEN stream2 = r THEN NULL ELSE start_snapshot2 END "
 						 "FROM (SELECT %u::pg_catalog.regclass AS r) s WHERE r IN (stream, stream2)",

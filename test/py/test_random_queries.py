@@ -17,7 +17,7 @@ from test_sessions import kill_worker
 
 SETTINGS = ["kda_stream.batch_records = 37", "kda_stream.state_cache = '1MB'", "fsync = off", "max_connections = 60"]
 QUERIES = 100           # of a seed
-PARALLELISM = (1,)      # of the streams over a broker: one of these each
+PARALLELISM = (1, 2, 3)    # of the streams over a broker: one of these each
 
 SEEDS = [int(os.environ["KDA_SEED"])] if "KDA_SEED" in os.environ else range(25 if LONG else 1)
 END = datetime(2090, 1, 1, tzinfo=timezone.utc)
