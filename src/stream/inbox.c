@@ -28,8 +28,8 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "runtime/runtime.h"
-#include "storage/bufmgr.h"
 #include "stream/inbox.h"
+#include "stream/indexes.h"
 #include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -224,8 +224,7 @@ struct KdaInboxWriter
 {
 	Oid			stream_relid;
 	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	BulkInsertState bistate;
 	TupleTableSlot *slots[WRITE_ROWS];
 	int			n;
@@ -320,10 +319,7 @@ kda_inbox_begin(Oid stream_relid)
 				 errhint("See kda.workers and kda.queries for what holds them back, or raise kda_stream.buffer_size.")));
 	}
 
-	w->estate = CreateExecutorState();
-	w->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(w->info, w->rel, 1, NULL, 0);
-	ExecOpenIndices(w->info, false);
+	kda_indexes_open(&w->indexes, w->rel);
 	w->bistate = GetBulkInsertState();
 	w->cid = GetCurrentCommandId(true);
 	written[nwritten % REMEMBERED].relid = stream_relid;
@@ -342,11 +338,9 @@ flush(KdaInboxWriter *w)
 	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->bistate);
 	for (int i = 0; i < w->n; i++)
 	{
-		if (w->info->ri_NumIndices > 0)
-			list_free(kda_insert_index_tuples(w->info, w->slots[i], w->estate));
+		kda_indexes_add(&w->indexes, w->slots[i]);
 		ExecClearTuple(w->slots[i]);
 	}
-	ResetPerTupleExprContext(w->estate);
 	w->n = 0;
 }
 
@@ -477,10 +471,9 @@ kda_inbox_end(KdaInboxWriter *w)
 	flush(w);
 	FreeBulkInsertState(w->bistate);
 	table_finish_bulk_insert(w->rel, 0);
-	ExecCloseIndices(w->info);
+	kda_indexes_close(&w->indexes);
 	for (int i = 0; i < w->nslots; i++)
 		ExecDropSingleTupleTableSlot(w->slots[i]);
-	FreeExecutorState(w->estate);
 	table_close(w->rel, NoLock);
 	pfree(w);
 	kda_notify_rows();
