@@ -73,6 +73,18 @@ CREATE AGGREGATE add_up (VARIADIC numeric[]) (SFUNC = add_numbers, STYPE = numer
 """
 
 
+def spell(text, words):
+    """Each word that two spellings say differently, by what one of them says."""
+    for word, said in words.items():
+        text = text.replace(word, said)
+    return text
+
+
+def fill(text, tables):
+    """@0@, @1@ ... by the tables of a join."""
+    return spell(text, {"@%d@" % i: table for i, table in enumerate(tables)})
+
+
 def literal(when):
     return "'%s'::timestamptz" % (when.isoformat() if when else "-infinity")
 
@@ -106,6 +118,10 @@ class Window:
 
     def keyed(self):
         return self.kind in ("session", "stagger")
+
+    def options(self):
+        """WITH (...) of the query that it stands in."""
+        return " WITH (time_zone = '%s')" % self.zone if self.unit != "us" else ""
 
     def relation(self):
         """SELECT of ws, we: all windows that a row of the relation base can be in."""
@@ -239,6 +255,10 @@ class Select:
         self.having = None
         self.tail = ""          # ORDER BY, LIMIT
 
+    def names_bounds(self):
+        """A view that names no bound of its windows gets both as columns."""
+        return any("@WS@" in e or "@WE@" in e for e in self.items + [self.having or ""])
+
     def text(self, source, where=(), group=(), words=None, window=""):
         out = "SELECT %s%s FROM %s" % (self.distinct, ", ".join("%s AS c%d" % (e, i + 1) for i, e in enumerate(self.items)),
                                        self.source_from.replace("{s}", source))
@@ -253,8 +273,7 @@ class Select:
         if self.having:
             out += " HAVING " + self.having
         out += self.tail
-        for word, value in (words or {**OUR_WORDS, "@OF@": " FOR SYSTEM_TIME AS OF a.%s" % self.time}).items():
-            out = out.replace(word, value)
+        out = spell(out, words or {**OUR_WORDS, "@OF@": " FOR SYSTEM_TIME AS OF a.%s" % self.time})
         return "WITH %s %s" % (self.cte, out) if self.cte else out
 
 
@@ -403,7 +422,7 @@ class Generator:
             words = plain_words(source.watermark(state), window.kind)
             watermark = literal(source.watermark(state))
             where = " AND ".join("(%s)" % c for c in select.where) or "true"
-            from_ = select.source_from.replace("{s}", "base a").replace("@OF@", "").replace("@HELD@", PLAIN_WORDS["@HELD@"])
+            from_ = spell(select.source_from.replace("{s}", "base a"), words)
             base = "WITH base AS MATERIALIZED (%s)" % source.plain(state) + (", " + select.cte if select.cte else "")
             if window.keyed():
                 win = self.place(base, from_, where, window, shards_keys, state)
@@ -468,8 +487,7 @@ class Generator:
         if in_table_session:
             window.by_bounds = True
             keys = partition = r.sample([k for k in ("k", "t", "b") if k in source.columns], r.choice([0, 1, 1]))
-        # a view that names no bound gets both as columns
-        prefix = not any("@WS@" in e or "@WE@" in e for e in select.items + [select.having or ""]) and not (spelling == "table" and aggregated)
+        prefix = not select.names_bounds() and not (spelling == "table" and aggregated)
         if spelling == "ours":
             saved = list(select.keys), select.grouping
             if window.kind == "stagger":
@@ -481,11 +499,8 @@ class Generator:
                                group=r.choice([["window_start", "window_end"], ["window_end", "window_start"]]) if aggregated else ())
         else:
             body = select.text(source.ours(), group=[window.group(r, source.time)])
-        options = ""
-        if window.unit != "us":
-            options = " WITH (time_zone = '%s')" % window.zone
         q.shape += " %s/%s" % (window.kind, spelling)
-        return body, select, window, prefix, options, [("a." + k if in_table_session else k) for k in keys]
+        return body, select, window, prefix, window.options(), [("a." + k if in_table_session else k) for k in keys]
 
     def with_window(self, select, source, window, keys):
         return select.text(source.ours(), window=window.clause(self.r, keys))
@@ -596,9 +611,8 @@ class Generator:
         self.aggregated(source, select, self.base(source, select))
         select.tail = select.distinct = ""
         q.shape += " " + window.kind
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
-        prefix = not any("@WS@" in e or "@WE@" in e for e in select.items + [select.having or ""])
-        self.finish(q, self.with_window(select, source, window, []) + sort, options,
+        prefix = not select.names_bounds()
+        self.finish(q, self.with_window(select, source, window, []) + sort, window.options(),
                     lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, []))
 
     # ---- OVER
@@ -725,9 +739,7 @@ class Generator:
                 on, rest = rest[0], " LEFT JOIN " + rest[1] if len(rest) > 1 else ""
                 text = ("(SELECT a.id AS a_id, b.id AS b_id FROM (@0@) a LEFT JOIN (@1@) b ON %s UNION ALL SELECT NULL, b.id FROM (@1@) b WHERE NOT EXISTS (SELECT FROM (@0@) a WHERE %s)) u "
                         "LEFT JOIN (@0@) a ON a.id = u.a_id LEFT JOIN (@1@) b ON b.id = u.b_id%s" % (on, on, rest))
-            for i, s in enumerate(sources):
-                text = text.replace("@%d@" % i, "SELECT * FROM (%s) x WHERE rt >= wm" % s.plain(state))
-            return text
+            return fill(text, ["SELECT * FROM (%s) x WHERE rt >= wm" % s.plain(state) for s in sources])
         return ours, from_, where, outer, names, sources
 
     def watermark_of(self, sources):
@@ -763,8 +775,7 @@ class Generator:
         select.items = ([key] if key else []) + [a.replace("b.", "a.") for a in aggs]
         select.keys = [key] if key else []
         q.shape += " windowed"
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
-        q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, options, text))
+        q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, window.options(), text))
         q.expected = self.windowed_sql(source, select, window, True, False, [])
         q.skip_open = outer
 
@@ -775,16 +786,15 @@ class Generator:
         sources = [self.stream() for _ in range(3 if three else 2)]
         names = ["a", "b", "c"][:len(sources)]
         window = self.window(keyed=False)
-        from_ = "%s a"
-        for n in names[1:]:
+        from_ = "@0@ a"
+        for i, n in enumerate(names[1:], 1):
             key = r.choice(["a.k = %s.k" % n] * 3 + ["a.t = %s.t AND a.b = %s.b" % (n, n), "a.id %% 4 = %s.id %% 4" % n])
             extra = r.choice(["", "", " AND a.v > 2", " AND a.id <> %s.id" % n])
             kind = r.choice(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN" if not extra else "LEFT JOIN"])
-            from_ += " %s %%s %s ON %s%s" % (kind, n, key, extra)
+            from_ += " %s @%d@ %s ON %s%s" % (kind, i, n, key, extra)
             q.shape += " " + kind
         if r.random() < 0.2:
             from_ += " LEFT JOIN dimu z ON z.k = a.k"
-        from_ = from_.replace(" % 4", " %% 4")
         where = r.choice(["", "", " WHERE a.v > 1 OR b.v IS NULL", " WHERE b.id IS NOT NULL"])
         group = ""
         if r.random() < 0.5:
@@ -793,7 +803,7 @@ class Generator:
             key = r.choice(["a.k", "b.t", "a.b"])
             items = [key] + r.sample(["count(*) AS n", "count(DISTINCT b.v) AS d", "sum(a.n) AS s", "max(b.t) AS m", "count(b.id) AS bs"], 2)
             group = " GROUP BY " + key
-        text = "SELECT %s FROM " % ", ".join(items).replace("%", "%%") + from_ + where
+        text = "SELECT %s FROM %s%s" % (", ".join(items), from_, where)
         q.shape += " " + window.kind
 
         def sql(bounds, closed):
@@ -803,10 +813,9 @@ class Generator:
                 each = ["(SELECT * FROM base_%s WHERE rt >= x.ws AND rt < x.we AND x.we > wm)" % n for n in names]
                 condition = " WHERE x.we <= %s" % literal(self.watermark_of(sources)(state)) if closed else ""
                 return "WITH %s SELECT %so.* FROM (%s) x CROSS JOIN LATERAL (%s%s) o%s" % (
-                    with_, "x.ws AS window_start, x.we AS window_end, " if bounds else "", window.relation(), text % tuple(each), group, condition)
+                    with_, "x.ws AS window_start, x.we AS window_end, " if bounds else "", window.relation(), fill(text, each), group, condition)
             return expected
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
-        self.finish(q, text % tuple(s.table_name for s in sources) + " WINDOWED BY " + window.clause(r, []) + group, options, sql)
+        self.finish(q, fill(text, [s.table_name for s in sources]) + " WINDOWED BY " + window.clause(r, []) + group, window.options(), sql)
 
     # ---- queries over queries
 
@@ -832,11 +841,10 @@ class Generator:
         def plain(state):
             return ("SELECT row_number() OVER (ORDER BY window_end) AS seq, row_number() OVER () AS id, window_end - interval '1 us' AS rt, '-infinity'::timestamptz AS wm, "
                     "window_start, window_end, %s FROM (%s) x" % (names, sql(state)))
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
         lag = US if window.kind == "session" else 0 * US
         mark = lambda state: base.watermark(state) and base.watermark(state) - lag
         source = Source(None, plain, columns, None, mark, base.streams, ordered=False)
-        return text, options, source
+        return text, window.options(), source
 
     def make_composed(self, q):
         r = self.r
