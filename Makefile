@@ -40,7 +40,7 @@ PG_CPPFLAGS = -Isrc -I$(srcdir)/src
 # core's headers trip these
 PG_CFLAGS   = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
               -Wno-declaration-after-statement -fvisibility=hidden $(KDA_CFLAGS)
-SHLIB_LINK  = -lrdkafka -lcrypto -lz -llz4 $(KDA_LDFLAGS)
+SHLIB_LINK  = -lrdkafka -lcurl -lssl -lcrypto -lz -llz4 $(KDA_LDFLAGS)
 EXTRA_CLEAN = .regress
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)

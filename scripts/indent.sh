@@ -15,7 +15,7 @@ server=$("$("$here/find_pg_config.sh")" --includedir-server)
 {
 	"$here/typedefs.pl"
 	find "$server" -name '*.h' -exec "$here/typedefs.pl" {} +
-	"$here/typedefs.pl" /usr/include/librdkafka/rdkafka.h
+	"$here/typedefs.pl" /usr/include/librdkafka/rdkafka.h /usr/include/*/curl/*.h
 	printf '%s\n' bool size_t ssize_t intptr_t uintptr_t pid_t va_list sigset_t pthread_t pthread_mutex_t pthread_cond_t
 } | sort -u >"$work/typedefs"
 

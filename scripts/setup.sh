@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 
 have() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
-packages="gcc make pkg-config libc6-dev librdkafka-dev libssl-dev liblz4-dev zlib1g-dev"
+packages="gcc make pkg-config libc6-dev librdkafka-dev libcurl4-openssl-dev libssl-dev liblz4-dev zlib1g-dev"
 jars=no
 extensions=
 for what in "$@"; do
@@ -68,7 +68,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
 	fi
 else
 	pg=$("$here/scripts/find_pg_config.sh")
-	command -v "$pg" >/dev/null || { echo "setup: pg_config of PostgreSQL 15 to 18 is missing (and librdkafka, liblz4, zlib with headers)" >&2; exit 1; }
+	command -v "$pg" >/dev/null || { echo "setup: pg_config of PostgreSQL 15 to 18 is missing (and librdkafka, libcurl, OpenSSL, liblz4, zlib with headers)" >&2; exit 1; }
 fi
 
 [ $jars = no ] || "$here/scripts/kafka.sh" jars >/dev/null

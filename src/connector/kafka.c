@@ -19,16 +19,14 @@
  */
 #include "connector/kafka_internal.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "commands/defrem.h"
+#include "connector/threads.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "port/pg_crc32c.h"
-#include "storage/ipc.h"
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
@@ -36,32 +34,6 @@
 #define FETCH_CHUNK		10000
 #define AGAIN_US		USECS_PER_SEC	/* after trouble with a partition it is read again */
 #define DAMAGED_TIMES	5				/* what cannot be read so often is lost */
-
-int			kda_kafka_helpers = 0;
-
-/*---- the end of the process */
-
-static int	exit_code;
-
-static void
-leave(void)
-{
-	_exit(exit_code);
-}
-
-/*
- * The library's threads may still be running, in a call that hangs say, while
- * exit() would tear down what they use (OpenSSL's tables): leave without that.
- * Registered here and now, leave() is the first of exit()'s handlers, and
- * PostgreSQL's own callbacks have all run by then.
- */
-static void
-before_exit(int code, Datum arg)
-{
-	exit_code = code;
-	if (__atomic_load_n(&kda_kafka_helpers, __ATOMIC_SEQ_CST) > 0)
-		atexit(leave);
-}
 
 /*---- opening and closing */
 
@@ -109,15 +81,9 @@ make_conf(const KdaSourceConfig *config)
 static KdaSource *
 kafka_open(const KdaSourceConfig *config)
 {
-	static bool exit_prepared = false;
 	rd_kafka_conf_t *conf = make_conf(config);
 	Kafka	   *k = calloc(1, sizeof(Kafka));
 	pthread_condattr_t monotonic;
-	pthread_attr_t detached;
-	pthread_t	thread;
-	sigset_t	all,
-				before;
-	int			failed;
 
 	if (k == NULL || (k->topic_name = strdup(config->topic)) == NULL ||
 		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL)
@@ -143,22 +109,8 @@ kafka_open(const KdaSourceConfig *config)
 	pthread_cond_init(&k->to_main, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 
-	if (!exit_prepared)
-		on_proc_exit(before_exit, (Datum) 0);
-	exit_prepared = true;
-
-	/* signals are this process's main thread's; the library's threads are started from the helper */
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	pthread_attr_init(&detached);
-	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-	__atomic_fetch_add(&kda_kafka_helpers, 1, __ATOMIC_SEQ_CST);
-	failed = pthread_create(&thread, &detached, kda_kafka_helper, k);
-	if (failed)
-		__atomic_fetch_sub(&kda_kafka_helpers, 1, __ATOMIC_SEQ_CST);
-	pthread_attr_destroy(&detached);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (failed)
+	/* the library's own threads are started from the helper */
+	if (!kda_thread_start(kda_kafka_helper, k))
 	{
 		kda_kafka_free(k);
 		ereport(ERROR,

@@ -12,9 +12,9 @@
  *-------------------------------------------------------------------------
  */
 #include "connector/kafka_internal.h"
+#include "connector/threads.h"
 
 #include <time.h>
-#include <unistd.h>
 
 #define LOOK_MS			3000	/* partitions and end offsets are looked at */
 #define RETRY_MS		500		/* ... while the broker does not answer */
@@ -29,24 +29,6 @@
 #define DEFAULT_FETCH_BYTES		(1024 * 1024)		/* of one partition in one answer, as the library has it */
 #define DEFAULT_ANSWER_BYTES	(50 * 1024 * 1024)	/* one answer */
 #define DEFAULT_RECEIVE_BYTES	100000000
-
-static int64
-now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64) t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static void
-wake_worker(Kafka *k)
-{
-	char		byte = 0;
-
-	if (k->wake_fd >= 0 && write(k->wake_fd, &byte, 1) < 0)
-		return;					/* the pipe is full: it will wake */
-}
 
 /*---- what is wrong */
 
@@ -605,7 +587,7 @@ void *
 kda_kafka_helper(void *arg)
 {
 	Kafka	   *k = arg;
-	int64		look_at = now_ms();
+	int64		look_at = kda_monotonic_ms();
 	bool		closed;
 
 	k->call_ms = FIRST_CALL_MS;
@@ -617,14 +599,14 @@ kda_kafka_helper(void *arg)
 		bool		asked;
 
 		pthread_mutex_lock(&k->mutex);
-		while (!is_wanted(k) && now_ms() < look_at)
+		while (!is_wanted(k) && kda_monotonic_ms() < look_at)
 		{
 			struct timespec until = {look_at / 1000, (look_at % 1000) * 1000000L};
 
 			pthread_cond_timedwait(&k->to_helper, &k->mutex, &until);
 		}
 		stop = k->stop;
-		whole = k->ends_asked > k->ends_answered || now_ms() >= look_at || !copy_shards(k);
+		whole = k->ends_asked > k->ends_answered || kda_monotonic_ms() >= look_at || !copy_shards(k);
 		nudged = k->nudge;
 		k->nudge = false;
 		asked = has_questions(k);
@@ -634,12 +616,12 @@ kda_kafka_helper(void *arg)
 		if (nudged && k->rk && rd_kafka_version() < BACKOFF_SETTABLE)
 			nudge(k);
 		if (whole)
-			look_at = now_ms() + look(k);
+			look_at = kda_monotonic_ms() + look(k);
 		else if (asked && !serve_shards(k, false))
-			look_at = now_ms() + RETRY_MS;
+			look_at = kda_monotonic_ms() + RETRY_MS;
 		take_complaints(k);
 		if (whole || asked)
-			wake_worker(k);
+			kda_thread_wake(k->wake_fd);
 	}
 
 	/* From here on the main thread uses nothing of the library's. */
@@ -647,7 +629,7 @@ kda_kafka_helper(void *arg)
 		if (k->shards[i]->reading)
 			rd_kafka_consume_stop(k->topic, k->shards[i]->partition);
 	drop_handles(k);
-	__atomic_fetch_sub(&kda_kafka_helpers, 1, __ATOMIC_SEQ_CST);
+	kda_thread_ends();
 	pthread_mutex_lock(&k->mutex);
 	k->finished = true;
 	closed = k->closed;

@@ -134,7 +134,4 @@ extern void kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void
 /* For rd_kafka_conf_set_log_cb: on any of the library's threads. */
 extern void kda_kafka_on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text);
 
-/* Helpers of this process that have not ended yet; counted with __atomic operations. */
-extern int	kda_kafka_helpers;
-
 #endif							/* KDA_KAFKA_INTERNAL_H */

@@ -17,40 +17,9 @@
 #include <stdio.h>
 
 #include "connector/sigv4.h"
+#include "fields.h"
 
 #define MAX_FIELDS 256
-
-/* Memory of exactly its size, so that the sanitizer sees one byte read too far. */
-static char *
-decode(const char *hex, size_t *len)
-{
-	char	   *out;
-
-	*len = 0;
-	if (*hex == '-')
-		return NULL;
-	hex++;
-	*len = strlen(hex) / 2;
-	out = malloc(*len + 1);
-	for (size_t i = 0; i < *len; i++)
-	{
-		unsigned int byte;
-
-		sscanf(hex + 2 * i, "%2x", &byte);
-		out[i] = (char) byte;
-	}
-	out[*len] = '\0';
-	return out;
-}
-
-static void
-show(const KdaText *text, char end)
-{
-	putchar('.');
-	for (size_t i = 0; i < text->len; i++)
-		printf("%02x", (unsigned char) text->data[i]);
-	putchar(end);
-}
 
 int
 main(void)
@@ -70,7 +39,7 @@ main(void)
 		bool		ok;
 
 		for (char *f = strtok(line, " \n"); f && n < MAX_FIELDS; f = strtok(NULL, " \n"), n++)
-			fields[n] = n < 3 ? strdup(f) : decode(f, &lens[n]);
+			fields[n] = n < 3 ? strdup(f) : decode_field(f, &lens[n]);
 		keys.access_key_id = fields[3];
 		keys.secret_access_key = fields[4];
 		keys.session_token = fields[5];
@@ -85,7 +54,10 @@ main(void)
 		request.path_as_is = (atoi(fields[2]) & 1) != 0;
 		request.token_unsigned = (atoi(fields[2]) & 2) != 0;
 		for (int i = 13; i + 1 < n; i += 2)
-			headers[request.nheaders++] = (KdaHeader) {fields[i], fields[i + 1]};
+			headers[request.nheaders++] = (KdaHeader)
+		{
+			fields[i], fields[i + 1]
+		};
 		request.headers = headers;
 		if (atoi(fields[1]) > 0)
 			ok = kda_sigv4_presign(&request, &keys, atoll(fields[0]), atoi(fields[1]), &out);
@@ -95,10 +67,10 @@ main(void)
 			printf("failed\n");
 		else
 		{
-			show(&out.canonical_request, ' ');
-			show(&out.string_to_sign, ' ');
-			show(&out.authorization, ' ');
-			show(&out.query, '\n');
+			show_text(&out.canonical_request, ' ');
+			show_text(&out.string_to_sign, ' ');
+			show_text(&out.authorization, ' ');
+			show_text(&out.query, '\n');
 		}
 		fflush(stdout);
 		kda_sigv4_free(&out);

@@ -1,15 +1,14 @@
 """Signature version 4: AWS's public vectors byte for byte, and AWS's own signer (botocore) over random requests."""
-import binascii
 import datetime
 import glob
 import os
 import random
-import subprocess
 import sys
 
 import pytest
 
-from harness import LONG, WORK
+from aws_parts import Program, build_program, bytes_of, field
+from harness import LONG
 
 BOTOCORE = os.environ["KDA_BOTOCORE"]
 SUITE = os.path.join(BOTOCORE, "tests/unit/auth/aws4_testsuite")
@@ -20,30 +19,14 @@ AT = 1440938160     # 20150830T123600Z, the time of AWS's vectors
 @pytest.fixture(scope="module")
 def signer():
     """signer(time, expires, flags, fields…) → canonical request, string to sign, authorization, query; under the sanitizers."""
-    build, binary = os.path.join(WORK, "build"), os.path.join(WORK, "sigv4")
-    pg_config = os.environ["KDA_PG_CONFIG"]
-
-    def ask(option):
-        return subprocess.check_output([pg_config, option], text=True).strip()
-    subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-D_GNU_SOURCE", "-DFRONTEND",
-                    "-I", build + "/src", "-I", ask("--includedir-server"), "-o", binary, build + "/test/aws/sigv4.c",
-                    build + "/src/connector/sigv4.c", build + "/src/connector/secret.c",
-                    "-L" + ask("--pkglibdir"), "-L" + ask("--libdir"), "-lpgcommon", "-lpgport", "-lcrypto", "-lm"], check=True)
-    env = dict(os.environ)
-    env.pop("LD_PRELOAD", None)
-    process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    program = Program(build_program("sigv4", ["sigv4", "secret"]))
 
     def sign(time, expires, flags, *fields):
-        def encode(f):
-            return "-" if f is None else "." + (f.encode() if isinstance(f, str) else f).hex()
-        process.stdin.write(" ".join(["%d %d %d" % (time, expires, flags), *map(encode, fields)]) + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline().split()
+        answer = program.ask(time, expires, flags, *map(field, fields))
         assert len(answer) == 4, answer
-        return [binascii.unhexlify(a[1:]).decode() for a in answer]
+        return [bytes_of(a).decode() for a in answer]
     yield sign
-    process.stdin.close()
-    assert process.wait(30) == 0    # else the sanitizers have said why
+    program.stop()
 
 
 def read(vector, kind):

@@ -4,7 +4,8 @@ import subprocess
 
 import psycopg2
 import pytest
-from harness import BINDIR, WORK, Kafka, Postgres, free_port, wait_until
+from authority import Authority, read
+from harness import BINDIR, Kafka, Postgres, free_port, wait_until
 
 # found nowhere by chance
 SECRET = "canary-%s" % os.urandom(8).hex()
@@ -15,43 +16,6 @@ KEY_PASSWORD = "canary-%s" % os.urandom(8).hex()
 NEWER = os.environ.get("KDA_LIBRDKAFKA")
 
 
-def openssl(*args, **kwargs):
-    subprocess.run(["openssl", *args], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs)
-
-
-class Authority:
-    """A certificate authority of our own."""
-
-    def __init__(self, name):
-        self.dir = os.path.join(WORK, "ca_" + name)
-        os.makedirs(self.dir)
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=" + name,
-                "-keyout", self.dir + "/ca.key", "-out", self.dir + "/ca.pem")
-
-    @property
-    def pem(self):
-        return read(self.dir + "/ca.pem")
-
-    def issue(self, name):
-        """A key and a certificate for 127.0.0.1; the key also encrypted."""
-        base = os.path.join(self.dir, name)
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=" + name, "-keyout", base + ".key", "-out", base + ".csr")
-        with open(base + ".ext", "w") as f:
-            f.write("subjectAltName=IP:127.0.0.1\n")
-        openssl("x509", "-req", "-days", "2", "-in", base + ".csr", "-CA", self.dir + "/ca.pem", "-CAkey", self.dir + "/ca.key",
-                "-CAcreateserial", "-extfile", base + ".ext", "-out", base + ".pem")
-        openssl("pkcs8", "-topk8", "-in", base + ".key", "-passout", "pass:" + KEY_PASSWORD, "-out", base + ".enc.key")
-        with open(base + ".both.pem", "w") as f:
-            f.write(read(base + ".key") + read(base + ".pem"))
-        os.chmod(base + ".both.pem", 0o600)
-        return base
-
-
-def read(path):
-    with open(path) as f:
-        return f.read()
-
-
 class Secure:
     """The broker, with a listener for each way in; "alice" may do all, "bob" nothing."""
 
@@ -59,7 +23,7 @@ class Secure:
         self.authority = Authority("right")
         self.other = Authority("wrong")
         broker = self.authority.issue("broker")
-        self.client = self.authority.issue("client")
+        self.client = self.authority.issue("client", password=KEY_PASSWORD)
         self.ports = {name: free_port() for name in ("TLS", "MUTUAL", "SASL", "BOTH")}
         plain = 'org.apache.kafka.common.security.plain.PlainLoginModule required username="admin" password="x" user_alice="%s" user_bob="bob";' % SECRET
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
