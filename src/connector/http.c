@@ -15,6 +15,7 @@
 
 #include <curl/curl.h>
 #include <fcntl.h>
+#include <openssl/crypto.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
 #include <string.h>
@@ -505,6 +506,7 @@ serve(void *arg)
 			curl_easy_cleanup(s->easy);
 		}
 	curl_multi_cleanup(h->multi);
+	OPENSSL_thread_stop();
 	kda_thread_ends();
 	pthread_mutex_lock(&h->mutex);
 	h->finished = true;
