@@ -469,6 +469,7 @@ serve(void *arg)
 	bool		stop = false;
 	bool		closed;
 
+	kda_secret_stack();
 	for (;;)
 	{
 		int			wait_ms = take_orders(h, &stop);
@@ -507,6 +508,7 @@ serve(void *arg)
 		}
 	curl_multi_cleanup(h->multi);
 	OPENSSL_thread_stop();
+	kda_secret_stack_wipe();
 	kda_thread_ends();
 	pthread_mutex_lock(&h->mutex);
 	h->finished = true;

@@ -9,6 +9,10 @@
  *
  *-------------------------------------------------------------------------
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE				/* pthread_getattr_np */
+#endif
+
 #include "connector/secret.h"
 
 #include <pthread.h>
@@ -195,6 +199,46 @@ kda_secret_wipe(char *s)
 {
 	if (s)
 		explicit_bzero(s, strlen(s));
+}
+
+/*---- stacks */
+
+static bool
+find_stack(char **low, size_t *size)
+{
+	pthread_attr_t attr;
+	void	   *address;
+	bool		found;
+
+	if (pthread_getattr_np(pthread_self(), &attr) != 0)
+		return false;
+	found = pthread_attr_getstack(&attr, &address, size) == 0;
+	pthread_attr_destroy(&attr);
+	*low = (char *) (((uintptr_t) address + PAGE - 1) & ~(PAGE - 1));
+	*size -= *low - (char *) address;
+	return found;
+}
+
+void
+kda_secret_stack(void)
+{
+	char	   *low;
+	size_t		size;
+
+	if (find_stack(&low, &size))
+		(void) madvise(low, size, MADV_DONTDUMP);
+}
+
+void
+kda_secret_stack_wipe(void)
+{
+	char	   *low;
+	size_t		size;
+	uintptr_t	here = ((uintptr_t) __builtin_frame_address(0) - PAGE) & ~(PAGE - 1);
+
+	/* the kernel gives fresh pages when it is used again */
+	if (find_stack(&low, &size) && here > (uintptr_t) low)
+		(void) madvise(low, here - (uintptr_t) low, MADV_DONTNEED);
 }
 
 /*---- text */

@@ -26,6 +26,14 @@ extern void kda_secret_free(void *p);
 extern void kda_secret_wipe(char *s);
 
 /*
+ * For a thread that gets secrets from a library: its stack, where ciphers leave
+ * pieces of what they decrypt, is left out of core dumps, too; the second one
+ * zeroes what is not in use, before the thread ends.
+ */
+extern void kda_secret_stack(void);
+extern void kda_secret_stack_wipe(void);
+
+/*
  * Bytes that grow.  Zeroed memory is an empty one.  data has a '\0' after len
  * bytes, which do not include it; data is NULL while nothing was added.
  * After memory has run out, or limit would be exceeded, "failed" is set and
@@ -45,9 +53,11 @@ extern void kda_text_add(KdaText *text, const void *bytes, size_t len);
 extern void kda_text_adds(KdaText *text, const char *s);
 extern void kda_text_addc(KdaText *text, char c);
 extern void kda_text_addf(KdaText *text, const char *fmt,...) pg_attribute_printf(2, 3);
+
 /* Empties it but keeps its memory, zeroed. */
 extern void kda_text_reset(KdaText *text);
 extern void kda_text_free(KdaText *text);
+
 /* The text, "" if there is none. */
 #define kda_text_str(t) ((t)->data ? (t)->data : "")
 

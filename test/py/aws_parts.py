@@ -1,26 +1,33 @@
 """What the AWS tests start: C programs around connector files, a web server that misbehaves as it is told, an HTTP/2 server, moto."""
 import asyncio
+import calendar
+import http.client
+import json
 import os
+import re
 import socket
 import ssl
 import struct
 import subprocess
 import sys
 import threading
+import time
+from email.utils import formatdate
 
 from harness import WORK, free_port, forget_pid, note_pid, wait_until
 
 PARTS = os.environ["KDA_AWS_PARTS"]
 
 
-def build_program(name, sources, libraries=()):
+def build_program(name, sources, libraries=(), sanitize=True):
     """test/aws/NAME.c with files of src/connector, outside of a server, under the sanitizers."""
-    build, binary = os.path.join(WORK, "build"), os.path.join(WORK, name)
+    build, binary = os.path.join(WORK, "build"), os.path.join(WORK, name if sanitize else name + "_plain")
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if sanitize else []
     pg_config = os.environ["KDA_PG_CONFIG"]
 
     def ask(option):
         return subprocess.check_output([pg_config, option], text=True).strip()
-    subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-D_GNU_SOURCE", "-DFRONTEND",
+    subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", *sanitizers, "-D_GNU_SOURCE", "-DFRONTEND",
                     "-I", build + "/src", "-I", ask("--includedir-server"), "-o", binary, build + "/test/aws/%s.c" % name,
                     *[build + "/src/connector/%s.c" % s for s in sources],
                     "-L" + ask("--pkglibdir"), "-L" + ask("--libdir"), *["-l" + lib for lib in libraries],
@@ -151,6 +158,79 @@ def answer(body=b"", status="200 OK", headers=()):
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+class Gate(Web):
+    """
+    Stands before a service as AWS does: checks signature and clock (with AWS's own signer), and misbehaves when told.
+    answers(request) gives what a good request gets, or forward is the port of a real part that answers.
+    """
+
+    def __init__(self, keys, answers=None, forward=None, certificate=None):
+        self.keys = keys            # access key id: (secret, token or None)
+        self.answers = answers
+        self.forward = forward
+        self.ahead = 0              # of its clock
+        self.faults = []            # each for one request: steps, before anything is looked at
+        super().__init__(self.handle, certificate)
+
+    def date(self):
+        return "Date: " + formatdate(time.time() + self.ahead, usegmt=True)
+
+    def error(self, status, code, message, headers=()):
+        body = json.dumps({"__type": "com.amazonaws.kinesis#" + code, "message": message})
+        return [answer(body, status, [self.date(), "Content-Type: application/x-amz-json-1.1", *headers])]
+
+    def handle(self, request):
+        if self.faults:
+            return self.faults.pop(0)
+        return self.refusal(request) or self.good(request)
+
+    def refusal(self, request):
+        if not os.environ["KDA_BOTOCORE"] in sys.path:
+            sys.path.insert(0, os.environ["KDA_BOTOCORE"])
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+        headers = request["headers"]
+        if "authorization" not in headers:
+            return self.error("400 Bad Request", "MissingAuthenticationTokenException", "Missing Authentication Token")
+        found = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]*)/(\d{8})/([^/]*)/([^/]*)/aws4_request, SignedHeaders=([^,]*), Signature=([0-9a-f]{64})$",
+                         headers["authorization"])
+        assert found, headers["authorization"]
+        key, day, region, service, signed, signature = found.groups()
+        if key not in self.keys:
+            return self.error("400 Bad Request", "UnrecognizedClientException", "The security token included in the request is invalid.")
+        secret, token = self.keys[key]
+        signed = signed.split(";")
+        assert {"host", "x-amz-date"} <= set(signed) and ("x-amz-security-token" in signed) == ("x-amz-security-token" in headers)
+        ours = AWSRequest(request["method"], "http://" + headers["host"] + request["path"], data=request["body"],
+                          headers={name: headers[name] for name in signed})
+        ours.context["timestamp"] = headers["x-amz-date"]
+        auth = SigV4Auth(Credentials(key, secret, token), service, region)
+        canonical = auth.canonical_request(ours)
+        at = calendar.timegm(time.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+        if abs(at - time.time() - self.ahead) > 300:
+            return self.error("400 Bad Request", "InvalidSignatureException", "Signature expired: %s is now earlier than ..." % headers["x-amz-date"])
+        if auth.signature(auth.string_to_sign(ours, canonical), ours) != signature or headers.get("x-amz-security-token") != token:
+            # as AWS says it, with all that was signed
+            return self.error("400 Bad Request", "InvalidSignatureException", "The request signature we calculated does not match the signature you provided. "
+                              "Check your AWS Secret Access Key and signing method.\n\nThe Canonical String for this request should have been\n'%s'" % canonical)
+        request["key"], request["service"], request["region"] = key, service, region
+        return None
+
+    def good(self, request):
+        if self.answers:
+            return self.answers(request)
+        connection = http.client.HTTPConnection("127.0.0.1", self.forward, timeout=30)
+        connection.request(request["method"], request["path"], request["body"], {k: v for k, v in request["headers"].items() if k != "content-length"})
+        reply = connection.getresponse()
+        body = reply.read()
+        found = re.search(rb"<AccessKeyId>(.*?)</AccessKeyId>.*?<SecretAccessKey>(.*?)</SecretAccessKey>.*?<SessionToken>(.*?)</SessionToken>", body, re.S)
+        if found:
+            key, secret, token = (x.decode() for x in found.groups())
+            self.keys[key] = (secret, token)
+        return [answer(body, "%d %s" % (reply.status, reply.reason), [self.date(), "Content-Type: " + reply.headers["Content-Type"]])]
+
+
 class Part:
     """A server of PARTS as a process of its own."""
 
@@ -213,4 +293,10 @@ config.bind = ["127.0.0.1:" + sys.argv[1]]
 config.certfile, config.keyfile = sys.argv[2] + ".pem", sys.argv[2] + ".key"
 asyncio.run(serve(app, config))
 """, [certificate])
+    return part.wait_for(lambda: accepts(part.port))
+
+
+def moto():
+    """STS, and the metadata service of an instance."""
+    part = Part("moto", "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])")
     return part.wait_for(lambda: accepts(part.port))
