@@ -177,9 +177,16 @@ static void
 judge(KdaAwsCall *call)
 {
 	KdaAwsService *service = call->service;
-	KdaAwsKeys	keys = keys_of(call);
+	const char *secrets[5];
+	int			n = 0;
 
-	kda_aws_judge(call->request, call->sent_at, call->sent_skew_s, service->credentials ? &keys : NULL, &call->error);
+	secrets[n++] = kda_text_str(&call->secret_access_key);
+	secrets[n++] = kda_text_str(&call->session_token);
+	secrets[n++] = kda_text_str(&call->access_key_id);
+	if (call->secret)
+		secrets[n++] = call->secret;
+	secrets[n] = NULL;
+	kda_aws_judge(call->request, call->sent_at, call->sent_skew_s, secrets, &call->error);
 	if (call->error.trouble == KDA_AWS_FINE)
 	{
 		call->answer = call->request->answer;

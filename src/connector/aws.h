@@ -51,6 +51,7 @@ typedef struct KdaAwsCall
 	size_t		max_answer;
 	bool		plain_answer;	/* bulk data instead of secrets */
 	int			timeout_ms;
+	const char *secret;			/* in the body: not to be quoted in a message; lives as long; NULL: none */
 
 	/* when kda_aws_call_done() */
 	KdaText		answer;			/* of a call without trouble; whoever takes it leaves zeroes */

@@ -378,50 +378,49 @@ trouble_of_status(int status)
 	return KDA_AWS_REFUSED;
 }
 
-/* "com.amazonaws.kinesis#ExpiredIteratorException:http://..." is ExpiredIteratorException. */
-static void
-set_code(KdaAwsError *error, const char *text)
-{
-	const char *hash = strchr(text, '#');
-	size_t		len;
-
-	if (hash)
-		text = hash + 1;
-
-	len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-	if (len > 0 && len < sizeof(error->code))
-		snprintf(error->code, sizeof(error->code), "%.*s", (int) len, text);
-}
-
 /* Every occurrence of a secret is replaced; where it was stays to be seen. */
 static void
-take_out(KdaText *text, const char *secret)
+take_out(KdaText *from, const char *const *secrets)
 {
-	size_t		len = secret ? strlen(secret) : 0;
-	char	   *p = text->data;
-
-	if (len == 0 || p == NULL)
-		return;
-	while ((p = strstr(p, secret)) != NULL)
+	for (; *secrets; secrets++)
 	{
-		memset(p, '*', len);
-		p += len;
+		size_t		len = strlen(*secrets);
+
+		if (len > 0 && from->data)
+			for (char *p = from->data; (p = strstr(p, *secrets)) != NULL; p += len)
+				memset(p, '*', len);
 	}
+}
+
+/* "com.amazonaws.kinesis#ExpiredIteratorException:http://..." is ExpiredIteratorException. */
+static void
+set_code(KdaAwsError *error, const char *said, const char *const *secrets)
+{
+	KdaText		copy = {0};
+	const char *code;
+	const char *hash;
+	size_t		len;
+
+	kda_text_adds(&copy, said);
+	take_out(&copy, secrets);
+	code = kda_text_str(&copy);
+	hash = strchr(code, '#');
+	if (hash)
+		code = hash + 1;
+	len = strspn(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+	if (len > 0 && len < sizeof(error->code))
+		snprintf(error->code, sizeof(error->code), "%.*s", (int) len, code);
+	kda_text_free(&copy);
 }
 
 /* Code and text for people.  AWS's texts may quote what was signed, with the session token in it. */
 static void
-set_message(KdaAwsError *error, KdaText *text, const KdaAwsKeys *keys)
+set_message(KdaAwsError *error, KdaText *text, const char *const *secrets)
 {
 	char	   *quoted;
 	size_t		len;
 
-	if (keys)
-	{
-		take_out(text, keys->secret_access_key);
-		take_out(text, keys->session_token);
-		take_out(text, keys->access_key_id);
-	}
+	take_out(text, secrets);
 	if (text->data && (quoted = strstr(text->data, "The Canonical String")) != NULL)
 		*quoted = '\0';
 	len = snprintf(error->message, sizeof(error->message), "%s%s%s", error->code[0] ? error->code : "",
@@ -447,7 +446,7 @@ is_skew_code(const char *code)
 
 /* What an answer with an error status says, whatever its form. */
 static void
-read_error(const KdaHttpRequest *request, KdaAwsError *error, KdaText *message)
+read_error(const KdaHttpRequest *request, const char *const *secrets, KdaAwsError *error, KdaText *message)
 {
 	const char *body = kda_text_str(&request->answer);
 	size_t		len = request->answer.len;
@@ -455,10 +454,10 @@ read_error(const KdaHttpRequest *request, KdaAwsError *error, KdaText *message)
 	char		header[200];
 
 	if (kda_http_answer_header(request, "x-amzn-ErrorType", header, sizeof(header)))
-		set_code(error, header);
+		set_code(error, header, secrets);
 	if (kda_aws_json_field(body, len, "__type", &code) || kda_aws_json_field(body, len, "code", &code) ||
 		kda_aws_json_field(body, len, "Code", &code) || kda_aws_xml_element(body, len, "Code", &code))
-		set_code(error, kda_text_str(&code));
+		set_code(error, kda_text_str(&code), secrets);
 	if (!kda_aws_json_field(body, len, "message", message) && !kda_aws_json_field(body, len, "Message", message) &&
 		!kda_aws_xml_element(body, len, "Message", message))
 	{
@@ -471,7 +470,7 @@ read_error(const KdaHttpRequest *request, KdaAwsError *error, KdaText *message)
 }
 
 void
-kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const KdaAwsKeys *keys, KdaAwsError *error)
+kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const char *const *secrets, KdaAwsError *error)
 {
 	KdaText		message = {0};
 	char		header[100];
@@ -490,7 +489,7 @@ kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const KdaA
 	if (request->status >= 200 && request->status < 300)
 		return;
 
-	read_error(request, error, &message);
+	read_error(request, secrets, error, &message);
 	error->trouble = trouble_of_status(error->status);
 	for (int i = 0; i < (int) lengthof(codes); i++)
 		if (strcmp(error->code, codes[i].code) == 0)
@@ -513,6 +512,6 @@ kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const KdaA
 		kda_text_reset(&message);
 		kda_text_addf(&message, "HTTP status %d: redirects are not followed", error->status);
 	}
-	set_message(error, &message, keys);
+	set_message(error, &message, secrets);
 	kda_text_free(&message);
 }

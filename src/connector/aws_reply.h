@@ -14,7 +14,6 @@
 
 #include "postgres.h"
 #include "connector/http.h"
-#include "connector/sigv4.h"
 
 typedef enum KdaAwsTrouble
 {
@@ -39,10 +38,10 @@ typedef struct KdaAwsError
 
 /*
  * Judges a request that is done.  now: our unix time when it was sent, and
- * skew_s what was added to it for the signature; keys: what it was signed with,
- * whose secrets are taken out of the message, or NULL.
+ * skew_s what was added to it for the signature; secrets: what was sent with it
+ * and must not be in the message even if the other side quotes it, up to a NULL.
  */
-extern void kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const KdaAwsKeys *keys,
+extern void kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s, const char *const *secrets,
 						  KdaAwsError *error);
 
 /* A string (or number) among the fields of a JSON object, decoded; false: there is none, or it is no JSON. */

@@ -377,7 +377,10 @@ ask_sts(KdaCredentials *c, int64 pause_ms)
 	if (c->external_id.len > 0)
 		add_parameter(&call->body, "ExternalId", c->external_id.data);
 	if (c->kind == WEB_IDENTITY)
+	{
 		add_parameter(&call->body, "WebIdentityToken", kda_text_str(&c->token));
+		call->secret = kda_text_str(&c->token);
+	}
 	kda_aws_call_begin(call);
 	c->call = call;
 }
@@ -453,12 +456,13 @@ static void
 take_answer(KdaCredentials *c)
 {
 	KdaHttpRequest *request = c->request;
+	const char *secrets[] = {kda_text_str(&c->token), NULL};
 	KdaAwsError error;
 	const char *text = kda_text_str(&request->answer);
 	size_t		line = strcspn(text, "\r\n");
 
 	c->request = NULL;
-	kda_aws_judge(request, (int64) time(NULL), 0, NULL, &error);
+	kda_aws_judge(request, (int64) time(NULL), 0, secrets, &error);
 	if (error.trouble != KDA_AWS_FINE)
 	{
 		/* a packet that may take no hop more does not reach a container on the instance */
