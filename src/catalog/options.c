@@ -28,6 +28,7 @@
 #include "format/format.h"
 #include "miscadmin.h"
 #include "pgtime.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -378,20 +379,33 @@ kda_check_server(Oid serverid)
 				 errmsg("server \"%s\" has no type", server->servername),
 				 errhint("CREATE SERVER name TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS (\"bootstrap.servers\" '...');")));
 	}
-	kda_connector_check_server(server->servertype, server->options);
+	kda_connector_check_server(server);
 }
 
 void
-kda_check_user_mapping(Oid serverid, List *options)
+kda_check_user_mapping(Oid serverid, const RoleSpec *user, List *options)
 {
 	ForeignServer *server = GetForeignServer(serverid);
+	Oid			userid = user->roletype == ROLESPEC_PUBLIC ? InvalidOid : get_rolespec_oid(user, false);
+	HeapTuple	tuple;
+	List	   *all = NIL;
 
 	if (server->servertype == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("server \"%s\" is this database and needs no user mapping", server->servername),
 				 errhidestmt(true), errhidecontext(true)));
-	kda_connector_check_user_mapping(server->servertype, options);
+	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+		Datum		value = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple, Anum_pg_user_mapping_umoptions, &isnull);
+
+		if (!isnull)
+			all = untransformRelOptions(value);
+		ReleaseSysCache(tuple);
+	}
+	kda_connector_check_user_mapping(server, options, all);
 }
 
 /*---- all of a stream's */
@@ -600,6 +614,8 @@ kda_check_stream(Oid relid)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" cannot be temporary", name),
 				 errdetail("The worker that reads it is another session.")));
+	if (o->server_type)
+		kda_connector_check_stream(o->server_type, name);
 
 	foreach(lc, table->options)
 	{

@@ -12,6 +12,7 @@
 #include "kda_stream.h"
 #include "connector/connector.h"
 #include "foreign/foreign.h"
+#include "nodes/parsenodes.h"
 #include "nodes/pg_list.h"
 
 typedef enum KdaFormatKind
@@ -105,7 +106,8 @@ extern Datum kda_rowtime_value(const KdaStreamOptions *options, Oid type, KdaTim
 /*---- checks after a statement is done; ereport */
 extern bool kda_is_our_server(Oid serverid);
 extern void kda_check_server(Oid serverid);
-extern void kda_check_user_mapping(Oid serverid, List *options);
+/* options: those of the statement */
+extern void kda_check_user_mapping(Oid serverid, const RoleSpec *user, List *options);
 /* Do the options of a stream and its columns fit together and the server? */
 extern void kda_check_stream(Oid relid);
 

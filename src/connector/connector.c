@@ -7,49 +7,94 @@
  */
 #include "kda_stream.h"
 
+#include "connector/aws_options.h"
 #include "connector/connector.h"
 #include "connector/kafka.h"
 #include "utils/memutils.h"
 
-const KdaSourceOps *
-kda_source_ops(const char *type)
+static void
+check_kafka_server(const ForeignServer *server)
 {
-	if (strcmp(type, "kafka") == 0)
-		return &kda_kafka_ops;
-	return NULL;
+	kda_kafka_check_options(server->options, false);
 }
 
 static void
-check_type(const char *type)
+check_kafka_user_mapping(const ForeignServer *server, List *given, List *all)
 {
-	static const char *const later[] = {"kinesis", "firehose", "s3", "lambda", "opensearch", "redshift"};
+	kda_kafka_check_options(given, true);
+}
 
-	if (kda_source_ops(type))
-		return;
+typedef struct ConnectorType
+{
+	const char *name;
+	const KdaSourceOps *source; /* NULL: its streams cannot be read yet */
+	void		(*check_server) (const ForeignServer *server);
+	void		(*check_user_mapping) (const ForeignServer *server, List *given, List *all);
+} ConnectorType;
+
+static const ConnectorType types[] = {
+	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping},
+	{"kinesis", NULL, kda_aws_check_server, kda_aws_check_user_mapping},
+};
+
+static const ConnectorType *
+find_type(const char *name)
+{
+	for (int i = 0; i < lengthof(types); i++)
+		if (strcmp(types[i].name, name) == 0)
+			return &types[i];
+	return NULL;
+}
+
+const KdaSourceOps *
+kda_source_ops(const char *type)
+{
+	const ConnectorType *found = find_type(type);
+
+	return found ? found->source : NULL;
+}
+
+static const ConnectorType *
+get_type(const char *name)
+{
+	static const char *const later[] = {"firehose", "s3", "lambda", "opensearch", "redshift"};
+	const ConnectorType *type = find_type(name);
+
+	if (type)
+		return type;
 	for (int i = 0; i < lengthof(later); i++)
-		if (strcmp(type, later[i]) == 0)
+		if (strcmp(name, later[i]) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("servers of type \"%s\" are not part of this release", type),
+					 errmsg("servers of type \"%s\" are not part of this release", name),
 					 errhint("This release reads from servers of type 'kafka'.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("unrecognized server type \"%s\"", type),
+			 errmsg("unrecognized server type \"%s\"", name),
 			 errhint("CREATE SERVER name TYPE 'kafka' ...")));
 }
 
 void
-kda_connector_check_server(const char *type, List *options)
+kda_connector_check_server(const ForeignServer *server)
 {
-	check_type(type);
-	kda_kafka_check_options(options, false);
+	get_type(server->servertype)->check_server(server);
 }
 
 void
-kda_connector_check_user_mapping(const char *type, List *options)
+kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all)
 {
-	check_type(type);
-	kda_kafka_check_options(options, true);
+	get_type(server->servertype)->check_user_mapping(server, given, all);
+}
+
+void
+kda_connector_check_stream(const char *type, const char *stream_name)
+{
+	if (kda_source_ops(type) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" cannot be on a server of type \"%s\"", stream_name, type),
+				 errdetail("Streams of such servers are not part of this release."),
+				 errhint("This release reads from servers of type 'kafka'.")));
 }
 
 KdaRawBatch *

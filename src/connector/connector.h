@@ -15,6 +15,8 @@
 #define KDA_CONNECTOR_H
 
 #include "kda_stream.h"
+
+#include "foreign/foreign.h"
 #include "nodes/pg_list.h"
 
 /* One record as it came.  Bytes belong to the source until release(). */
@@ -147,10 +149,15 @@ extern KdaRawBatch *kda_raw_batch_create(MemoryContext parent);
 extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
 
 /*
- * Validates options of a CREATE SERVER TYPE type / USER MAPPING: called by
- * catalog/options.c.  ereports with name, and a hint with what is allowed.
+ * Validate options of a server and of a user mapping once the statement is done:
+ * called by catalog/options.c.  ereport with name, and a hint with what is
+ * allowed.  given: those of the statement (without a value where one is dropped);
+ * all: of the mapping as it is now.
  */
-extern void kda_connector_check_server(const char *type, List *options);
-extern void kda_connector_check_user_mapping(const char *type, List *options);
+extern void kda_connector_check_server(const ForeignServer *server);
+extern void kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all);
+
+/* Can streams of such a server be read?  ereports if not. */
+extern void kda_connector_check_stream(const char *type, const char *stream_name);
 
 #endif							/* KDA_CONNECTOR_H */

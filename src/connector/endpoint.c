@@ -78,7 +78,7 @@ allowed(AddressKind kind, KdaReach reach, bool plain)
 	switch (kind)
 	{
 		case ADDRESS_ORDINARY:
-			return !plain;
+			return !plain || reach == KDA_REACH_PROXY;
 		case ADDRESS_LOOPBACK:
 			return true;
 		case ADDRESS_METADATA:
@@ -196,7 +196,7 @@ kda_endpoint_parse(const char *url, KdaReach reach, KdaEndpoint *out, char *why,
 	}
 	else
 	{
-		snprintf(why, why_size, "It must begin with https://.");
+		snprintf(why, why_size, reach == KDA_REACH_PROXY ? "It must begin with http:// or https://." : "It must begin with https://.");
 		return false;
 	}
 	len = strcspn(authority, "/?#");
@@ -223,12 +223,12 @@ kda_endpoint_parse(const char *url, KdaReach reach, KdaEndpoint *out, char *why,
 		return false;
 	}
 	if (strlen(authority + len) >= sizeof(out->path) || !is_clean_path(authority + len) ||
-		(reach == KDA_REACH_USER && strcmp(authority + len, "") != 0 && strcmp(authority + len, "/") != 0))
+		(reach != KDA_REACH_MACHINE && strcmp(authority + len, "") != 0 && strcmp(authority + len, "/") != 0))
 	{
 		snprintf(why, why_size, "It must end after the host and port.");
 		return false;
 	}
-	if (kind == ADDRESS_METADATA && reach == KDA_REACH_USER)
+	if (kind == ADDRESS_METADATA && reach != KDA_REACH_MACHINE)
 	{
 		snprintf(why, why_size, "Link-local addresses and metadata services cannot be endpoints.");
 		return false;
@@ -244,7 +244,8 @@ kda_endpoint_parse(const char *url, KdaReach reach, KdaEndpoint *out, char *why,
 		return false;
 	}
 	out->loopback = kind == ADDRESS_LOOPBACK;
-	if (port == (out->plain ? 80 : 443))
+	out->default_port = port == (out->plain ? 80 : 443);
+	if (out->default_port)
 		snprintf(out->host, sizeof(out->host), "%s", host);
 	else
 		snprintf(out->host, sizeof(out->host), "%s:%d", host, port);
@@ -287,6 +288,7 @@ kda_endpoint_of_aws(const char *service, const char *region, KdaEndpoint *out)
 			suffix = partitions[i].suffix;
 	memset(out, 0, sizeof(KdaEndpoint));
 	out->reach = KDA_REACH_USER;
+	out->default_port = true;
 	snprintf(out->host, sizeof(out->host), "%s.%s.%s", service, region, suffix);
 	snprintf(out->base, sizeof(out->base), "https://%s", out->host);
 	snprintf(out->path, sizeof(out->path), "/");

@@ -23,6 +23,7 @@
 typedef enum KdaReach
 {
 	KDA_REACH_USER,				/* an option of a server: https anywhere but metadata services, http to this machine */
+	KDA_REACH_PROXY,			/* the same, with http everywhere: what goes through is TLS */
 	KDA_REACH_MACHINE			/* of the server's environment: metadata services, too */
 } KdaReach;
 
@@ -32,6 +33,7 @@ typedef struct KdaEndpoint
 	char		host[300];		/* as in a Host header: with the port unless it is the scheme's own */
 	char		path[1024];		/* with a query; "/" unless KDA_REACH_MACHINE */
 	bool		plain;			/* http */
+	bool		default_port;	/* the scheme's own */
 	bool		loopback;		/* an address of this machine, or localhost */
 	KdaReach	reach;
 } KdaEndpoint;

@@ -174,17 +174,22 @@ on_header(char *data, size_t size, size_t n, void *arg)
 	return head->failed ? 0 : n;
 }
 
+/* Not to what is on or beside this machine. */
+static bool
+is_proxied(const State *s)
+{
+	return s->http->proxy && !s->endpoint.loopback && s->endpoint.reach == KDA_REACH_USER;
+}
+
 /* The one place where a connection is made: names may mean anything. */
 static curl_socket_t
 on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	State	   *s = arg;
-	bool		proxied = s->http->proxy && !s->endpoint.loopback && s->endpoint.reach == KDA_REACH_USER;
-	bool		plain = s->endpoint.plain && !proxied;
+	KdaReach	reach = is_proxied(s) ? KDA_REACH_PROXY : s->endpoint.reach;
 	int			fd;
 
-	if (purpose != CURLSOCKTYPE_IPCXN ||
-		!kda_endpoint_may_connect(&address->addr, s->endpoint.reach, plain))
+	if (purpose != CURLSOCKTYPE_IPCXN || !kda_endpoint_may_connect(&address->addr, reach, s->endpoint.plain))
 	{
 		s->forbidden = true;
 		return CURL_SOCKET_BAD;
@@ -224,7 +229,6 @@ static void
 set_up(KdaHttp *h, State *s)
 {
 	CURL	   *e = s->easy;
-	bool		proxied = h->proxy && !s->endpoint.loopback && s->endpoint.reach == KDA_REACH_USER;
 	bool		has_body = strcmp(s->method, "GET") != 0;
 
 	curl_easy_setopt(e, CURLOPT_PRIVATE, s);
@@ -234,7 +238,7 @@ set_up(KdaHttp *h, State *s)
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, s->endpoint.plain ? "http" : "https");
 	curl_easy_setopt(e, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
-	curl_easy_setopt(e, CURLOPT_PROXY, proxied ? h->proxy : "");
+	curl_easy_setopt(e, CURLOPT_PROXY, is_proxied(s) ? h->proxy : "");
 	curl_easy_setopt(e, CURLOPT_NOPROXY, "");
 	curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	curl_easy_setopt(e, CURLOPT_USERAGENT, USER_AGENT);

@@ -550,7 +550,8 @@ follow_up(Node *stmt)
 
 				if (OidIsValid(server) && kda_is_our_server(server))
 				{
-					kda_check_user_mapping(server, create->options);
+					CommandCounterIncrement();
+					kda_check_user_mapping(server, create->user, create->options);
 					kda_catalog_changed();
 				}
 				break;
@@ -562,7 +563,8 @@ follow_up(Node *stmt)
 
 				if (OidIsValid(server) && kda_is_our_server(server))
 				{
-					kda_check_user_mapping(server, alter->options);
+					CommandCounterIncrement();
+					kda_check_user_mapping(server, alter->user, alter->options);
 					kda_catalog_changed();
 				}
 				break;

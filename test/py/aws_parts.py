@@ -127,7 +127,11 @@ class Web:
                     if step == "close":
                         return
                     if isinstance(step, (int, float)):
-                        await asyncio.sleep(step)
+                        until = time.monotonic() + step
+                        while time.monotonic() < until:
+                            await asyncio.sleep(min(0.05, max(until - time.monotonic(), 0)))
+                            if reader.at_eof():
+                                return      # nobody waits any more
                     else:
                         writer.write(step)
                         await writer.drain()

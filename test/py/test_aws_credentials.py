@@ -584,8 +584,8 @@ def test_times(start):
 
 # ---- no secret gets out: a core dump has all memory but what is marked otherwise
 
-def mappings(pid):
-    """Readable memory of a process: (bytes, would it be in a core dump)."""
+def mappings(pid, shared):
+    """Readable memory of a process: from, to, would it be in a core dump.  shared: also that of others."""
     found, current = [], None
     with open("/proc/%d/smaps" % pid) as f:
         for line in f:
@@ -593,15 +593,16 @@ def mappings(pid):
             if head:
                 current = (int(head.group(1), 16), int(head.group(2), 16), head.group(3))
             elif line.startswith("VmFlags:") and current[2].startswith("r"):
-                found.append((*current[:2], "dd" not in line.split()))
+                if shared or "sh" not in line.split():
+                    found.append((*current[:2], "dd" not in line.split()))
     return found
 
 
-def where_in_memory(pid, needles):
+def where_in_memory(pid, needles, shared=True):
     """How often each is in memory that a core dump would have, and in memory that it would not."""
     dumped, kept = dict.fromkeys(needles, 0), dict.fromkeys(needles, 0)
     with open("/proc/%d/mem" % pid, "rb", 0) as mem:
-        for begin, end, in_dump in mappings(pid):
+        for begin, end, in_dump in mappings(pid, shared):
             try:
                 mem.seek(begin)
                 content = mem.read(end - begin)

@@ -8,7 +8,7 @@ from aws_parts import Program, Web, answer, build_program, bytes_of, field, http
 from harness import free_port, wait_until
 
 RESULTS = ["answered", "unreachable", "timed out", "untrusted", "forbidden", "too large", "no memory", "broken"]
-USER, MACHINE = 0, 1
+USER, PROXY, MACHINE = 0, 1, 2
 
 
 class Client(Program):
@@ -96,6 +96,12 @@ def test_the_machine_reaches_metadata_services(client):
     ok = lambda url: client.ask("parse", MACHINE, field(url))[0] == "ok"    # noqa: E731
     assert ok("http://169.254.169.254/latest/api/token") and ok("http://[fd00:ec2::254]") and ok("http://169.254.170.2/v2/credentials/1?a=b") and ok("http://127.0.0.1:51679/x")
     assert not ok("http://example.com/x") and not ok("http://10.0.0.1/") and not ok("http://0.0.0.0/")
+
+
+def test_proxies(client):
+    ok = lambda url: client.ask("parse", PROXY, field(url))[0] == "ok"    # noqa: E731
+    assert ok("http://proxy.example.com:3128") and ok("https://proxy.example.com") and ok("http://10.0.0.1:8080") and ok("http://127.0.0.1:3128")
+    assert not ok("socks5://proxy:1080") and not ok("http://169.254.169.254:80") and not ok("http://u:p@proxy") and not ok("http://proxy/path") and not ok("http://0.0.0.0")
 
 
 def test_names_that_mean_a_metadata_service(client, authority):

@@ -267,7 +267,7 @@ def test_bad_options_are_refused(server, kafka):
     assert "bootstrap.servers" in error("CREATE SERVER x TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream")
     assert "cannot be set" in error("""CREATE SERVER x TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" 'x', "enable.auto.commit" 'true')""")
     assert "has no type" in error("CREATE SERVER x FOREIGN DATA WRAPPER kda_stream")
-    assert "not part of this release" in error("CREATE SERVER x TYPE 'kinesis' FOREIGN DATA WRAPPER kda_stream")
+    assert "not part of this release" in error("CREATE SERVER x TYPE 'firehose' FOREIGN DATA WRAPPER kda_stream")
     text = error("""CREATE SERVER x TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" 'x', "sasl.password" 'geheim')""")
     assert "user mapping" in text and "geheim" not in text
     server.sql("""CREATE SERVER secure TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS ("bootstrap.servers" 'x')""")
