@@ -345,8 +345,13 @@ set_outcome(State *s, CURLcode code)
 			else
 				set_error(s, KDA_HTTP_NO_MEMORY, "out of memory");
 			break;
+#if LIBCURL_VERSION_NUM >= 0x080600
+		case CURLE_TOO_LARGE:
+			set_error(s, KDA_HTTP_TOO_LARGE, "the answer is too large");
+			break;
+#endif
 		case CURLE_OUT_OF_MEMORY:
-			/* libcurl says so, too, of a line longer than 100 kB */
+			/* before 8.6 libcurl says so, too, of a line longer than 100 kB */
 			set_error(s, KDA_HTTP_NO_MEMORY, "out of memory, or the answer's header is too large");
 			break;
 		case CURLE_UNSUPPORTED_PROTOCOL:
@@ -551,16 +556,12 @@ KdaHttp *
 kda_http_open(const KdaHttpConfig *config)
 {
 	KdaHttp    *h = kda_secret_calloc(1, sizeof(KdaHttp));
-	pthread_condattr_t monotonic;
 
 	if (h == NULL)
 		return NULL;
 	pthread_once(&initialized, initialize);
 	pthread_mutex_init(&h->mutex, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->to_main, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	kda_condition_init(&h->to_main);
 	h->wake_fd = config->wake_fd;
 	h->http2 = config->http2;
 	h->max_connections = config->max_connections > 0 ? config->max_connections : CONNECTIONS;
@@ -591,25 +592,13 @@ kda_http_open(const KdaHttpConfig *config)
 void
 kda_http_close(KdaHttp *h, int deadline_ms)
 {
-	struct timespec until;
 	bool		finished;
 
 	reserve_fds(h, false);
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += deadline_ms / 1000;
-	until.tv_nsec += (deadline_ms % 1000) * 1000000L;
-	if (until.tv_nsec >= 1000000000L)
-	{
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
 	pthread_mutex_lock(&h->mutex);
 	h->stop = true;
 	curl_multi_wakeup(h->multi);
-	while (deadline_ms > 0 && !h->finished)
-		if (pthread_cond_timedwait(&h->to_main, &h->mutex, &until) != 0)
-			break;
-	finished = h->finished;
+	finished = kda_condition_await(&h->to_main, &h->mutex, &h->finished, deadline_ms);
 	h->closed = true;
 	pthread_mutex_unlock(&h->mutex);
 	if (finished)

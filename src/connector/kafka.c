@@ -20,7 +20,6 @@
 #include "connector/kafka_internal.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "commands/defrem.h"
 #include "connector/threads.h"
@@ -83,7 +82,6 @@ kafka_open(const KdaSourceConfig *config)
 {
 	rd_kafka_conf_t *conf = make_conf(config);
 	Kafka	   *k = calloc(1, sizeof(Kafka));
-	pthread_condattr_t monotonic;
 
 	if (k == NULL || (k->topic_name = strdup(config->topic)) == NULL ||
 		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL)
@@ -103,11 +101,8 @@ kafka_open(const KdaSourceConfig *config)
 	k->conf = conf;
 	rd_kafka_conf_set_opaque(conf, k);
 	pthread_mutex_init(&k->mutex, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&k->to_helper, &monotonic);
-	pthread_cond_init(&k->to_main, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	kda_condition_init(&k->to_helper);
+	kda_condition_init(&k->to_main);
 
 	/* the library's own threads are started from the helper */
 	if (!kda_thread_start(kda_kafka_helper, k))
@@ -125,24 +120,12 @@ static void
 kafka_close(KdaSource *source, int deadline_ms)
 {
 	Kafka	   *k = (Kafka *) source;
-	struct timespec until;
 	bool		finished;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += deadline_ms / 1000;
-	until.tv_nsec += (deadline_ms % 1000) * 1000000L;
-	if (until.tv_nsec >= 1000000000L)
-	{
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
 	pthread_mutex_lock(&k->mutex);
 	k->stop = true;
 	pthread_cond_signal(&k->to_helper);
-	while (deadline_ms > 0 && !k->finished)
-		if (pthread_cond_timedwait(&k->to_main, &k->mutex, &until) != 0)
-			break;
-	finished = k->finished;
+	finished = kda_condition_await(&k->to_main, &k->mutex, &k->finished, deadline_ms);
 	k->closed = true;
 	pthread_mutex_unlock(&k->mutex);
 	if (finished)

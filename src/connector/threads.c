@@ -7,7 +7,6 @@
  */
 #include "connector/threads.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -90,6 +89,29 @@ void
 kda_thread_ends(void)
 {
 	__atomic_fetch_sub(&running, 1, __ATOMIC_SEQ_CST);
+}
+
+void
+kda_condition_init(pthread_cond_t *condition)
+{
+	pthread_condattr_t monotonic;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(condition, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+bool
+kda_condition_await(pthread_cond_t *condition, pthread_mutex_t *mutex, const bool *flag, int deadline_ms)
+{
+	int64		end_ms = kda_monotonic_ms() + deadline_ms;
+	struct timespec until = {end_ms / 1000, (end_ms % 1000) * 1000000L};
+
+	while (deadline_ms > 0 && !*flag)
+		if (pthread_cond_timedwait(condition, mutex, &until) != 0)
+			break;
+	return *flag;
 }
 
 int64

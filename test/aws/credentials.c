@@ -23,10 +23,7 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "connector/aws.h"
 #include "connector/credentials.h"
@@ -59,18 +56,6 @@ time(time_t * to)
 }
 
 static void
-pause_for_answers(void)
-{
-	struct pollfd fd = {pipe_fds[0], POLLIN, 0};
-	char		bytes[256];
-
-	if (poll(&fd, 1, 60000) <= 0)
-		abort();
-	while (read(pipe_fds[0], bytes, sizeof(bytes)) > 0)
-		;
-}
-
-static void
 show_string(const char *s, char end)
 {
 	show_field(s ? s : "", s ? strlen(s) : 0, end);
@@ -83,7 +68,7 @@ show_keys(KdaCredentials *c)
 	KdaKeysState state;
 
 	while ((state = kda_credentials_keys(c, &keys)) == KDA_KEYS_COMING)
-		pause_for_answers();
+		await_byte(pipe_fds[0]);
 	if (state == KDA_KEYS_NONE)
 	{
 		printf("none ");
@@ -125,7 +110,7 @@ make_calls(char **fields, const size_t *lens)
 		for (int i = 0; i < n; i++)
 			left += !kda_aws_call_done(calls[i]);
 		if (left > 0)
-			pause_for_answers();
+			await_byte(pipe_fds[0]);
 	}
 	for (int i = 0; i < n; i++)
 	{
@@ -159,10 +144,7 @@ main(void)
 	char	   *line = NULL;
 	size_t		room = 0;
 
-	if (pipe(pipe_fds) != 0)
-		return 1;
-	fcntl(pipe_fds[0], F_SETFL, O_NONBLOCK);
-	fcntl(pipe_fds[1], F_SETFL, O_NONBLOCK);
+	make_pipe(pipe_fds);
 	while (getline(&line, &room, stdin) > 0)
 	{
 		char	   *fields[MAX_FIELDS];
@@ -209,7 +191,7 @@ main(void)
 			KdaAwsKeys	keys;
 
 			while (kda_credentials_keys(credentials[name], &keys) != KDA_KEYS_READY)
-				pause_for_answers();
+				await_byte(pipe_fds[0]);
 			if (!kda_credentials_refuse(credentials[name], keys.access_key_id))
 				abort();
 			show_keys(credentials[name]);

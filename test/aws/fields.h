@@ -2,14 +2,18 @@
  *
  * fields.h
  *	  How the tests' Python and these programs talk: a line of fields, bytes in
- *	  hex with a dot before, a lone "-" for none.
+ *	  hex with a dot before, a lone "-" for none.  And how they wait: for a byte in
+ *	  a pipe, as a worker does.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef KDA_TEST_FIELDS_H
 #define KDA_TEST_FIELDS_H
 
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "connector/secret.h"
 
@@ -49,6 +53,28 @@ static inline void
 show_text(const KdaText *text, char end)
 {
 	show_field(kda_text_str(text), text->len, end);
+}
+
+/* Both ends do not block. */
+static inline void
+make_pipe(int fds[2])
+{
+	if (pipe(fds) != 0)
+		abort();
+	fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	fcntl(fds[1], F_SETFL, O_NONBLOCK);
+}
+
+static inline void
+await_byte(int fd)
+{
+	struct pollfd poll_fd = {fd, POLLIN, 0};
+	char		bytes[256];
+
+	if (poll(&poll_fd, 1, 60000) <= 0)
+		abort();
+	while (read(fd, bytes, sizeof(bytes)) > 0)
+		;
 }
 
 #endif							/* KDA_TEST_FIELDS_H */

@@ -17,10 +17,7 @@
 #include "postgres.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <netdb.h>
-#include <poll.h>
-#include <unistd.h>
 
 #include "connector/http.h"
 #include "fields.h"
@@ -61,19 +58,6 @@ slot_of(int name)
 		if (requests[i].request && requests[i].name == name)
 			return &requests[i].request;
 	abort();
-}
-
-/* As a worker does: waits for the byte in the pipe, then looks. */
-static void
-pause_for_answers(void)
-{
-	struct pollfd fd = {pipe_fds[0], POLLIN, 0};
-	char		bytes[256];
-
-	if (poll(&fd, 1, 60000) <= 0)
-		abort();
-	while (read(pipe_fds[0], bytes, sizeof(bytes)) > 0)
-		;
 }
 
 static void
@@ -127,10 +111,7 @@ main(void)
 	char	   *line = NULL;
 	size_t		room = 0;
 
-	if (pipe(pipe_fds) != 0)
-		return 1;
-	fcntl(pipe_fds[0], F_SETFL, O_NONBLOCK);
-	fcntl(pipe_fds[1], F_SETFL, O_NONBLOCK);
+	make_pipe(pipe_fds);
 	while (getline(&line, &room, stdin) > 0)
 	{
 		char	   *fields[MAX_FIELDS];
@@ -177,7 +158,7 @@ main(void)
 			KdaHttpRequest *request = *slot_of(atoi(fields[1]));
 
 			while (!kda_http_done(request))
-				pause_for_answers();
+				await_byte(pipe_fds[0]);
 			printf("%s %d %d ", fields[1], request->result, request->status);
 			show_field(request->error, strlen(request->error), ' ');
 			show_text(&request->head, ' ');
@@ -194,7 +175,7 @@ main(void)
 						found = requests[i].name;
 				if (found >= 0)
 					break;
-				pause_for_answers();
+				await_byte(pipe_fds[0]);
 			}
 			printf("%d\n", found);
 		}

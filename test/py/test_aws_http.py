@@ -1,5 +1,6 @@
 """The HTTP client and the rules of endpoints: real TLS and HTTP/2 servers, and one that misbehaves in every way."""
 import os
+import subprocess
 import time
 
 import pytest
@@ -259,10 +260,10 @@ def test_answers_that_are_too_large(client):
              "/just-right": [answer(b"x" * 100000)], "/one-too-many": [answer(b"x" * 100001)]}
     bad = Web(lambda request: kinds[request["path"]])
     client.open()
-    for path, expected in {"/said": "too large", "/grown": "too large", "/many-headers": "too large", "/long-header": "no memory",
+    for path, expected in {"/said": "too large", "/grown": "too large", "/many-headers": "too large", "/long-header": "too large|no memory",
                            "/one-too-many": "too large", "/just-right": "answered"}.items():
         result, status, error, head, body = client.get(bad.url + path, limit=100000)
-        assert result == expected, (path, result, error)
+        assert result in expected.split("|"), (path, result, error)
         assert len(body) <= 100000
     bad.stop()
     client.close()
@@ -294,7 +295,9 @@ def test_tls_is_verified(client, authority):
     right = Web(lambda request: [answer("secure")], authority.issue("right") + ".both.pem")
     wrong_name = Web(lambda request: [answer("secure")], authority.issue("wrong_name", "DNS:example.com") + ".both.pem")
     stranger = Web(lambda request: [answer("secure")], other.issue("stranger") + ".both.pem")
-    outdated = Web(lambda request: [answer("secure")], authority.issue("outdated", days=-1) + ".both.pem")
+    outdated = Web(lambda request: [answer("secure")], authority.issue("outdated", days=0) + ".both.pem")
+    wait_until(lambda: subprocess.run(["openssl", "x509", "-checkend", "0", "-noout", "-in", authority.dir + "/outdated.pem"], stdout=subprocess.DEVNULL).returncode == 1,
+               "the certificate to be outdated")
     for options in ({"ca_pem": authority.pem}, {"ca_file": authority.dir + "/ca.pem"}):
         client.open(**options)
         assert client.get(right.url + "/")[4] == b"secure"
