@@ -8,6 +8,7 @@
 #include "kda_stream.h"
 
 #include "catalog/rows.h"
+#include "connector/connector.h"
 #include "declare/ddl.h"
 #include "dialect/dialect.h"
 #include "fmgr.h"
@@ -31,6 +32,7 @@ _PG_init(void)
 				 errhint("Add kda_stream to shared_preload_libraries in postgresql.conf and restart the server.")));
 
 	kda_guc_init();
+	kda_connector_init();
 	kda_shmem_init();
 	kda_launcher_init();
 	kda_query_init();

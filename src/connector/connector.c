@@ -9,8 +9,15 @@
 
 #include "connector/aws_options.h"
 #include "connector/connector.h"
+#include "connector/http.h"
 #include "connector/kafka.h"
 #include "utils/memutils.h"
+
+void
+kda_connector_init(void)
+{
+	kda_http_init();
+}
 
 static void
 check_kafka_server(const ForeignServer *server)

@@ -142,6 +142,9 @@ typedef struct KdaSourceOps
 	char	   *(*headers_json) (const KdaRawRecord *record);
 } KdaSourceOps;
 
+/* From _PG_init. */
+extern void kda_connector_init(void);
+
 /* NULL if type is none of ours that can be read. */
 extern const KdaSourceOps *kda_source_ops(const char *type);
 

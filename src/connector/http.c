@@ -552,6 +552,12 @@ initialize(void)
 						 kda_secret_strdup, kda_secret_calloc);
 }
 
+void
+kda_http_init(void)
+{
+	pthread_once(&initialized, initialize);
+}
+
 KdaHttp *
 kda_http_open(const KdaHttpConfig *config)
 {
@@ -559,7 +565,7 @@ kda_http_open(const KdaHttpConfig *config)
 
 	if (h == NULL)
 		return NULL;
-	pthread_once(&initialized, initialize);
+	kda_http_init();
 	pthread_mutex_init(&h->mutex, NULL);
 	kda_condition_init(&h->to_main);
 	h->wake_fd = config->wake_fd;

@@ -76,6 +76,13 @@ typedef struct KdaHttpRequest
 	struct KdaHttpState *state;
 } KdaHttpRequest;
 
+/*
+ * Initialises libcurl with secret memory.  At the start of a server, before
+ * librdkafka or another library does it with other memory; elsewhere
+ * kda_http_open() does it.
+ */
+extern void kda_http_init(void);
+
 /* NULL: no memory, thread or descriptors. */
 extern KdaHttp *kda_http_open(const KdaHttpConfig *config);
 

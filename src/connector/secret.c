@@ -194,13 +194,6 @@ kda_secret_strdup(const char *s)
 	return copy;
 }
 
-void
-kda_secret_wipe(char *s)
-{
-	if (s)
-		explicit_bzero(s, strlen(s));
-}
-
 /*---- stacks */
 
 static bool

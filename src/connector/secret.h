@@ -22,9 +22,6 @@ extern void *kda_secret_realloc(void *p, size_t size);
 extern char *kda_secret_strdup(const char *s);
 extern void kda_secret_free(void *p);
 
-/* Overwrites a string of any other memory, such as a palloc'd option. */
-extern void kda_secret_wipe(char *s);
-
 /*
  * For a thread that gets secrets from a library: its stack, where ciphers leave
  * pieces of what they decrypt, is left out of core dumps, too; the second one

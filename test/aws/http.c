@@ -10,6 +10,7 @@
  *		free name                                   cancels it, or forgets it
  *		wait name                                   -> "name result status error head answer"
  *		any                                         -> the name of some request that is done
+ *		memory bytes                                no more than this beyond what there is; 0: all
  *		close deadline_ms                           -> "closed", whatever is under way
  *
  *-------------------------------------------------------------------------
@@ -18,6 +19,7 @@
 
 #include <dlfcn.h>
 #include <netdb.h>
+#include <sys/resource.h>
 
 #include "connector/http.h"
 #include "fields.h"
@@ -57,7 +59,22 @@ slot_of(int name)
 	for (int i = 0; i < MAX_REQUESTS; i++)
 		if (requests[i].request && requests[i].name == name)
 			return &requests[i].request;
-	abort();
+	return NULL;
+}
+
+static void
+limit_memory(long bytes)
+{
+	struct rlimit limit;
+	long		pages = 0;
+	FILE	   *f = fopen("/proc/self/statm", "r");
+
+	if (f == NULL || fscanf(f, "%ld", &pages) != 1)
+		abort();
+	fclose(f);
+	getrlimit(RLIMIT_AS, &limit);
+	limit.rlim_cur = bytes > 0 ? (rlim_t) (pages * sysconf(_SC_PAGESIZE) + bytes) : limit.rlim_max;
+	setrlimit(RLIMIT_AS, &limit);
 }
 
 static void
@@ -78,6 +95,14 @@ send_request(char **fields, int n)
 	if (!kda_endpoint_parse(base, atoi(fields[2]), &endpoint, why, sizeof(why)))
 		abort();
 	request = kda_http_request(http, method, &endpoint, path);
+	if (request == NULL)
+	{
+		/* no memory: there is none of this name */
+		free(url);
+		free(base);
+		free(body);
+		return;
+	}
 	request->timeout_ms = atoi(fields[3]);
 	request->answer.limit = atoll(fields[4]);
 	request->answer.plain = true;
@@ -103,6 +128,17 @@ send_request(char **fields, int n)
 	free(url);
 	free(base);
 	free(body);
+}
+
+static void
+show_outcome(const char *name, KdaHttpRequest *request)
+{
+	while (!kda_http_done(request))
+		await_byte(pipe_fds[0]);
+	printf("%s %d %d ", name, request->result, request->status);
+	show_field(request->error, strlen(request->error), ' ');
+	show_text(&request->head, ' ');
+	show_text(&request->answer, '\n');
 }
 
 int
@@ -150,19 +186,20 @@ main(void)
 		{
 			KdaHttpRequest **request = slot_of(atoi(fields[1]));
 
-			kda_http_free(*request);
-			*request = NULL;
+			if (request)
+			{
+				kda_http_free(*request);
+				*request = NULL;
+			}
 		}
 		else if (strcmp(fields[0], "wait") == 0)
 		{
-			KdaHttpRequest *request = *slot_of(atoi(fields[1]));
+			KdaHttpRequest **request = slot_of(atoi(fields[1]));
 
-			while (!kda_http_done(request))
-				await_byte(pipe_fds[0]);
-			printf("%s %d %d ", fields[1], request->result, request->status);
-			show_field(request->error, strlen(request->error), ' ');
-			show_text(&request->head, ' ');
-			show_text(&request->answer, '\n');
+			if (request)
+				show_outcome(fields[1], *request);
+			else
+				printf("%s %d 0 . . .\n", fields[1], KDA_HTTP_NO_MEMORY);
 		}
 		else if (strcmp(fields[0], "any") == 0)
 		{
@@ -179,6 +216,8 @@ main(void)
 			}
 			printf("%d\n", found);
 		}
+		else if (strcmp(fields[0], "memory") == 0)
+			limit_memory(atol(fields[1]));
 		else if (strcmp(fields[0], "close") == 0)
 		{
 			kda_http_close(http, atoi(fields[1]));

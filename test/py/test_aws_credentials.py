@@ -603,6 +603,8 @@ def where_in_memory(pid, needles, shared=True):
     dumped, kept = dict.fromkeys(needles, 0), dict.fromkeys(needles, 0)
     with open("/proc/%d/mem" % pid, "rb", 0) as mem:
         for begin, end, in_dump in mappings(pid, shared):
+            if end - begin > 1 << 32:
+                continue        # a sanitizer's shadow
             try:
                 mem.seek(begin)
                 content = mem.read(end - begin)

@@ -8,6 +8,7 @@ from authority import Authority
 from aws_parts import Program, Web, answer, build_program, bytes_of, field, http2_server
 from harness import free_port, wait_until
 
+SOURCES = ["http", "endpoint", "threads", "secret"]
 RESULTS = ["answered", "unreachable", "timed out", "untrusted", "forbidden", "too large", "no memory", "broken"]
 USER, PROXY, MACHINE = 0, 1, 2
 
@@ -41,7 +42,7 @@ class Client(Program):
 
 @pytest.fixture(scope="module")
 def program():
-    return build_program("http", ["http", "endpoint", "threads", "secret"], ["curl", "ssl"])
+    return build_program("http", SOURCES, ["curl", "ssl"])
 
 
 @pytest.fixture
@@ -286,6 +287,28 @@ def test_a_kept_connection_that_was_closed_meanwhile(client):
         assert client.get(once.url + "/", method="POST", body="x")[4] == b"once"
     once.stop()
     client.close()
+
+
+def test_memory_that_runs_out(authority):
+    """Requests fail, the client goes on; without the sanitizers, which need memory of their own."""
+    big = Web(lambda request: [answer(b"x" * 2000000) if request["path"] == "/big" else answer(b"small")], authority.issue("big") + ".both.pem")
+    client = Client(build_program("http", SOURCES, ["curl", "ssl"], sanitize=False))
+    client.open(ca_pem=authority.pem)
+    assert client.get(big.url + "/small")[4] == b"small"
+    for room in (20000000, 5000000, 1000000, 300000, 100000, 1):
+        client.say("memory", room)
+        names = [client.send(big.url + path, limit=3000000) for path in ("/big", "/small") * 4]
+        outcomes = [client.wait(n) for n in names]
+        for n in names:
+            client.say("free", n)
+        client.say("memory", 0)
+        assert {o[0] for o in outcomes} <= {"answered", "no memory", "unreachable", "untrusted"}, [o[0] for o in outcomes]
+        assert all(o[4] in (b"small", b"x" * 2000000) for o in outcomes if o[0] == "answered")
+    assert "answered" not in {o[0] for o in outcomes[::2]}
+    assert client.get(big.url + "/big", limit=3000000)[4] == b"x" * 2000000
+    client.close()
+    client.stop()
+    big.stop()
 
 
 # ---- TLS, HTTP/2, proxy
