@@ -16,6 +16,7 @@
  *		                         -> for each: "trouble status code message answer"
  *		count service            -> "attempts failures throttled skew"
  *		json name text           -> "yes value" or "no"; xml the same; time text
+ *		retry attempts first_ms max_ms at_least_ms   -> the pauses, of 20 at most, until it gives up
  *		clock seconds            sets the program's clock forward
  *		close
  *
@@ -222,6 +223,19 @@ main(void)
 
 			kda_aws_parse_time(fields[1], &seconds);
 			printf(INT64_FORMAT "\n", seconds);
+		}
+		else if (strcmp(fields[0], "retry") == 0)
+		{
+			KdaRetry	retry;
+			int64		pause = 0;
+
+			kda_retry_init(&retry, atoi(fields[1]), atoi(fields[2]), atoi(fields[3]));
+			for (int i = 0; i < 20 && pause >= 0; i++)
+			{
+				pause = kda_retry_after_failure(&retry, atoi(fields[4]));
+				printf(INT64_FORMAT " ", pause);
+			}
+			printf("\n");
 		}
 		else if (strcmp(fields[0], "clock") == 0)
 			clock_ahead = atoll(fields[1]);

@@ -75,7 +75,7 @@ class Program:
 class Web:
     """
     A server of the tests' own, for what a real one will not do.  handler(request) gives the steps of its answer:
-    bytes to send, seconds to wait, or "reset", "close"; it keeps the connection unless told otherwise.
+    bytes to send, seconds or a condition to wait for, or "reset", "close"; it keeps the connection unless told otherwise.
     """
 
     def __init__(self, handler, certificate=None):
@@ -126,7 +126,10 @@ class Web:
                         return
                     if step == "close":
                         return
-                    if isinstance(step, (int, float)):
+                    if callable(step):
+                        while not step() and not reader.at_eof():
+                            await asyncio.sleep(0.02)
+                    elif isinstance(step, (int, float)):
                         until = time.monotonic() + step
                         while time.monotonic() < until:
                             await asyncio.sleep(min(0.05, max(until - time.monotonic(), 0)))
