@@ -11,6 +11,7 @@
  */
 #include "kda_stream.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -79,6 +80,16 @@ take_option(Mapping *m, const char *option, size_t len)
 	}
 }
 
+/* Zeroes and frees a copy that detoasting has made. */
+static void
+wipe_copy(struct varlena *copy, const struct varlena *original)
+{
+	if (copy == original)
+		return;
+	explicit_bzero(copy, VARSIZE_ANY(copy));
+	pfree(copy);
+}
+
 /* Exactly this user's; InvalidOid: that of PUBLIC. */
 static void
 read_mapping(Oid serverid, Oid userid, Mapping *m)
@@ -101,18 +112,16 @@ read_mapping(Oid serverid, Oid userid, Mapping *m)
 		if (!isnull)
 		{
 			struct varlena *stored = (struct varlena *) DatumGetPointer(value);
-			ArrayType  *array = (ArrayType *) pg_detoast_datum(stored);
+			struct varlena *fetched = VARATT_IS_EXTERNAL(stored) ? detoast_external_attr(stored) : stored;
+			struct varlena *array = pg_detoast_datum(fetched);
 			Datum	   *options;
 			int			n;
 
-			deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &options, NULL, &n);
+			deconstruct_array((ArrayType *) array, TEXTOID, -1, false, TYPALIGN_INT, &options, NULL, &n);
 			for (int i = 0; i < n; i++)
 				take_option(m, VARDATA_ANY(DatumGetPointer(options[i])), VARSIZE_ANY_EXHDR(DatumGetPointer(options[i])));
-			if ((struct varlena *) array != stored)
-			{
-				explicit_bzero(array, VARSIZE(array));
-				pfree(array);
-			}
+			wipe_copy(array, fetched);
+			wipe_copy(fetched, stored);
 			pfree(options);
 		}
 	}

@@ -29,7 +29,7 @@ def parts():
 @pytest.fixture(scope="module")
 def sts(authority, parts):
     """STS over TLS, which checks signatures."""
-    gate = Gate({"AKID": (SECRET, None), "TEMP": (SECRET, TOKEN), "test-key": ("test-secret-key", "test-session-token")}, forward=parts.port,
+    gate = Gate({"AKID": (SECRET, None), "TEMP": (SECRET, TOKEN), "LONG": (SECRET, canaries(1)[0] + os.urandom(3000).hex()), "test-key": ("test-secret-key", "test-session-token")}, forward=parts.port,
                 certificate=authority.issue("sts") + ".both.pem")
     yield gate
     gate.stop()
@@ -163,25 +163,28 @@ def test_abort_cancels(server, authority):
     hanging.stop()
 
 
-def test_no_secret_in_a_core_dump_of_a_session(server, authority, sts):
+@pytest.mark.parametrize("name, key", [("dumped", "TEMP"), ("dumped_toasted", "LONG")])
+def test_no_secret_in_a_core_dump_of_a_session(server, authority, sts, name, key):
     """Shared buffers have the catalog, which is PostgreSQL's; the process's own memory has nothing."""
-    create(server, authority, "dumped", sts.url, {"access_key_id": "TEMP", "secret_access_key": SECRET, "session_token": TOKEN, "role_arn": ROLE})
+    token = sts.keys[key][1]
+    create(server, authority, name, sts.url, {"access_key_id": key, "secret_access_key": SECRET, "session_token": token, "role_arn": ROLE})
     given = len(sts.keys)
     conn = server.connect()
     cur = conn.cursor()
-    cur.execute(ASK % ("dumped", "postgres", 10))
+    cur.execute(ASK % (name, "postgres", 10))
     assert cur.fetchone()[0].startswith("arn:aws:sts") and len(sts.keys) > given
-    secret, token = list(sts.keys.values())[-1]
-    needles = [n.encode() for n in (SECRET, TOKEN, secret, token)]
+    role_secret, role_token = list(sts.keys.values())[-1]
+    # of a long one its beginning is enough
+    needles = [n[:40].encode() for n in (SECRET, token, role_secret, role_token)]
     dumped, kept = where_in_memory(conn.info.backend_pid, needles, shared=False)
     assert not any(dumped.values()) and not any(kept.values()), (dumped, kept)
     # while they are in use
     slow = Web(lambda request: [60], certificate=authority.issue("slow") + ".both.pem")
-    server.sql("ALTER SERVER dumped OPTIONS (SET sts_endpoint '%s')" % slow.url)
+    server.sql("ALTER SERVER %s OPTIONS (SET sts_endpoint '%s')" % (name, slow.url))
 
     def wait():
         with pytest.raises(psycopg2.Error):
-            cur.execute(ASK % ("dumped", "postgres", 3))
+            cur.execute(ASK % (name, "postgres", 3))
     thread = threading.Thread(target=wait)
     thread.start()
     wait_until(lambda: slow.requests, "a call")
