@@ -239,15 +239,19 @@ kda_aws_call_begin(KdaAwsCall *call)
 		give_up(call, KDA_AWS_AGAIN, "out of memory");
 	else
 		attempt(call);
+	kda_secret_clean_stack();
 }
 
 bool
 kda_aws_call_done(KdaAwsCall *call)
 {
-	if (!call->done && call->waits_for_keys)
+	if (call->done || (!call->waits_for_keys && !kda_http_done(call->request)))
+		return call->done;
+	if (call->waits_for_keys)
 		attempt(call);
-	else if (!call->done && kda_http_done(call->request))
+	else
 		judge(call);
+	kda_secret_clean_stack();
 	return call->done;
 }
 

@@ -276,6 +276,7 @@ kda_aws_access(Oid serverid, Oid userid, int wake_fd)
 	PG_FINALLY();
 	{
 		free_mapping(&m);
+		kda_secret_clean_stack();
 	}
 	PG_END_TRY();
 	if (holder->access == NULL)

@@ -521,6 +521,7 @@ kda_credentials_keys(KdaCredentials *c, KdaAwsKeys *keys)
 		service(c);
 		if (c->request == NULL && c->call == NULL && now >= c->renew_at)
 			start(c);
+		kda_secret_clean_stack();
 	}
 	usable = c->access_key_id.len > 0 && (c->ends_at == 0 || now < c->ends_at - LAST_S);
 	if (!usable)

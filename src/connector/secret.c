@@ -24,6 +24,7 @@
 #define MAX_SHIFT	16			/* greatest that is cut from a chunk: 64 kB */
 #define CHUNK		((size_t) 512 * 1024)
 #define PAGE		((size_t) 4096)
+#define CLEANED		(32 * 1024) /* bytes of a stack that work with secrets may have used */
 
 typedef struct Block
 {
@@ -232,6 +233,14 @@ kda_secret_stack_wipe(void)
 	/* the kernel gives fresh pages when it is used again */
 	if (find_stack(&low, &size) && here > (uintptr_t) low)
 		(void) madvise(low, here - (uintptr_t) low, MADV_DONTNEED);
+}
+
+pg_noinline void
+kda_secret_clean_stack(void)
+{
+	char		dead[CLEANED];
+
+	explicit_bzero(dead, sizeof(dead));
 }
 
 /*---- text */

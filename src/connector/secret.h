@@ -31,6 +31,13 @@ extern void kda_secret_stack(void);
 extern void kda_secret_stack_wipe(void);
 
 /*
+ * After work with secrets on a stack that is dumped: zeroes what is below the
+ * caller's frame.  Compilers keep nothing there on purpose, but vector registers
+ * are saved there by the dynamic linker and by signals, as memcpy() left them.
+ */
+extern void kda_secret_clean_stack(void);
+
+/*
  * Bytes that grow.  Zeroed memory is an empty one.  data has a '\0' after len
  * bytes, which do not include it; data is NULL while nothing was added.
  * After memory has run out, or limit would be exceeded, "failed" is set and

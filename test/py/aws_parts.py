@@ -27,7 +27,7 @@ def build_program(name, sources, libraries=(), sanitize=True):
 
     def ask(option):
         return subprocess.check_output([pg_config, option], text=True).strip()
-    subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", *sanitizers, "-D_GNU_SOURCE", "-DFRONTEND",
+    subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", "-no-pie", *sanitizers, "-D_GNU_SOURCE", "-DFRONTEND",
                     "-I", build + "/src", "-I", ask("--includedir-server"), "-o", binary, build + "/test/aws/%s.c" % name,
                     *[build + "/src/connector/%s.c" % s for s in sources],
                     "-L" + ask("--pkglibdir"), "-L" + ask("--libdir"), *["-l" + lib for lib in libraries],

@@ -207,7 +207,7 @@ def test_no_secret_is_shown(server, authority):
             "ALTER USER MAPPING FOR postgres SERVER keys OPTIONS (SET access_key_id '/%s')", "ALTER USER MAPPING FOR postgres SERVER keys OPTIONS (ADD secret_acess_key '%s')",
             "CREATE USER MAPPING FOR PUBLIC SERVER keys OPTIONS (secret_access_key '%s')", "CREATE USER MAPPING FOR PUBLIC SERVER keys OPTIONS (role_arn '%s')",
             "DO $do$ BEGIN EXECUTE $x$ ALTER USER MAPPING FOR postgres SERVER keys OPTIONS (SET secret_access_key ' %s') $x$; END $do$",
-            "CREATE STREAM no (v int) SERVER keys OPTIONS (secret_access_key '%s')"):
+            "CREATE FOREIGN TABLE no (v int) SERVER keys OPTIONS (secret_access_key '%s')"):
         with pytest.raises(psycopg2.Error) as e:
             server.sql(statement % WRONG)
         assert WRONG not in e.value.diag.message_primary + (e.value.diag.message_detail or "") + (e.value.diag.message_hint or ""), statement
