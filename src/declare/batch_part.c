@@ -359,6 +359,7 @@ kda_split_groups_batch(KdaSplit *split)
 		add_plain_key(batch, window_time(split));
 		add_plain_key(batch, split->window->kind == KDA_WINDOW_SESSION ? window_time(split) :
 					  kda_call("batch_row", INT8OID, list_make1(kda_split_ctid(split))));
+		add_plain_key(batch, (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(0), false, FLOAT8PASSBYVAL));
 	}
 	else if (split->window)
 	{

@@ -637,6 +637,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				 errmsg("retention of a view without a window is not part of this release"),
 				 errhint("With WINDOWED BY, or without aggregates, rows go by their time.")));
 	kda_emission_decide(stmt, split, source_text, part_of != 0, &emission);
+	split->shows_key = emission.shown && split->window && !kda_window_is_aligned(split->window);
 	if (pump && split->shape == KDA_SHAPE_GROUPS && split->per_window)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -705,8 +706,9 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	if (emission.shown)
 	{
 		kda_run_as_owner(psprintf("CREATE TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, kda_revision int NOT NULL, "
-								  "kda_gone boolean NOT NULL, %s); CREATE INDEX ON %s (kda_time)",
-								  storage_name("shown", id), typed_columns(split), storage_name("shown", id)));
+								  "kda_gone boolean NOT NULL, %s%s); CREATE INDEX ON %s (%skda_time)",
+								  storage_name("shown", id), split->shows_key ? "kda_key bigint NOT NULL, " : "", typed_columns(split),
+								  storage_name("shown", id), split->shows_key ? "kda_key, " : ""));
 		CommandCounterIncrement();
 		shown = storage_oid("shown", id);
 	}

@@ -190,7 +190,7 @@ kda_emission_refuse_lateness(Oid stream, const char *what)
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("%s cannot correct its results, as option allowed_lateness of stream \"%s\" wants it", what,
 					get_rel_name(stream)),
-			 errdetail("Tumbling, sliding and cumulating windows over the stream itself can."),
+			 errdetail("Windows over the stream itself can."),
 			 errhint("CREATE a STREAM without allowed_lateness, write the records into it with a PUMP, and read that.")));
 }
 
@@ -200,7 +200,8 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	KdaEmit		emit = stmt->query->emit;
 	bool		windows = split->shape == KDA_SHAPE_WINDOWS;
-	bool		aligned = windows && kda_window_is_aligned(split->window);
+	/* what is kept are rows, and sessions that begin and end together are looked at together */
+	bool		mixed = windows && split->window->by_bounds && split->state == KDA_STATE_ROWS;
 	bool		early = emit == KDA_EMIT_EVERY || (pump && windows && emit == KDA_EMIT_CHANGES);
 
 	memset(emission, 0, sizeof(*emission));
@@ -220,16 +221,15 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 					 errhint("Add GROUP BY or WINDOWED BY, or leave EMIT out."),
 					 errposition(position(source_text, stmt->query->emit_location))));
 	}
-	if (early && windows && !aligned)
+	if (early && mixed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("EMIT %s cannot be used with %s windows", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump",
-						split->window->kind == KDA_WINDOW_SESSION ? "SESSION" : "STAGGER"),
-				 errdetail("Their bounds change while they are open: nothing would tell which row has become which."),
-				 errhint("EMIT ON WINDOW CLOSE; a continuous view shows open windows, too."),
+				 errmsg("EMIT %s cannot be used with sessions of several keys in one row", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump"),
+				 errdetail("Sessions of other keys with the same bounds are one window: when one of them changes, nothing tells which row becomes which."),
+				 errhint("GROUP BY window_start, window_end and the columns of PARTITION BY."),
 				 errposition(position(source_text, stmt->query->emit_location))));
-	if (windows && !aligned)
-		kda_emission_refuse_lateness(split->stream, split->window->kind == KDA_WINDOW_SESSION ? "a SESSION window" : "a STAGGER window");
+	if (mixed && !part)
+		kda_emission_refuse_lateness(split->stream, "a query over sessions of several keys in one row");
 	else if (split->shape == KDA_SHAPE_OVER)
 		kda_emission_refuse_lateness(split->stream, "OVER");
 	else if (split->shape == KDA_SHAPE_ROWS && part)
@@ -237,7 +237,7 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 
 	emission->mode = emit == KDA_EMIT_EVERY ? "every" : early ? "changes" :
 		emit == KDA_EMIT_CLOSE || (pump && windows) ? "close" : "changes";
-	emission->shown = early || (aligned && !part && kda_stream_options_get(split->stream)->allowed_lateness_us > 0);
+	emission->shown = early || (windows && !part && kda_stream_options_get(split->stream)->allowed_lateness_us > 0);
 	if (windows)
 		emission->revisions = revision_columns(split);
 	if (emission->shown)
@@ -253,7 +253,7 @@ kda_emission_check_stream(Oid stream)
 		!kda_owner_row(psprintf("SELECT CASE WHEN part_of IS NULL THEN rel::pg_catalog.text ELSE "
 								"(SELECT q.rel::pg_catalog.text FROM kda_storage.query q WHERE q.query_id = p.part_of) END "
 								"FROM kda_storage.query p WHERE (stream = %u OR stream2 = %u) AND CASE shape WHEN 'windows' THEN "
-								"(shown IS NULL AND part_of IS NULL) OR window_spec ~ '^(session|stagger)' "
+								"shown IS NULL AND part_of IS NULL "
 								"WHEN 'rows' THEN part_of IS NOT NULL WHEN 'groups' THEN false ELSE true END "
 								"ORDER BY query_id LIMIT 1", stream, stream), 1, &query))
 		return;

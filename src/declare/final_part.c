@@ -370,6 +370,9 @@ add_bounds(Final *f, Query *query)
 {
 	add_target(query, window_column(f, WINDOW_START), "kda_start");
 	add_target(query, window_column(f, WINDOW_END), "kda_end");
+	if (f->split->shows_key)
+		add_target(query, f->by_row ? (Node *) open_column(f, KDA_OPEN_FIRST_KEY + 2, NULL) :
+				   (Node *) makeVar(f->window_rti, 3, INT8OID, -1, InvalidOid, f->window_levels), "kda_key");
 }
 
 static Query *

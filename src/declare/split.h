@@ -62,6 +62,7 @@ typedef struct KdaSplit
 	bool		has_rowtime;	/* one of them is called rowtime */
 	bool		window_columns_added;	/* the first two are window_start and window_end, unasked */
 	bool		window_columns_around;	/* … and they stand around the whole SELECT, not in its list */
+	bool		shows_key;		/* sessions that may be emitted more than once: the final part gives the number of their key, too */
 	const char *one_slot;		/* why one process has to see all records; NULL: they may be divided */
 } KdaSplit;
 
@@ -108,7 +109,8 @@ extern void kda_split_check_sorted(KdaSplit *split);
 
 /*
  * The final part over the table of what is kept: the columns window_start,
- * window_end (NULL for endless groups), then those that users see.
+ * window_end (NULL for endless groups), if shows_key the number of the
+ * session's key, then those that users see.
  */
 extern Query *kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id);
 /* The same where several slots have a state of a group each; NULL: the final part combines states in any case. */

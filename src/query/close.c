@@ -138,7 +138,7 @@ kda_query_is_late(KdaQuery *query, int row)
 		return true;
 	/* whether it joins a session that has closed depends on other rows: what is earlier than the watermark may not */
 	if (query->window.kind == KDA_WINDOW_SESSION)
-		return t < batch->shard_wm[row] || t <= query->frontier;
+		return t < earlier(batch->shard_wm[row], query->lateness_us) || t <= query->forgotten;
 	return kda_window_last_end(&query->window, t) <= kda_query_mark(query, row);
 }
 

@@ -569,7 +569,9 @@ kda_query_emit_joined(KdaQuery *query, Tuplestorestate *rows, TupleDesc desc)
 void
 kda_query_emit_computed(KdaQuery *query, Tuplestorestate *rows, KdaTime shard_wm)
 {
-	Emission	em = {query, rows, kda_plan_desc(query->final_plan), 2, shard_wm};
+	/* shown_sessions.c needs the number of the key besides the bounds */
+	int			ours = query->shown && kda_query_has_sessions(query) ? 3 : 2;
+	Emission	em = {query, rows, kda_plan_desc(query->final_plan), ours, shard_wm};
 	KdaQuery   *around = kda_current_query;
 
 	kda_current_query = query;

@@ -228,18 +228,18 @@ extern Datum kda_copy_value(Datum d, bool byval, int16 len);
 
 /*---- session_groups.c: groups whose window depends on other rows; called by groups.c */
 
-/* Leading columns of theirs: start, then the last row's time (sessions) or the order of opening (stagger). */
-#define KDA_SESSION_COLUMNS 2
+/* Leading columns of theirs: start, then the last row's time (sessions) or the order of opening (stagger), the number of the key. */
+#define KDA_SESSION_COLUMNS 3
 
 extern void kda_session_groups_init(KdaGroups *groups);
-/* The group of the probe, whose own columns are the row's time and (stagger) its place in the batch. */
+/* The group of the probe, whose own columns are the row's time, (stagger) its place in the batch, and nothing. */
 extern KdaGroup *kda_session_group(KdaGroups *groups);
 /* A tuple of the table, which is also the probe. */
 extern void kda_session_group_load(KdaGroups *groups, TupleTableSlot *slot, bool resident);
 extern void kda_session_groups_abort(KdaGroups *groups);
 /* Its memory goes; its session knows where it is stored. */
 extern void kda_session_group_evict(KdaGroup *g);
-/* Groups of the sessions that have ended: forgotten.  Gives the addresses of their tuples. */
+/* Groups of the sessions that are final: forgotten.  Gives the addresses of their tuples. */
 extern ItemPointer kda_session_groups_close(KdaGroups *groups, KdaTime frontier, int64 *n);
 
 /*---- what it needs of groups.c */

@@ -207,7 +207,10 @@ extern void kda_groups_write_back(KdaGroups *groups);
 extern void kda_groups_close(KdaGroups *groups, KdaTime frontier);
 /* After the query's subtransaction was rolled back: forgets every group that it dirtied. */
 extern void kda_groups_abort_query(KdaGroups *groups);
-/* Sessions and stagger windows: window_end of a tuple. */
+/* Sessions and stagger windows, while the groups are prepared; else NULL. */
+extern struct KdaSessions *kda_groups_sessions(KdaGroups *groups);
+extern struct KdaSessions *kda_kept_sessions(KdaKeptRows *kept);
+/* … window_end of a tuple. */
 extern KdaTime kda_groups_tuple_end(KdaGroups *groups, TupleTableSlot *slot);
 /* … addresses of the tuples of those that end at or before upto; palloc'd. */
 extern ItemPointer kda_groups_ended(KdaGroups *groups, KdaTime upto, int *n);
@@ -293,7 +296,7 @@ extern void kda_join_settle(KdaQuery *query);
 extern KdaTime kda_join_watermark(KdaQuery *query);
 /* Windows that end at or before frontier are going to be emitted. */
 extern void kda_kept_begin_closing(KdaKeptRows *kept, KdaTime frontier);
-/* Sessions, while those that have ended are emitted: how many windows end then, or 1 if they cannot be told apart. */
+/* Sessions, while those that are picked are emitted: how many windows end then, or 1 if they cannot be told apart. */
 extern int	kda_kept_count_ending(KdaKeptRows *kept, KdaTime end);
 /* Only the n-th of them is given by the next calls; n < 0: all are. */
 extern void kda_kept_only(KdaKeptRows *kept, KdaTime end, int n);

@@ -49,6 +49,7 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 }
 
 static bool closing = false;	/* the windows whose final part runs are closed */
+static bool computing = false;	/* the final part runs */
 
 /*---- errors in the final part: which rows are to blame */
 
@@ -468,12 +469,13 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 	kda_current_query = query;
 	isolated_runs = 0;
 	closing = closed;
+	computing = true;
 	CommandCounterIncrement();
 	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
 	rows = final_rows(query, bounds);
 	PopActiveSnapshot();
-	closing = false;
+	closing = computing = false;
 	kda_current_query = around;
 	return rows;
 }
@@ -482,21 +484,21 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 
 PG_FUNCTION_INFO_V1(kda_closing);
 
-/* kda.closing(query_id) → boolean: true while the worker emits closed windows of the query, which kda.closing_sessions() gives then */
+/* kda.closing(query_id) → boolean: true while the worker runs the final part of the query, for what kda.closing_sessions() gives then */
 Datum
 kda_closing(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0));
+	PG_RETURN_BOOL(computing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0));
 }
 
 PG_FUNCTION_INFO_V1(kda_closing_sessions);
 
-/* kda.closing_sessions(query_id) → (window_start, window_end, kda_key): sessions that close; none outside of kda.closing() */
+/* kda.closing_sessions(query_id) → (window_start, window_end, kda_key): sessions whose rows are asked for; none outside of kda.closing() */
 Datum
 kda_closing_sessions(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	if (closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0) && kda_current_query->kept)
+	if (computing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0) && kda_current_query->kept)
 		kda_kept_put_closing(kda_current_query->kept, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }

@@ -73,11 +73,12 @@ by_due(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 /*---- all of them */
 
 KdaSessions *
-kda_sessions_create(MemoryContext context, MemoryContext state, KdaWindowSpec *window, int nkeys, KdaKeySpec *keys)
+kda_sessions_create(MemoryContext context, MemoryContext state, KdaQuery *query, int nkeys, KdaKeySpec *keys)
 {
 	KdaSessions *sessions = MemoryContextAllocZero(context, sizeof(KdaSessions));
 
-	sessions->window = window;
+	sessions->query = query;
+	sessions->window = &query->window;
 	sessions->nkeys = nkeys;
 	sessions->keys = keys;
 	sessions->state = state;
@@ -92,11 +93,16 @@ kda_sessions_forget(KdaSessions *sessions)
 	sessions->nodes = SlabContextCreate(sessions->state, "kda sessions", SLAB_DEFAULT_BLOCK_SIZE, sizeof(KdaSession));
 	sessions->table = kda_session_keys_create(sessions->state, 64, sessions);
 	sessions->queue = pairingheap_allocate(by_due, NULL);
+	sessions->closed_queue = pairingheap_allocate(by_due, NULL);
 	MemoryContextSwitchTo(old);
+	dlist_init(&sessions->changes);
+	sessions->loading = false;
 	sessions->nsessions = 0;
-	sessions->next_order = 1;
+	sessions->next_order = sessions->next_number = 1;
 	sessions->ended = NULL;
 	sessions->nended = sessions->room = 0;
+	sessions->picked = NULL;
+	sessions->npicked = 0;
 }
 
 /*---- keys */
@@ -150,7 +156,15 @@ enqueue(KdaSessions *sessions, KdaSession *s)
 {
 	s->due = s->end;
 	s->queued = true;
-	pairingheap_add(sessions->queue, &s->node);
+	pairingheap_add(s->closed ? sessions->closed_queue : sessions->queue, &s->node);
+}
+
+static void
+dequeue(KdaSessions *sessions, KdaSession *s)
+{
+	if (s->queued)
+		pairingheap_remove(s->closed ? sessions->closed_queue : sessions->queue, &s->node);
+	s->queued = false;
 }
 
 /* What was taken out and is still there takes its place again. */
@@ -162,8 +176,43 @@ put_back(KdaSessions *sessions)
 	sessions->nended = 0;
 }
 
-KdaSession *
-kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
+/*
+ * It is going to be changed, or has just been made.  Whether that has to be
+ * looked at: as long as it is open, and nothing of it was emitted, only where
+ * open windows are.
+ */
+static void
+note_change(KdaSessions *sessions, KdaSession *s)
+{
+	KdaQuery   *query = sessions->query;
+
+	if (query->shown == NULL)
+		return;
+	if (s->closed)
+	{
+		dequeue(sessions, s);
+		s->closed = false;
+		enqueue(sessions, s);
+	}
+	if (!s->changed && (query->early || sessions->loading || s->reopened || s->end <= query->frontier))
+	{
+		dlist_push_tail(&sessions->changes, &s->change);
+		s->changed = true;
+	}
+	/* … as it was before */
+	s->reopened |= s->changed && (sessions->loading || s->end <= query->frontier);
+}
+
+static void
+unchange(KdaSession *s)
+{
+	if (s->changed)
+		dlist_delete(&s->change);
+	s->changed = false;
+}
+
+static KdaSession *
+add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
 {
 	KdaSession *s = MemoryContextAlloc(sessions->nodes, sizeof(KdaSession));
 	KdaSession *newer = NULL,
@@ -188,9 +237,23 @@ kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTi
 		older->newer = s;
 	s->group = NULL;
 	ItemPointerSetInvalid(&s->tid);
+	s->changed = s->reopened = s->closed = false;
 	enqueue(sessions, s);
+	note_change(sessions, s);
 	sessions->nsessions++;
 	sessions->next_order = Max(sessions->next_order, order + 1);
+	return s;
+}
+
+KdaSession *
+kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
+{
+	bool		loading = sessions->loading;
+	KdaSession *s;
+
+	sessions->loading = true;
+	s = add(sessions, key, start, end, order);
+	sessions->loading = loading;
 	return s;
 }
 
@@ -205,8 +268,8 @@ kda_sessions_remove(KdaSessions *sessions, KdaSession *s)
 		s->older->newer = s->newer;
 	if (s->key->newest == NULL)
 		remove_key(sessions, s->key);
-	if (s->queued)
-		pairingheap_remove(sessions->queue, &s->node);
+	dequeue(sessions, s);
+	unchange(s);
 	sessions->nsessions--;
 	pfree(s);
 }
@@ -222,9 +285,10 @@ touch_stagger(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime mark
 		if (s->start <= t && s->end > mark && (found == NULL || s->order < found->order))
 			found = s;
 	if (found == NULL)
-		return kda_sessions_add(sessions, key, t, t + sessions->window->size, sessions->next_order);
+		return add(sessions, key, t, t + sessions->window->size, sessions->next_order);
 	if (calls)
 		calls->hold(arg, found);
+	note_change(sessions, found);
 	return found;
 }
 
@@ -243,16 +307,19 @@ kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime
 	while (s && s->start > end)
 		s = s->older;
 	if (s == NULL || s->end < t)
-		return kda_sessions_add(sessions, key, t, end, 0);
+		return add(sessions, key, t, end, 0);
 
 	/* the earliest one that the row joins takes in the others, in the order of time */
 	while (s->older && s->older->end >= t)
 		s = s->older;
 	if (calls)
 		calls->hold(arg, s);
+	note_change(sessions, s);
 	while (s->newer && s->newer->start <= end)
 	{
 		KdaSession *from = s->newer;
+
+		note_change(sessions, from);
 
 		if (calls)
 		{
@@ -260,6 +327,11 @@ kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime
 			calls->join(arg, s, from);
 		}
 		s->end = Max(s->end, from->end);
+		if (from->reopened)
+		{
+			s->reopened = true;
+			note_change(sessions, s);
+		}
 		kda_sessions_remove(sessions, from);
 	}
 	s->start = Min(s->start, t);
@@ -271,37 +343,67 @@ kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime
 
 /* The session that ends first; NULL: none. */
 static KdaSession *
-first(KdaSessions *sessions)
+first(KdaSessions *sessions, pairingheap *queue)
 {
-	while (!pairingheap_is_empty(sessions->queue))
+	while (!pairingheap_is_empty(queue))
 	{
-		KdaSession *s = pairingheap_container(KdaSession, node, pairingheap_first(sessions->queue));
+		KdaSession *s = pairingheap_container(KdaSession, node, pairingheap_first(queue));
 
 		if (s->due == s->end)
 			return s;
-		(void) pairingheap_remove_first(sessions->queue);
+		(void) pairingheap_remove_first(queue);
 		enqueue(sessions, s);
 	}
 	return NULL;
 }
 
-KdaTime
-kda_sessions_min_end(KdaSessions *sessions)
+static KdaTime
+min_end(KdaSessions *sessions, pairingheap *queue)
 {
 	KdaSession *s;
 
 	put_back(sessions);
-	s = first(sessions);
+	s = first(sessions, queue);
 	return s ? s->end : KDA_END_TIME;
 }
 
+KdaTime
+kda_sessions_min_end(KdaSessions *sessions)
+{
+	return min_end(sessions, sessions->queue);
+}
+
+KdaTime
+kda_sessions_min_closed(KdaSessions *sessions)
+{
+	return min_end(sessions, sessions->closed_queue);
+}
+
 void
-kda_sessions_end(KdaSessions *sessions, KdaTime upto)
+kda_sessions_settled(KdaSessions *sessions, KdaSession **list, int n, KdaTime closed)
+{
+	put_back(sessions);
+	for (int i = 0; i < n; i++)
+	{
+		KdaSession *s = list[i];
+
+		unchange(s);
+		if (s->end > closed)
+			continue;
+		dequeue(sessions, s);
+		s->closed = true;
+		s->reopened = false;
+		enqueue(sessions, s);
+	}
+}
+
+static void
+take_out(KdaSessions *sessions, pairingheap *queue, KdaTime upto)
 {
 	KdaSession *s;
 
 	put_back(sessions);
-	while ((s = first(sessions)) != NULL && s->end <= upto)
+	while ((s = first(sessions, queue)) != NULL && s->end <= upto)
 	{
 		if (sessions->nended == sessions->room)
 		{
@@ -310,8 +412,20 @@ kda_sessions_end(KdaSessions *sessions, KdaTime upto)
 				repalloc_huge(sessions->ended, sizeof(KdaSession *) * sessions->room) :
 				MemoryContextAllocHuge(sessions->state, sizeof(KdaSession *) * sessions->room);
 		}
-		(void) pairingheap_remove_first(sessions->queue);
+		(void) pairingheap_remove_first(queue);
 		s->queued = false;
 		sessions->ended[sessions->nended++] = s;
 	}
+}
+
+void
+kda_sessions_end(KdaSessions *sessions, KdaTime upto)
+{
+	take_out(sessions, sessions->queue, upto);
+}
+
+void
+kda_sessions_end_final(KdaSessions *sessions, KdaTime upto)
+{
+	take_out(sessions, sessions->query->shown ? sessions->closed_queue : sessions->queue, upto);
 }

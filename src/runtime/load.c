@@ -575,8 +575,7 @@ load_queries(KdaWorker *worker)
 				strcmp(state, "groups") == 0 ? KDA_STATE_GROUPS : KDA_STATE_ROWS;
 			if (query->shape == KDA_SHAPE_WINDOWS)
 				kda_window_parse(text_value(CurrentMemoryContext, i, "window_spec"), &query->window);
-			if (query->shape == KDA_SHAPE_WINDOWS && kda_window_is_aligned(&query->window) &&
-				(query->deferred || OidIsValid(query->shown_rel)))
+			if (query->shape == KDA_SHAPE_WINDOWS && (query->deferred || OidIsValid(query->shown_rel)))
 				query->lateness_us = feed->stream->options->allowed_lateness_us;
 			query->per_window = int_value(i, "per_window", 0);
 			query->nkeys = (int) int_value(i, "nkeys", 0);
