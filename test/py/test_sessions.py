@@ -258,6 +258,107 @@ def test_stagger(server, seed):
     same(server.sql("SELECT DISTINCT open_windows, groups FROM kda.queries WHERE name LIKE 'sg%%'" % ()), [(0, 0)], seed)
 
 
+# ---- sessions and stagger windows that leave more than once
+
+def replay(rows, stagger, seed):
+    """Of a log, by key: what a reader makes of it.  A row takes the place of those whose windows lie within its own."""
+    result = {}
+    for id, start, end, k, n, s, revision, closed in rows:
+        current = result.setdefault(k, {})
+        inside = [w for w in current if (w == (start, end) if stagger else start <= w[0] and w[1] <= end)]
+        had = [current.pop(w) for w in inside]
+        before = max((h[0] for h in had), default=-1)
+        assert revision == before + 1, "seed %s, row %s: revision is %s after %s" % (seed, id, revision, had)
+        if inside == [(start, end)]:
+            # it has changed, or it closes now
+            assert had[0][1:] != (n, s) or closed and had[0][0] == -1, "seed %s, row %s" % (seed, id)
+        current[start, end] = (revision if closed else before, n, s)
+    return [(k, start, end, n, s) for k, current in result.items() for (start, end), (_, n, s) in current.items()]
+
+
+@pytest.mark.parametrize("kind,seed", [(kind, seed) for kind in ("session", "stagger") for seed in range(20 if LONG else 2)])
+def test_corrections(server, kind, seed):
+    """Whatever the order, the cut into batches and the crashes: what is shown in the end, and what a reader of the changes
+    makes of them, is the SELECT over the accepted rows; nothing is kept of what is final."""
+    r = random.Random(3000 + seed)
+    size = r.choice([10, 1000, 5_000_000])
+    delay = r.choice([0, 0, size // 2, size * 3])
+    lateness = r.choice([size // 2, size * 3, size * 20])
+    stagger = kind == "stagger"
+    rows = make_rows(r, 1200, size, delay + lateness)
+    server.sql("DROP STREAM IF EXISTS co CASCADE; DROP TABLE IF EXISTS co_log, co_changes, co_every, co_last")
+    server.sql("CREATE STREAM co (rowtime timestamptz, k text, j int, v int, pad text) OPTIONS (watermark '%d us', allowed_lateness '%d us', idle_timeout 'never')" % (delay, lateness))
+
+    def query(columns, keys, where="", having=""):
+        if stagger:
+            return "SELECT %s FROM co %s WINDOWED BY STAGGER (PARTITION BY %s RANGE INTERVAL '%d us') %s" % (columns, where, keys, size, having)
+        return "SELECT %s FROM co %s WINDOWED BY SESSION (INTERVAL '%d us') GROUP BY %s %s" % (columns, where, size, keys, having)
+
+    columns = {"sums": "window_start, window_end, count(*) n, sum(v) s, max(pad) pad",
+               "lists": "window_start, window_end, count(DISTINCT v) n, array_agg(v ORDER BY v) FILTER (WHERE v IS NOT NULL) l"}
+    for name in columns:
+        for i, (keys, _) in enumerate(KEYS):
+            server.sql("CREATE CONTINUOUS VIEW co_%s%d AS %s" % (name, i, query(columns[name], keys)))
+        server.sql("CREATE CONTINUOUS VIEW co_%s_every AS %s EMIT EVERY INTERVAL '0.02' SECOND" % (name, query(columns[name], "k")))
+        server.sql("CREATE CONTINUOUS VIEW co_%s_closed AS %s EMIT ON WINDOW CLOSE" % (name, query(columns[name], "k")))
+        server.sql("CREATE CONTINUOUS VIEW co_%s_many AS %s" % (name, query(columns[name], "k", having="HAVING count(*) % 3 <> 0")))
+    server.sql("CREATE CONTINUOUS VIEW co_fragile AS %s" % query("window_start, window_end, count(*) n, sum(v + 0 / (9 - v)) s, max(pad) pad", "k"))
+    server.sql("CREATE CONTINUOUS VIEW co_fragile_end AS %s EMIT ON WINDOW CLOSE" % query("window_start, window_end, count(*) n, sum(v) + 0 / (9 - coalesce(max(v), 0)) s, max(pad) pad", "k"))
+    server.sql("CREATE CONTINUOUS VIEW co_of AS SELECT sum(n) n, count(*) c FROM co_sums0 WINDOWED BY TUMBLING (INTERVAL '10 years')")
+    logged = "window_start, window_end, coalesce(k, '-'), %s, sum(v), window_revision, window_closed"
+    for table, emit, aggregate in (("co_log", "", "count(*)"), ("co_changes", "EMIT CHANGES", "count(*)"), ("co_every", "EMIT EVERY INTERVAL '0.02' SECOND", "count(DISTINCT v)")):
+        server.sql("CREATE TABLE %s (id bigserial, ws timestamptz, we timestamptz, k text, n bigint, s bigint, rev int, closed boolean)" % table)
+        server.sql("CREATE PUMP %s_p AS INSERT INTO %s (ws, we, k, n, s, rev, closed) %s %s" % (table, table, query(logged % aggregate, "coalesce(k, '-')"), emit))
+    server.sql("CREATE TABLE co_last (ws timestamptz, we timestamptz, k text, n bigint, PRIMARY KEY (k, ws))")
+    server.sql("CREATE PUMP co_last_p AS INSERT INTO co_last %s ON CONFLICT (k, ws) DO UPDATE SET we = EXCLUDED.we, n = EXCLUDED.n" % query("window_start, window_end, coalesce(k, '-'), count(*)", "coalesce(k, '-')"))
+
+    feed(server, r, "co", rows)
+    assert server.value("SELECT kda.wait('co', '60 s')")
+    taken, late, watermark = accepted(rows, delay + lateness, size if stagger else 0)
+    watermark += lateness
+    same(server.sql("SELECT DISTINCT state, last_error FROM kda.queries"), [("running", None)], seed)
+    same(server.value("SELECT records_late FROM kda.queries WHERE name = 'co_sums0'"), late, seed)
+
+    def expected(key, keep=lambda row: True):
+        kept = [(row, mark) for row, mark in taken if keep(row)]
+        return staggers(kept, size, key) if stagger else sessions([row for row, _ in kept], size, key)
+
+    def check_all(end):
+        for i, (_, key) in enumerate(KEYS):
+            check(server, "co_sums%d" % i, [sums(s) for s in expected(key)], seed)
+            check(server, "co_lists%d" % i, [lists(s) for s in expected(key)], seed)
+        by_k = expected(KEYS[0][1])
+        closed = [s for s in by_k if (s[2] <= end if stagger else s[2] < end)]
+        check(server, "co_sums_closed", [sums(s) for s in closed], seed)
+        check(server, "co_lists_closed", [lists(s) for s in closed], seed)
+        check(server, "co_sums_many", [sums(s) for s in by_k if len(s[3]) % 3], seed)
+        check(server, "co_lists_many", [lists(s) for s in by_k if len(s[3]) % 3], seed)
+        check(server, "co_fragile", [sums(s) for s in expected(KEYS[0][1], lambda row: row[3] != 9)], seed)
+        check(server, "co_fragile_end", [sums(s) for s in closed if all(row[3] != 9 for row in s[3])], seed)
+        # EMIT EVERY is behind by its interval
+        for name, of in (("sums", sums), ("lists", lists)):
+            wait_until(lambda: sorted(map(repr, server.sql("TABLE co_%s_every" % name))) == sorted(repr(of(s)) for s in by_k), "what is due, seed %s" % seed)
+
+    def check_logs():
+        by_k = expected(lambda row: row[1] or "-")
+        for table, of in (("co_log", sums), ("co_changes", sums), ("co_every", lists)):
+            got = replay(server.sql("SELECT * FROM %s ORDER BY id" % table), stagger, seed)
+            same(sorted(got, key=repr), sorted(((w[0], *of(w)[:3], sums(w)[3]) for w in by_k), key=repr), (seed, table))
+        last = server.sql("SELECT k, ws, we, n FROM co_last l WHERE NOT EXISTS (SELECT FROM co_last o WHERE NOT %s AND o.k = l.k AND o.ws < l.ws AND o.we >= l.we)" % stagger)
+        same(sorted(last), sorted((w[0], at(w[1]), at(w[2]), len(w[3])) for w in by_k), seed)
+
+    check_all(watermark)
+    server.sql("SELECT kda.advance('co', '2030-01-01')")
+    assert server.value("SELECT kda.wait('co', '60 s')")
+    check_all(10 ** 18)
+    check_logs()
+    # each row went on once, as it became final
+    same(server.sql("SELECT n, c FROM co_of"), server.sql("SELECT sum(n), count(*) FROM co_sums0"), seed)
+    same(server.sql("SELECT DISTINCT open_windows, groups FROM kda.queries WHERE name LIKE 'co\\_%%' AND name <> 'co_of'" % ()), [(0, 0)], seed)
+    for table, in server.sql("SELECT shown::text FROM kda_storage.query WHERE shown IS NOT NULL"):
+        same(server.value("SELECT count(*) FROM " + table), 0, seed)
+
+
 def test_more_sessions_than_memory(server):
     """Sessions leave the cache of 1 MB, come back when a row touches them, and are joined."""
     server.sql("CREATE STREAM wide (rowtime timestamptz, k int, t text) OPTIONS (watermark '1 hour', idle_timeout 'never')")
