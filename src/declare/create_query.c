@@ -274,6 +274,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	KdaShardStart want = kda_parse_start(start);
 	KdaStreamIds ids;
 	bool		relay = !database && kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	char	   *now;
 
 	/*
 	 * The stream's progress is one row: queries of one stream are declared one
@@ -284,11 +285,12 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 					 split->stream), &queries, NULL);
 	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
 					 "RETURNING has_read, start", stream_id), &records, &begun);
+	now = database ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
 
 	if (strcmp(queries, "0") == 0)
 	{
 		/* First query: the stream begins where this one does. */
-		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
+		char	   *snapshot = database && want.kind != KDA_START_LATEST ? NULL : now;
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
 								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
@@ -304,7 +306,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		return NULL;
 	}
 	if (strcmp(records, "f") == 0 && begun && strcmp(begun, start) == 0)
-		return database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
+		return database && want.kind == KDA_START_LATEST ? now : NULL;
 	if (want.kind != KDA_START_LATEST)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -312,7 +314,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 						stream_name, start),
 				 errdetail("Catching up with a running stream is not part of this release."),
 				 errhint("Use WITH (start = 'latest'), or create the queries of a stream in one transaction.")));
-	return database ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
+	return now;
 }
 
 /* Are there rows in a database stream that this query will not count? */
@@ -869,7 +871,6 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		Oid			stream = parts->sides[i]->stream;
 		const char *begin = start ? start : kda_stream_options_get(stream)->start_text;
 
-		kda_emission_refuse_lateness(stream, "a join of streams");
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);

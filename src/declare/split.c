@@ -424,6 +424,26 @@ groups_around(SelectStmt *select, SelectStmt *core)
 	return false;
 }
 
+/*
+ * Is each row of the result made of records of one key's sessions?  Then
+ * sessions of several keys with the same bounds need not be looked at together.
+ */
+static bool
+keeps_session_keys_apart(KdaSplit *split)
+{
+	Query	   *user = split->user;
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	if (split->per_window || user->groupingSets)
+		return false;
+	if (!user->hasAggs && !user->groupClause && !user->havingQual)
+		return true;
+	foreach(lc, user->groupClause)
+		keys = lappend(keys, get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr);
+	return list_difference(split->session_keys, keys) == NIL;
+}
+
 /* window_start and window_end become the first columns of the SELECT. */
 static void
 add_window_columns(SelectStmt *select)
@@ -617,6 +637,11 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
 	split->per_window = split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset || query->hasTargetSRFs;
+	if (split->window && split->window->by_bounds && keeps_session_keys_apart(split))
+	{
+		split->window->by_bounds = false;
+		split->window_text = kda_window_format(split->window);
+	}
 	split->shape = split->window ? KDA_SHAPE_WINDOWS :
 		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;

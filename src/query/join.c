@@ -234,11 +234,20 @@ kda_join_run(KdaQuery *query, int side, void (*refuse) (void *arg, int row, Erro
 
 /*---- what cannot match any more */
 
+/* No row of that side that counts is earlier. */
+static KdaTime
+side_watermark(KdaQuery *query, int side)
+{
+	KdaStream  *stream = query->sides[side]->stream;
+
+	return kda_earlier(stream->watermark, stream->options->allowed_lateness_us);
+}
+
 /* Rows of that side before this time are passed: the other side's watermark is beyond all that they could match. */
 static KdaTime
 passed(KdaQuery *query, int side)
 {
-	KdaTime		other = query->sides[1 - side]->stream->watermark;
+	KdaTime		other = side_watermark(query, 1 - side);
 	int64		reach = side == 0 ? query->join_high_us : -query->join_low_us;
 
 	if (TIMESTAMP_NOT_FINITE(other))
@@ -253,7 +262,7 @@ kda_join_watermark(KdaQuery *query)
 
 	for (int s = 0; s < 2; s++)
 	{
-		KdaTime		w = query->sides[s]->stream->watermark;
+		KdaTime		w = side_watermark(query, s);
 
 		if (w == KDA_NO_TIME)
 			return KDA_NO_TIME;

@@ -68,7 +68,7 @@ typedef struct KdaQuery
 	bool		early;			/* open windows are emitted, too: EMIT EVERY, EMIT CHANGES of a pump */
 	int64		every_us;		/* EMIT EVERY, 0: with each commit */
 	int64		lateness_us;	/* records count so long after their window's end */
-	bool		deferred;		/* … and windows close no earlier: what they give must be final */
+	bool		deferred;		/* … and nothing leaves earlier: it cannot be corrected */
 	KdaStateKind state;
 	KdaWindowSpec window;		/* shape windows */
 	bool		per_window;		/* the final part is more than groups: it runs for each window as a whole */
@@ -324,6 +324,14 @@ extern void kda_query_write_back(KdaQuery *query);
  * subtransaction: on an error the worker tries again with query->careful set.
  */
 extern KdaQuery *kda_emitting_query;
+
+/* A watermark, for what waits so long for late records. */
+static inline KdaTime
+kda_earlier(KdaTime t, int64 us)
+{
+	/* a row that came before any watermark has one that is close to the least */
+	return TIMESTAMP_NOT_FINITE(t) ? t : t < KDA_NO_TIME + us ? KDA_NO_TIME : t - us;
+}
 
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);

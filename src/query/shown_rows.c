@@ -15,7 +15,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "query/run.h"
 #include "query/shown_rows.h"
@@ -142,10 +141,7 @@ kda_look_begin(KdaLook *look, KdaQuery *query, KdaStep step)
 	look->first = kda_query_has_sessions(query) ? KDA_SHOWN_KEY + 1 : KDA_SHOWN_KEY;
 	look->ncolumns = look->desc->natts - (look->first - 1);
 	look->out = table_slot_create(look->rel, NULL);
-	look->estate = CreateExecutorState();
-	look->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(look->info, look->rel, 1, NULL, 0);
-	ExecOpenIndices(look->info, false);
+	kda_indexes_open(&look->indexes, look->rel);
 	look->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	make_specs(look);
 }
@@ -154,9 +150,8 @@ void
 kda_look_end(KdaLook *look)
 {
 	UnregisterSnapshot(look->snapshot);
-	ExecCloseIndices(look->info);
+	kda_indexes_close(&look->indexes);
 	ExecDropSingleTupleTableSlot(look->out);
-	FreeExecutorState(look->estate);
 	table_close(look->rel, NoLock);
 	CommandCounterIncrement();
 }
@@ -221,9 +216,7 @@ kda_look_put(KdaLook *look, KdaTime end, int64 key, int32 revision, int32 shown_
 		out->tts_values[look->first - 1 + look->shown->revisions[i]] = Int32GetDatum(shown_as);
 	ExecStoreVirtualTuple(out);
 	table_tuple_insert(look->rel, out, GetCurrentCommandId(true), 0, NULL);
-	if (look->info->ri_NumIndices > 0)
-		list_free(kda_insert_index_tuples(look->info, out, look->estate));
-	ResetPerTupleExprContext(look->estate);
+	kda_indexes_add(&look->indexes, out);
 	KDA_FAULT("shown");
 }
 

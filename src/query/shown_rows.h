@@ -16,6 +16,7 @@
 #include "query/query.h"
 #include "query/sessions.h"
 #include "query/shown.h"
+#include "stream/indexes.h"
 #include "utils/relcache.h"
 
 /* Columns of the table; those of the result follow. */
@@ -87,8 +88,7 @@ typedef struct KdaLook
 	int			nrows;
 	int			room;
 	TupleTableSlot *out;		/* of the table */
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	Snapshot	snapshot;
 } KdaLook;
 

@@ -47,6 +47,15 @@ value(uint64 row, const char *name, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name), isnull);
 }
 
+static bool
+is_null(uint64 row, const char *name)
+{
+	bool		isnull;
+
+	(void) value(row, name, &isnull);
+	return isnull;
+}
+
 static int64
 int_value(uint64 row, const char *name, int64 if_null)
 {
@@ -493,11 +502,8 @@ load_sides(KdaQuery *query, KdaStream *right, uint64 row)
 static void
 load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 {
-	bool		isnull;
-	bool		slotted;
+	bool		slotted = feed->slotted && is_null(row, "one_slot") && query->shape != KDA_SHAPE_ROWS;
 
-	(void) value(row, "one_slot", &isnull);
-	slotted = feed->slotted && isnull && query->shape != KDA_SHAPE_ROWS;
 	if (slotted != query->slotted && query->final_plan)
 	{
 		kda_plan_free(query->final_plan);
@@ -524,16 +530,10 @@ static bool
 note_relayed(Oid stream, uint64 row)
 {
 	KdaFeed    *feed = OidIsValid(stream) ? kda_feed_by_relid(stream) : NULL;
-	bool		one_slot,
-				failed;
 
-	if (feed == NULL || !feed->relayed || !OidIsValid(feed->stream->inbox))
+	if (feed == NULL || !feed->relayed || !OidIsValid(feed->stream->inbox) || is_null(row, "one_slot"))
 		return false;
-	(void) value(row, "one_slot", &one_slot);
-	(void) value(row, "failure", &failed);
-	one_slot = !one_slot;
-	failed = !failed;
-	if (one_slot && !failed && !int_value(row, "stopped", 0))
+	if (is_null(row, "failure") && !int_value(row, "stopped", 0))
 	{
 		Oid			batch2 = (Oid) int_value(row, "batch2", 0);
 		Bitmapset  *columns = kda_plan_columns_of((Oid) int_value(row, "batch", 0), stream);
@@ -548,7 +548,7 @@ note_relayed(Oid stream, uint64 row)
 			feed->relay_columns = bms_add_member(feed->relay_columns, feed->stream->options->rowtime_attno);
 		MemoryContextSwitchTo(old);
 	}
-	return one_slot;
+	return true;
 }
 
 static void
@@ -583,14 +583,8 @@ load_queries(KdaWorker *worker)
 		feed = kda_feed_by_relid((Oid) int_value(i, "stream", 0));
 		if (feed == NULL)
 			continue;			/* another worker's */
-		if (worker->slot > 0)
-		{
-			bool		isnull;
-
-			(void) value(i, "one_slot", &isnull);
-			if (!isnull)
-				continue;		/* slot 0 runs it */
-		}
+		if (worker->slot > 0 && !is_null(i, "one_slot"))
+			continue;			/* slot 0 runs it */
 		if (relayed)
 			feed = feed->relay;
 		id = (int32) int_value(i, "query_id", 0);
@@ -632,14 +626,19 @@ load_queries(KdaWorker *worker)
 			query->every_us = int_value(i, "every_us", 0);
 			query->early = query->every_us > 0 ||
 				(query->is_pump && OidIsValid(query->shown_rel) && strcmp(text_value(CurrentMemoryContext, i, "emit"), "changes") == 0);
-			query->deferred = int_value(i, "part_of", 0) != 0;
 			state = text_value(CurrentMemoryContext, i, "state");
 			query->state = state == NULL ? KDA_STATE_NONE :
 				strcmp(state, "groups") == 0 ? KDA_STATE_GROUPS : KDA_STATE_ROWS;
 			if (query->shape == KDA_SHAPE_WINDOWS)
 				kda_window_parse(text_value(CurrentMemoryContext, i, "window_spec"), &query->window);
-			if (query->shape == KDA_SHAPE_WINDOWS && (query->deferred || OidIsValid(query->shown_rel)))
+			/* late records: what cannot be corrected waits for them */
+			query->deferred = int_value(i, "part_of", 0) != 0 ||
+				(query->shape == KDA_SHAPE_WINDOWS && query->window.by_bounds && query->state == KDA_STATE_ROWS);
+			if (query->shape == KDA_SHAPE_WINDOWS ? query->deferred || OidIsValid(query->shown_rel) :
+				query->shape == KDA_SHAPE_ROWS && query->deferred && !query->retime)
 				query->lateness_us = feed->stream->options->allowed_lateness_us;
+			else if (query->shape == KDA_SHAPE_OVER && !query->retime)
+				query->delay_us = Max(query->delay_us, feed->stream->options->allowed_lateness_us);
 			query->per_window = int_value(i, "per_window", 0);
 			query->nkeys = (int) int_value(i, "nkeys", 0);
 			query->joined = int_value(i, "joined", 0);

@@ -372,7 +372,9 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 		else if (query->shape == KDA_SHAPE_JOIN)
 		{
 			/* joins know late records: what they could match may have gone; RESET has forgotten the watermark */
-			if (unlikely(t < Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark)) || TIMESTAMP_NOT_FINITE(t)))
+			KdaTime		mark = Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark));
+
+			if (unlikely(t < kda_earlier(mark, stream->options->allowed_lateness_us) || TIMESTAMP_NOT_FINITE(t)))
 			{
 				skip = true;
 				query->d_late++;
@@ -456,8 +458,8 @@ run_queries(KdaFeed *feed, TimestampTz now)
 	if (stream->relay)
 		for (int i = 0; i < batch->nrows; i++)
 		{
-			late_any[i] = batch->refused[i] == KDA_CONTROL_LATE || batch->refused[i] == KDA_CONTROL_BOTH ? KDA_LATE_REPORTED : 0;
-			failed_any[i] = batch->refused[i] == KDA_CONTROL_FAILED || batch->refused[i] == KDA_CONTROL_BOTH;
+			late_any[i] = batch->refused[i] & KDA_REFUSED_LATE ? KDA_LATE_REPORTED : 0;
+			failed_any[i] = (batch->refused[i] & KDA_REFUSED_FAILED) != 0;
 		}
 	foreach(lc, stream->queries)
 	{
