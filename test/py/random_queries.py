@@ -116,6 +116,7 @@ class Window:
 
     def __init__(self, kind, size, slide, offset, unit, zone):
         self.kind, self.size, self.slide, self.offset, self.unit, self.zone = kind, size, slide, offset, unit, zone
+        self.by_bounds = False      # sessions of several keys with the same bounds are one
 
     def keyed(self):
         return self.kind in ("session", "stagger")
@@ -467,7 +468,6 @@ class Generator:
         """A SELECT with a window: gives (text of ours, sql of the plain one, prefix, options)."""
         r = self.r
         window = self.window()
-        window.by_bounds = False
         if window.kind == "stagger" and not source.ordered:
             window = Window("tumbling", self.world.steps[0], self.world.steps[0], 0, "us", "UTC")
         select = Select()
@@ -841,7 +841,6 @@ class Generator:
         select = Select()
         self.base(base, select, joins=False)
         window = self.window()
-        window.by_bounds = False
         if window.kind == "stagger":
             window = Window("tumbling", self.world.steps[0], self.world.steps[0], 0, "us", "UTC")
         select.keys = r.choice([["a.k"], ["a.k", "a.t"], ["a.k", "a.b"]])
