@@ -553,9 +553,9 @@ class Generator:
         # sessions of several keys in one row may have to wait
         q.skip_open = late and window.by_bounds
         self.finish(q, body, options, lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, keys, True), corrected=late)
-        # once over the buffer, where no row is late; days are those of UTC, sessions of functions and of the older spelling are refused
+        # once over the buffer, where no row is late; days are those of UTC, sessions of functions' rows are refused
         if source.streams[0].name.endswith("_k") or select.tail or select.distinct or any(" OVER " in e or "@CLOSED@" in e for e in select.items) or \
-                window.zone != "UTC" or "/group" in q.shape or window.keyed() and "unnest" in select.source_from:
+                window.zone != "UTC" or window.keyed() and "unnest" in select.source_from:
             return
         all_rows = Source(None, lambda state: source.plain(state).replace(" wm,", " '-infinity'::timestamptz AS wm,", 1), source.columns, source.time, source.watermark, source.streams)
         q.adhoc = body, self.windowed_sql(all_rows, select, window, False, False, keys)
