@@ -274,7 +274,7 @@ compare(KdaLook *look, Tuplestorestate *rows, TupleDesc from, KdaTime after, Kda
 		bool		isnull;
 		Datum		end_value = slot_getattr(in, 2, &isnull);
 		KdaTime		end = isnull ? KDA_END_TIME : DatumGetTimestampTz(end_value);
-		KdaShownRow   *had;
+		KdaShownRow *had;
 		bool		same;
 		int32		revision;
 
@@ -302,7 +302,7 @@ compare(KdaLook *look, Tuplestorestate *rows, TupleDesc from, KdaTime after, Kda
 	/* what has vanished; if it comes back it is no new row */
 	for (int i = 0; i < look->nrows; i++)
 	{
-		KdaShownRow   *row = look->rows[i];
+		KdaShownRow *row = look->rows[i];
 
 		if (row->matched || row->gone)
 			continue;
@@ -481,7 +481,7 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 	KdaShown   *shown = query->shown;
 	KdaTime		final = kda_query_final_upto(query, closed);
 	bool		due;
-	bool		looked = false;	/* at what is due, because records have come */
+	bool		looked = false; /* at what is due, because records have come */
 	bool		left = false;
 	KdaTime    *known = NULL;
 	int			nknown = 0;

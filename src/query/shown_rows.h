@@ -52,15 +52,15 @@ struct KdaShown
 /* What is being emitted, and why. */
 typedef enum KdaStep
 {
-	KDA_STEP_CHANGES,				/* of open windows or endless groups */
-	KDA_STEP_CLOSE,					/* the window closes: all of its rows */
-	KDA_STEP_CORRECTION				/* it has closed before */
+	KDA_STEP_CHANGES,			/* of open windows or endless groups */
+	KDA_STEP_CLOSE,				/* the window closes: all of its rows */
+	KDA_STEP_CORRECTION			/* it has closed before */
 } KdaStep;
 
 /* A row as it was emitted last. */
 typedef struct KdaShownRow
 {
-	struct KdaShownRow *next;		/* of the same hash bucket */
+	struct KdaShownRow *next;	/* of the same hash bucket */
 	ItemPointerData tid;
 	uint64		hash;
 	KdaTime		end;
@@ -82,9 +82,9 @@ typedef struct KdaLook
 	TupleDesc	desc;			/* of the table */
 	int			first;			/* the first column of the result, */
 	int			ncolumns;		/* … and how many there are */
-	KdaShownRow  **buckets;
+	KdaShownRow **buckets;
 	int			nbuckets;		/* a power of two */
-	KdaShownRow  **rows;
+	KdaShownRow **rows;
 	int			nrows;
 	int			room;
 	TupleTableSlot *out;		/* of the table */
@@ -97,6 +97,7 @@ extern void kda_look_end(KdaLook *look);
 
 /* Keeps in mind a row of the table, which is a copy.  hash: of what tells its window from others. */
 extern KdaShownRow *kda_look_take(KdaLook *look, HeapTuple tuple, uint64 hash);
+
 /* Those that were taken can be looked up from now on. */
 extern void kda_look_hash(KdaLook *look);
 static inline KdaShownRow *
@@ -108,6 +109,7 @@ kda_look_bucket(const KdaLook *look, uint64 hash)
 /* Columns of a result: are all the same, to the bit, but for window_revision?  Is it the same row, as far as anything tells? */
 extern bool kda_look_same_row(KdaLook *look, const Datum *a, const bool *anulls, const Datum *b, const bool *bnulls);
 extern bool kda_look_same_key(KdaLook *look, const Datum *a, const bool *anulls, const Datum *b, const bool *bnulls);
+
 /* … hash of what tells; window: of the window. */
 extern uint64 kda_look_hash_row(KdaLook *look, uint64 window, const Datum *values, const bool *nulls);
 
