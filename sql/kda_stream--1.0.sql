@@ -465,11 +465,11 @@ COMMENT ON FUNCTION kda.batch_row(tid) IS 'place of a record in the batch, in or
 
 CREATE FUNCTION kda.closing(query_id int) RETURNS boolean
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing';
-COMMENT ON FUNCTION kda.closing(int) IS 'true inside a worker while it emits closed windows of a continuous query';
+COMMENT ON FUNCTION kda.closing(int) IS 'true inside a worker while it computes rows of a continuous query that leave';
 
 CREATE FUNCTION kda.closing_sessions(query_id int, OUT window_start timestamptz, OUT window_end timestamptz, OUT kda_key bigint) RETURNS SETOF record
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing_sessions';
-COMMENT ON FUNCTION kda.closing_sessions(int) IS 'sessions of a continuous query that close, while kda.closing() is true; continuous queries use it';
+COMMENT ON FUNCTION kda.closing_sessions(int) IS 'sessions of a continuous query whose rows are wanted, while kda.closing() is true; continuous queries use it';
 
 CREATE FUNCTION kda.window_closed() RETURNS boolean
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_window_closed';

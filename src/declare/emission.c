@@ -212,7 +212,7 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("EMIT %s cannot be used with sessions of several keys in one row", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump"),
 				 errdetail("Sessions of other keys with the same bounds are one window: when one of them changes, nothing tells which row becomes which."),
-				 errhint("GROUP BY window_start, window_end and the columns of PARTITION BY."),
+				 errhint("GROUP BY window_start, window_end and the columns of PARTITION BY; DISTINCT, ORDER BY, LIMIT and window functions in a query over that."),
 				 errposition(position(source_text, stmt->query->emit_location))));
 
 	emission->mode = emit == KDA_EMIT_EVERY ? "every" : early ? "changes" :

@@ -412,6 +412,8 @@ load(KdaGroups *groups, Relation rel)
 	MemoryContext old;
 
 	kda_groups_forget(groups);
+	if (groups->sessions)
+		kda_sessions_begin_loading(groups->sessions);
 	slot = table_slot_create(rel, NULL);
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
@@ -448,6 +450,8 @@ load(KdaGroups *groups, Relation rel)
 	MemoryContextReset(groups->temp);
 	table_endscan(scan);
 	PopActiveSnapshot();
+	if (groups->sessions)
+		kda_sessions_end_loading(groups->sessions);
 	ExecDropSingleTupleTableSlot(slot);
 	groups->bound = true;
 	groups->file = kda_relation_file(rel);

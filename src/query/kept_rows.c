@@ -190,12 +190,10 @@ know_row(KdaKeptRows *kept, TupleTableSlot *slot)
 		(void) kda_sessions_touch(kept->sessions, key, t, KDA_NO_TIME, NULL, NULL);
 	else
 	{
-		KdaSession *s = key->newest;
+		KdaSession *s = kda_sessions_at(key, mark);
 
 		/* the row that came first has opened it */
-		while (s && s->start != mark)
-			s = s->older;
-		if (s)
+		if (s && s->start == mark)
 			s->order = Min(s->order, seq);
 		else
 			(void) kda_sessions_add(kept->sessions, key, mark, mark + kept->query->window.size, seq);
@@ -231,7 +229,7 @@ know(KdaKeptRows *kept)
 	if (kept->sessions)
 	{
 		forget_sessions(kept);
-		kept->sessions->loading = true;
+		kda_sessions_begin_loading(kept->sessions);
 	}
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "kda kept rows", ALLOCSET_SMALL_SIZES);
 	kept->nrows = 0;
@@ -269,7 +267,7 @@ know(KdaKeptRows *kept)
 	kept->first_unseen = kept->next_seq;
 	kept->known = true;
 	if (kept->sessions)
-		kept->sessions->loading = false;
+		kda_sessions_end_loading(kept->sessions);
 }
 
 /*---- appending */
@@ -425,6 +423,25 @@ same_window(KdaKeptRows *kept, const KdaSession *a, const KdaSession *b)
 	return a == b || (kept->query->window.by_bounds && a->start == b->start && a->end == b->end);
 }
 
+/* The first that is picked and ends at or after that time. */
+static int
+first_picked(const KdaSessions *sessions, KdaTime end)
+{
+	int			low = 0,
+				high = sessions->npicked;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (sessions->picked[middle]->end < end)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* The n-th window that ends at that time, or how many there are if n < 0. */
 static KdaSession *
 nth_ending(KdaKeptRows *kept, KdaTime end, int n, int *count)
@@ -432,10 +449,10 @@ nth_ending(KdaKeptRows *kept, KdaTime end, int n, int *count)
 	KdaSessions *sessions = kept->sessions;
 
 	*count = 0;
-	for (int i = 0; i < sessions->npicked; i++)
+	for (int i = first_picked(sessions, end); i < sessions->npicked && sessions->picked[i]->end == end; i++)
 	{
 		KdaSession *s = sessions->picked[i];
-		bool		first = s->end == end;
+		bool		first = true;
 
 		for (int j = i - 1; first && kept->query->window.by_bounds && j >= 0 && sessions->picked[j]->end == end; j--)
 			first = !same_window(kept, sessions->picked[j], s);
@@ -465,11 +482,11 @@ kda_kept_only(KdaKeptRows *kept, KdaTime end, int n)
 }
 
 void
-kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo)
+kda_kept_put_closing(KdaKeptRows *kept, KdaTime after, KdaTime upto, ReturnSetInfo *rsinfo)
 {
 	KdaSessions *sessions = kept->sessions;
 
-	for (int i = 0; i < sessions->npicked; i++)
+	for (int i = first_picked(sessions, after + 1); i < sessions->npicked && sessions->picked[i]->end <= upto; i++)
 	{
 		KdaSession *s = sessions->picked[i];
 		Datum		values[3] = {TimestampTzGetDatum(s->start), TimestampTzGetDatum(s->end), Int64GetDatum(s->key->number)};

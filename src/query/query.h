@@ -301,7 +301,7 @@ extern int	kda_kept_count_ending(KdaKeptRows *kept, KdaTime end);
 /* Only the n-th of them is given by the next calls; n < 0: all are. */
 extern void kda_kept_only(KdaKeptRows *kept, KdaTime end, int n);
 /* Puts them into the result: window_start, window_end, key. */
-extern void kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo);
+extern void kda_kept_put_closing(KdaKeptRows *kept, KdaTime after, KdaTime upto, ReturnSetInfo *rsinfo);
 
 /*---- run.c: one query over the batch, errors isolated per record */
 

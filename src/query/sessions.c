@@ -4,7 +4,8 @@
  *	  Which sessions and stagger windows are open (sessions.h).
  *
  * A row costs one hash probe; rows that come about in order find their session
- * at the head of their key's list.  What ends next is known from a queue whose
+ * at the head of their key's list; others in a treap of the key's sessions, since
+ * with allowed_lateness there may be many.  What ends next is known from a queue whose
  * order is lazy: a session that has grown since it was put there goes back when
  * its turn comes, so growing costs nothing.
  *
@@ -126,7 +127,7 @@ kda_sessions_key(KdaSessions *sessions, const Datum *values, const bool *nulls)
 	key = palloc(offsetof(KdaSessionKey, values) + sessions->nkeys * (sizeof(Datum) + sizeof(bool)));
 	key->hash = hash;
 	key->number = 0;
-	key->newest = NULL;
+	key->newest = key->root = NULL;
 	for (int i = 0; i < sessions->nkeys; i++)
 	{
 		nulls_of(sessions, key)[i] = nulls[i];
@@ -147,6 +148,100 @@ remove_key(KdaSessions *sessions, KdaSessionKey *key)
 		if (!sessions->keys[i].byval && !nulls_of(sessions, key)[i])
 			pfree(DatumGetPointer(key->values[i]));
 	pfree(key);
+}
+
+/*---- the sessions of a key: a list, and a treap by start and order of opening */
+
+static inline bool
+is_before(const KdaSession *a, const KdaSession *b)
+{
+	return a->start != b->start ? a->start < b->start : a->order < b->order;
+}
+
+KdaSession *
+kda_sessions_at(KdaSessionKey *key, KdaTime t)
+{
+	KdaSession *found = NULL;
+
+	if (key->newest && key->newest->start <= t)
+		return key->newest;
+	for (KdaSession *s = key->root; s;)
+	{
+		if (s->start <= t)
+		{
+			found = s;
+			s = s->after;
+		}
+		else
+			s = s->before;
+	}
+	return found;
+}
+
+static KdaSession *
+oldest(KdaSessionKey *key)
+{
+	KdaSession *s = key->root;
+
+	while (s && s->before)
+		s = s->before;
+	return s;
+}
+
+static void
+plant(KdaSession **at, KdaSession *s)
+{
+	KdaSession *rest;
+	KdaSession **before = &s->before;
+	KdaSession **after = &s->after;
+
+	s->priority = (uint32) kda_mix((uint64) (uintptr_t) s);
+	while (*at && (*at)->priority >= s->priority)
+		at = is_before(s, *at) ? &(*at)->before : &(*at)->after;
+	/* what was there is parted by it */
+	for (rest = *at; rest;)
+	{
+		if (is_before(s, rest))
+		{
+			*after = rest;
+			after = &rest->before;
+			rest = rest->before;
+		}
+		else
+		{
+			*before = rest;
+			before = &rest->after;
+			rest = rest->after;
+		}
+	}
+	*before = *after = NULL;
+	*at = s;
+}
+
+static void
+uproot(KdaSession **at, KdaSession *s)
+{
+	KdaSession *before = s->before;
+	KdaSession *after = s->after;
+
+	while (*at != s)
+		at = is_before(s, *at) ? &(*at)->before : &(*at)->after;
+	while (before && after)
+	{
+		if (before->priority >= after->priority)
+		{
+			*at = before;
+			at = &before->after;
+			before = before->after;
+		}
+		else
+		{
+			*at = after;
+			at = &after->before;
+			after = after->before;
+		}
+	}
+	*at = before ? before : after;
 }
 
 /*---- sessions */
@@ -176,6 +271,14 @@ put_back(KdaSessions *sessions)
 	sessions->nended = 0;
 }
 
+static void
+change(KdaSessions *sessions, KdaSession *s)
+{
+	if (!s->changed)
+		dlist_push_tail(&sessions->changes, &s->change);
+	s->changed = true;
+}
+
 /*
  * It is going to be changed, or has just been made.  Whether that has to be
  * looked at: as long as it is open, and nothing of it was emitted, only where
@@ -186,7 +289,7 @@ note_change(KdaSessions *sessions, KdaSession *s)
 {
 	KdaQuery   *query = sessions->query;
 
-	if (query->shown == NULL)
+	if (query->shown == NULL || sessions->loading)
 		return;
 	if (s->closed)
 	{
@@ -194,13 +297,20 @@ note_change(KdaSessions *sessions, KdaSession *s)
 		s->closed = false;
 		enqueue(sessions, s);
 	}
-	if (!s->changed && (query->early || sessions->loading || s->reopened || s->end <= query->frontier))
-	{
-		dlist_push_tail(&sessions->changes, &s->change);
-		s->changed = true;
-	}
+	if (query->early || s->reopened || s->end <= query->frontier)
+		change(sessions, s);
 	/* … as it was before */
-	s->reopened |= s->changed && (sessions->loading || s->end <= query->frontier);
+	s->reopened |= s->changed && s->end <= query->frontier;
+}
+
+/* What was emitted of it, and whether it is as it is now, is not known. */
+static void
+doubt(KdaSessions *sessions, KdaSession *s)
+{
+	if (sessions->query->shown == NULL)
+		return;
+	change(sessions, s);
+	s->reopened = true;
 }
 
 static void
@@ -211,18 +321,23 @@ unchange(KdaSession *s)
 	s->changed = false;
 }
 
+/* All of it was emitted as it is. */
+static void
+settle(KdaSessions *sessions, KdaSession *s)
+{
+	dequeue(sessions, s);
+	s->closed = true;
+	s->reopened = false;
+	enqueue(sessions, s);
+}
+
 static KdaSession *
 add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
 {
 	KdaSession *s = MemoryContextAlloc(sessions->nodes, sizeof(KdaSession));
-	KdaSession *newer = NULL,
-			   *older = key->newest;
+	KdaSession *older = kda_sessions_at(key, start);
+	KdaSession *newer = older ? older->newer : oldest(key);
 
-	while (older && older->start > start)
-	{
-		newer = older;
-		older = older->older;
-	}
 	s->start = start;
 	s->end = end;
 	s->order = order;
@@ -235,6 +350,7 @@ add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64
 		key->newest = s;
 	if (older)
 		older->newer = s;
+	plant(&key->root, s);
 	s->group = NULL;
 	ItemPointerSetInvalid(&s->tid);
 	s->changed = s->reopened = s->closed = false;
@@ -248,13 +364,40 @@ add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64
 KdaSession *
 kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order)
 {
-	bool		loading = sessions->loading;
-	KdaSession *s;
+	KdaSession *s = add(sessions, key, start, end, order);
 
-	sessions->loading = true;
-	s = add(sessions, key, start, end, order);
-	sessions->loading = loading;
+	if (!sessions->loading)
+		doubt(sessions, s);
 	return s;
+}
+
+void
+kda_sessions_begin_loading(KdaSessions *sessions)
+{
+	sessions->loading = true;
+}
+
+void
+kda_sessions_end_loading(KdaSessions *sessions)
+{
+	KdaQuery   *query = sessions->query;
+	kda_session_keys_iterator it;
+	KdaSessionKeyEntry *entry;
+
+	sessions->loading = false;
+	if (query->shown == NULL)
+		return;
+	kda_session_keys_start_iterate(sessions->table, &it);
+	while ((entry = kda_session_keys_iterate(sessions->table, &it)) != NULL)
+		for (KdaSession *s = entry->key->newest; s; s = s->older)
+		{
+			if (query->early && (query->every_us > 0 || s->end > query->frontier))
+				doubt(sessions, s);
+			else if (s->end <= query->frontier)
+				settle(sessions, s);
+			else
+				s->reopened = true; /* perhaps: then rows that are gone remember it */
+		}
 }
 
 void
@@ -266,6 +409,7 @@ kda_sessions_remove(KdaSessions *sessions, KdaSession *s)
 		s->key->newest = s->older;
 	if (s->older)
 		s->older->newer = s->newer;
+	uproot(&s->key->root, s);
 	if (s->key->newest == NULL)
 		remove_key(sessions, s->key);
 	dequeue(sessions, s);
@@ -281,8 +425,8 @@ touch_stagger(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime mark
 	KdaSession *found = NULL;
 
 	/* all have one length: their ends are in the order of their starts */
-	for (KdaSession *s = key->newest; s && s->end > t; s = s->older)
-		if (s->start <= t && s->end > mark && (found == NULL || s->order < found->order))
+	for (KdaSession *s = kda_sessions_at(key, t); s && s->end > t; s = s->older)
+		if (s->end > mark && (found == NULL || s->order < found->order))
 			found = s;
 	if (found == NULL)
 		return add(sessions, key, t, t + sessions->window->size, sessions->next_order);
@@ -297,15 +441,14 @@ kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key, KdaTime t, KdaTime
 				   const KdaSessionCalls *calls, void *arg)
 {
 	KdaTime		end = t + sessions->window->size;
-	KdaSession *s = key->newest;
+	KdaSession *s;
 
 	if (unlikely(sessions->nended > 0))
 		put_back(sessions);
 	if (sessions->window->kind == KDA_WINDOW_STAGGER)
 		return touch_stagger(sessions, key, t, mark, calls, arg);
 
-	while (s && s->start > end)
-		s = s->older;
+	s = kda_sessions_at(key, end);
 	if (s == NULL || s->end < t)
 		return add(sessions, key, t, end, 0);
 
@@ -388,12 +531,8 @@ kda_sessions_settled(KdaSessions *sessions, KdaSession **list, int n, KdaTime cl
 		KdaSession *s = list[i];
 
 		unchange(s);
-		if (s->end > closed)
-			continue;
-		dequeue(sessions, s);
-		s->closed = true;
-		s->reopened = false;
-		enqueue(sessions, s);
+		if (s->end <= closed)
+			settle(sessions, s);
 	}
 }
 

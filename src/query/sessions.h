@@ -28,6 +28,7 @@ typedef struct KdaSessionKey
 	uint64		hash;
 	int64		number;			/* what is stored for it: keys of which a window is kept have different ones */
 	KdaSession *newest;			/* with the latest start; never NULL between calls */
+	KdaSession *root;			/* of all, as a tree by their start */
 	Datum		values[FLEXIBLE_ARRAY_MEMBER];	/* then the null flags */
 } KdaSessionKey;
 
@@ -48,6 +49,9 @@ struct KdaSession
 	bool		closed;			/* emitted as it is */
 	dlist_node	change;
 	/* ours */
+	KdaSession *before;			/* trees of what starts earlier and later */
+	KdaSession *after;
+	uint32		priority;		/* no less than theirs */
 	bool		queued;
 	KdaTime		due;			/* place in the queue; end may have moved on since */
 	pairingheap_node node;
@@ -67,7 +71,7 @@ typedef struct KdaSessions
 	pairingheap *queue;			/* those that are not closed: least due first */
 	pairingheap *closed_queue;	/* those that are closed, and kept for corrections */
 	dlist_head	changes;		/* those that are changed */
-	bool		loading;		/* rows of the table are put together again */
+	bool		loading;		/* the table is read: what it has was emitted before */
 	int64		nsessions;
 	int64		next_order;
 	int64		next_number;	/* … of a key; its user gives them */
@@ -121,8 +125,16 @@ extern KdaSession *kda_sessions_touch(KdaSessions *sessions, KdaSessionKey *key,
 /* Addresses of their groups' tuples; palloc'd.  In session_groups.c. */
 extern ItemPointer kda_session_tids(KdaSession *const *list, int n);
 
-/* A session with these bounds, as a table has it: what was emitted of it is not known. */
+/* A session with these bounds, as a table has it.  What was emitted of it is not known, unless the whole table is read. */
 extern KdaSession *kda_sessions_add(KdaSessions *sessions, KdaSessionKey *key, KdaTime start, KdaTime end, int64 order);
+/*
+ * The whole table is read, until the second call: as of the last commit, when
+ * all that had changed was emitted, unless EMIT EVERY put it off.
+ */
+extern void kda_sessions_begin_loading(KdaSessions *sessions);
+extern void kda_sessions_end_loading(KdaSessions *sessions);
+/* The latest that starts at or before t; NULL: none. */
+extern KdaSession *kda_sessions_at(KdaSessionKey *key, KdaTime t);
 /* Forgets it, and its key with the last one. */
 extern void kda_sessions_remove(KdaSessions *sessions, KdaSession *session);
 

@@ -224,32 +224,24 @@ read_shown(KdaLook *look, KdaTime after, KdaTime upto)
 	kda_look_hash(look);
 }
 
-static KdaShownRow *
-find_shown(KdaLook *look, KdaTime end, const Datum *values, const bool *nulls)
-{
-	uint64		hash = kda_look_hash_row(look, (uint64) end, values, nulls);
-
-	for (KdaShownRow *row = kda_look_bucket(look, hash); row; row = row->next)
-		if (row->hash == hash && row->end == end && !row->matched &&
-			kda_look_same_key(look, row->values, row->nulls, values, nulls))
-			return row;
-	return NULL;
-}
-
 /* Rows that nothing tells apart count the corrections of their window. */
 static int32
 next_revision(KdaLook *look, const KdaShownRow *had, KdaTime end)
 {
-	int32		greatest = -1;
-
 	if (look->step != KDA_STEP_CORRECTION)
 		return 0;
 	if (look->shown->keyed)
 		return had ? had->revision + 1 : 0;
-	for (int i = 0; i < look->nrows; i++)
-		if (look->rows[i]->end == end)
-			greatest = Max(greatest, look->rows[i]->revision);
-	return greatest + 1;
+	if (!look->counted || look->counted_end != end)
+	{
+		look->greatest = -1;
+		look->counted_end = end;
+		look->counted = true;
+		for (int i = 0; i < look->nrows; i++)
+			if (look->rows[i]->end == end)
+				look->greatest = Max(look->greatest, look->rows[i]->revision);
+	}
+	return look->greatest + 1;
 }
 
 /*
@@ -280,10 +272,9 @@ compare(KdaLook *look, Tuplestorestate *rows, TupleDesc from, KdaTime after, Kda
 
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(in);
-		had = find_shown(look, end, in->tts_values + OURS, in->tts_isnull + OURS);
+		had = kda_look_find(look, kda_look_hash_row(look, (uint64) end, in->tts_values + OURS, in->tts_isnull + OURS), end, 0,
+							in->tts_values + OURS, in->tts_isnull + OURS);
 		same = had && !had->gone && kda_look_same_row(look, had->values, had->nulls, in->tts_values + OURS, in->tts_isnull + OURS);
-		if (had)
-			had->matched = true;
 		if (!same || look->step == KDA_STEP_CLOSE)
 		{
 			revision = next_revision(look, had, end);

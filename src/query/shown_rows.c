@@ -197,6 +197,24 @@ kda_look_hash(KdaLook *look)
 	}
 }
 
+KdaShownRow *
+kda_look_find(KdaLook *look, uint64 hash, KdaTime end, int place, const Datum *values, const bool *nulls)
+{
+	for (KdaShownRow **link = kda_look_bucket(look, hash); *link; link = &(*link)->next)
+	{
+		KdaShownRow *row = *link;
+
+		if (row->hash == hash && row->end == end && row->place == place &&
+			kda_look_same_key(look, row->values, row->nulls, values, nulls))
+		{
+			*link = row->next;
+			row->matched = true;
+			return row;
+		}
+	}
+	return NULL;
+}
+
 void
 kda_look_put(KdaLook *look, KdaTime end, int64 key, int32 revision, int32 shown_as, bool gone,
 			 const Datum *values, const bool *nulls)

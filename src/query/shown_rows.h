@@ -67,7 +67,7 @@ typedef struct KdaShownRow
 	int32		revision;
 	bool		gone;
 	bool		matched;
-	int			place;			/* sessions: in the list that is looked at */
+	int			place;			/* sessions: in the list that is looked at; else 0 */
 	Datum	   *values;			/* of the result */
 	bool	   *nulls;
 } KdaShownRow;
@@ -87,6 +87,10 @@ typedef struct KdaLook
 	KdaShownRow **rows;
 	int			nrows;
 	int			room;
+	/* aligned windows whose rows nothing tells apart: the greatest revision of the last one that was asked for */
+	bool		counted;
+	KdaTime		counted_end;
+	int32		greatest;
 	TupleTableSlot *out;		/* of the table */
 	KdaIndexes	indexes;
 	Snapshot	snapshot;
@@ -100,11 +104,13 @@ extern KdaShownRow *kda_look_take(KdaLook *look, HeapTuple tuple, uint64 hash);
 
 /* Those that were taken can be looked up from now on. */
 extern void kda_look_hash(KdaLook *look);
-static inline KdaShownRow *
+static inline KdaShownRow **
 kda_look_bucket(const KdaLook *look, uint64 hash)
 {
-	return look->buckets[hash & (look->nbuckets - 1)];
+	return &look->buckets[hash & (look->nbuckets - 1)];
 }
+/* The row of that window that is the same, as far as anything tells: taken out of its bucket, and matched.  NULL: none. */
+extern KdaShownRow *kda_look_find(KdaLook *look, uint64 hash, KdaTime end, int place, const Datum *values, const bool *nulls);
 
 /* Columns of a result: are all the same, to the bit, but for window_revision?  Is it the same row, as far as anything tells? */
 extern bool kda_look_same_row(KdaLook *look, const Datum *a, const bool *anulls, const Datum *b, const bool *bnulls);

@@ -41,7 +41,7 @@ typedef struct Place
 {
 	KdaSession *session;
 	int32		greatest;		/* revision that was emitted; of rows that nothing tells apart */
-	bool		replaced;		/* there is a row now */
+	bool		remembered;		/* … a row has it, or a greater one */
 } Place;
 
 typedef struct SessionLook
@@ -94,6 +94,13 @@ number_index(Relation rel)
 	return index;
 }
 
+/* What tells the rows of a window from others: where keys do, also those of former bounds are looked for. */
+static uint64
+window_hash(const KdaLook *look, int64 number, KdaTime end)
+{
+	return look->shown->keyed ? (uint64) number : kda_mix((uint64) number) ^ (uint64) end;
+}
+
 /* Calls take for each row of what the session is made of. */
 static void
 scan_session(KdaLook *look, KdaSession *s, void (*take) (KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg), void *arg)
@@ -121,7 +128,10 @@ static void
 take_shown(KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg)
 {
 	Place	   *place = arg;
-	KdaShownRow *row = kda_look_take(look, heap_copytuple(tuple), (uint64) s->key->number);
+	HeapTuple	copy = heap_copytuple(tuple);
+	bool		isnull;
+	KdaTime		end = DatumGetTimestampTz(heap_getattr(copy, KDA_SHOWN_TIME, look->desc, &isnull));
+	KdaShownRow *row = kda_look_take(look, copy, window_hash(look, s->key->number, end));
 
 	row->place = (int) (place - ((SessionLook *) look)->places);
 	place->greatest = Max(place->greatest, row->revision);
@@ -149,6 +159,40 @@ find_place(SessionLook *sl, int64 number, KdaTime end)
 	return bsearch(&probe, sl->places, sl->nplaces, sizeof(Place), by_number);
 }
 
+/*
+ * The row of these bounds that was emitted for a key: taken out, and those of
+ * other bounds go: theirs have become this one.  revision: the greatest of them.
+ */
+static KdaShownRow *
+take_of_key(KdaLook *look, uint64 hash, ptrdiff_t place, KdaTime end, const Datum *values, const bool *nulls, int32 *revision)
+{
+	KdaShownRow **link = kda_look_bucket(look, hash);
+	KdaShownRow *had = NULL;
+
+	while (*link)
+	{
+		KdaShownRow *row = *link;
+
+		if (row->hash != hash || row->place != place || !kda_look_same_key(look, row->values, row->nulls, values, nulls))
+		{
+			link = &row->next;
+			continue;
+		}
+		*link = row->next;
+		row->matched = true;
+		*revision = Max(*revision, row->revision);
+		if (row->end == end && (had == NULL || had->gone))
+		{
+			if (had)
+				kda_look_delete(look, &had->tid);
+			had = row;
+		}
+		else
+			kda_look_delete(look, &row->tid);
+	}
+	return had;
+}
+
 /* One row of the final part. */
 static void
 compare_row(SessionLook *sl, TupleTableSlot *in, TupleDesc from)
@@ -172,42 +216,30 @@ compare_row(SessionLook *sl, TupleTableSlot *in, TupleDesc from)
 	slot_getallattrs(in);
 	values = in->tts_values + OURS;
 	nulls = in->tts_isnull + OURS;
-	hash = kda_look_hash_row(look, (uint64) number, values, nulls);
-	for (KdaShownRow *row = kda_look_bucket(look, hash); row; row = row->next)
+	hash = kda_look_hash_row(look, window_hash(look, number, end), values, nulls);
+	if (look->shown->keyed)
+		had = take_of_key(look, hash, place - sl->places, end, values, nulls, &revision);
+	else
 	{
-		if (row->hash != hash || row->matched || row->place != place - sl->places ||
-			!kda_look_same_key(look, row->values, row->nulls, values, nulls))
-			continue;
-		if (look->shown->keyed)
-		{
-			/* of all sessions that have become this one */
-			revision = Max(revision, row->revision);
-			if (row->end == end && (had == NULL || had->gone))
-				had = row;
-		}
-		else if (had == NULL && row->end == end)
-			had = row;
-	}
-	if (!look->shown->keyed)
+		had = kda_look_find(look, hash, end, (int) (place - sl->places), values, nulls);
 		revision = place->greatest;
-	place->replaced = true;
+	}
 	same = had && !had->gone && kda_look_same_row(look, had->values, had->nulls, values, nulls);
 	/* what closes leaves in any case, but only once */
 	if (same && !open && (end > query->frontier || had->revision == NOT_CLOSED))
 		same = false;
-	for (KdaShownRow *row = kda_look_bucket(look, hash); row; row = row->next)
-	{
-		if (row->hash != hash || row->matched || row->place != place - sl->places ||
-			(look->shown->keyed ? !kda_look_same_key(look, row->values, row->nulls, values, nulls) : row != had))
-			continue;
-		row->matched = true;
-		if (!same || row != had)
-			kda_look_delete(look, &row->tid);
-	}
 	if (same)
+	{
+		place->remembered |= had->revision == place->greatest;
 		return;
+	}
+	if (had)
+		kda_look_delete(look, &had->tid);
 	if (open || sl->keep)
+	{
 		kda_look_put(look, end, number, open ? revision : revision + 1, revision + 1, false, values, nulls);
+		place->remembered = true;
+	}
 	for (int i = 0; i < look->shown->nrevisions; i++)
 		values[look->shown->revisions[i]] = Int32GetDatum(revision + 1);
 	tuplestore_putvalues(open ? sl->out_open : sl->out_closed, from, in->tts_values, in->tts_isnull);
@@ -226,10 +258,11 @@ compare_rest(SessionLook *sl)
 		KdaSession *s = place->session;
 		/* if it comes back, or its session closes again, it is no new row */
 		bool		remember = row->revision != NOT_CLOSED && (s->end > sl->closed || sl->keep) &&
-			(look->shown->keyed || !place->replaced);
+			(look->shown->keyed || (row->revision == place->greatest && !place->remembered));
 
 		if (row->matched)
 			continue;
+		place->remembered |= remember;
 		if (remember && s->end > sl->closed)
 			s->reopened = true;
 		if (remember && row->gone && row->end == s->end)
@@ -293,7 +326,7 @@ emit(KdaQuery *query, Tuplestorestate *rows, bool kept)
 	int			n = (int) tuplestore_tuple_count(rows);
 
 	/* a view shows what is kept; what is not goes to its closed rows */
-	if (query->is_pump || !kept)
+	if (n > 0 && (query->is_pump || !kept))
 		kda_query_emit_computed(query, rows, query->forgotten);
 	else
 		query->d_out += n;
@@ -326,7 +359,7 @@ look_at(KdaQuery *query, KdaSession **list, int n, KdaTime closed)
 		{
 			sl.places[i].session = list[i];
 			sl.places[i].greatest = NOT_CLOSED;
-			sl.places[i].replaced = false;
+			sl.places[i].remembered = false;
 			/* found out below */
 			list[i]->reopened = false;
 		}

@@ -635,7 +635,7 @@ load_queries(KdaWorker *worker)
 			query->deferred = int_value(i, "part_of", 0) != 0 ||
 				(query->shape == KDA_SHAPE_WINDOWS && query->window.by_bounds && query->state == KDA_STATE_ROWS);
 			if (query->shape == KDA_SHAPE_WINDOWS ? query->deferred || OidIsValid(query->shown_rel) :
-				query->shape == KDA_SHAPE_ROWS && query->deferred && !query->retime)
+				query->shape == KDA_SHAPE_ROWS && (query->deferred || !query->is_pump) && !query->retime)
 				query->lateness_us = feed->stream->options->allowed_lateness_us;
 			else if (query->shape == KDA_SHAPE_OVER && !query->retime)
 				query->delay_us = Max(query->delay_us, feed->stream->options->allowed_lateness_us);

@@ -388,6 +388,62 @@ def test_corrections(server, kind, seed):
         assert merged > 0, "seed %s" % seed
 
 
+def test_a_restart_corrects_nothing(server):
+    """What was emitted before is not emitted again because the worker reads its tables anew: neither rows that would be others now,
+    nor errors; sessions that are open only are no trouble, whatever the option says then."""
+    server.sql("CREATE STREAM re (rowtime timestamptz, k text, v int) OPTIONS (allowed_lateness '1 hour', idle_timeout 'never')")
+    server.sql("CREATE TABLE re_names (k text, name text)")
+    server.sql("INSERT INTO re_names VALUES ('a', 'first')")
+    server.sql("CREATE TABLE re_log (k text, name text, n bigint, rev int)")
+    server.sql("CREATE TABLE re_kept (k text, name text, n bigint, rev int)")
+    server.sql("CREATE PUMP re_log_p AS INSERT INTO re_log SELECT k, (SELECT name FROM re_names x WHERE x.k = re.k), count(*), window_revision FROM re WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k")
+    server.sql("CREATE PUMP re_kept_p AS INSERT INTO re_kept SELECT k, (SELECT name FROM re_names x WHERE x.k = re.k), count(DISTINCT v), window_revision FROM re WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k")
+    server.sql("CREATE CONTINUOUS VIEW re_fails AS SELECT k, 10 / (9 - max(v)) AS x FROM re WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k")
+
+    def insert(*rows):
+        for row in rows:
+            server.sql("INSERT INTO re VALUES (%s, %s, %s)", *row)
+        assert server.value("SELECT kda.wait('re', '60 s')")
+
+    def again():
+        pid = server.value("SELECT pid FROM kda.workers WHERE kind = 'pipeline'")
+        server.sql("SELECT pg_terminate_backend(%s)", pid)
+        wait_until(lambda: server.value("SELECT pid FROM kda.workers WHERE kind = 'pipeline'") not in (None, pid), "another worker")
+
+    insert(("2026-01-01 10:00:00Z", "o", 1))
+    again()     # nothing has closed yet
+    insert(("2026-01-01 10:00:01Z", "a", 1), ("2026-01-01 10:00:02Z", "f", 9), ("2026-01-01 10:10:00Z", "z", 1))
+    first = [("a", "first", 1, 0), ("f", None, 1, 0), ("o", None, 1, 0)]
+    server.sql("UPDATE re_names SET name = 'second'")
+    for _ in range(2):
+        again()
+        insert(("2026-01-01 10:10:00Z", "z", 1))
+        same(server.sql("SELECT * FROM re_log ORDER BY k"), first, "groups")
+        same(server.sql("SELECT * FROM re_kept ORDER BY k"), first, "records")
+        same(server.value("SELECT count(*) FROM kda.error_stream WHERE query = 're_fails'::regclass"), 1, "errors")
+    # a late record does
+    insert(("2026-01-01 10:00:30Z", "a", 2))
+    same(server.sql("SELECT * FROM re_log WHERE rev > 0"), [("a", "second", 2, 1)], "groups")
+    same(server.sql("SELECT * FROM re_kept WHERE rev > 0"), [("a", "second", 2, 1)], "records")
+    # and what is open stays so when nothing is corrected any more
+    server.sql("ALTER STREAM re OPTIONS (SET allowed_lateness '0')")
+    insert(("2026-01-01 10:20:00Z", "z", 1))
+    same(server.sql("SELECT n, rev FROM re_log WHERE k = 'z'"), [(3, 0)], "the last")
+    same(server.sql("SELECT state, last_error IS NULL FROM kda.queries WHERE name LIKE 're\\_log%%'"), [("running", True)], "state")
+
+
+def test_many_sessions_of_one_key(server):
+    """As many as are kept for late records: each finds its own, after a restart, too, in whatever order the table has them."""
+    server.sql("CREATE STREAM lots (rowtime timestamptz, v int) OPTIONS (allowed_lateness '10 days', idle_timeout 'never')")
+    server.sql("CREATE CONTINUOUS VIEW lots_v AS SELECT count(*) AS n FROM lots WINDOWED BY SESSION (INTERVAL '1' SECOND)")
+    for step in (1, 7, 13):
+        server.sql("INSERT INTO lots SELECT timestamptz '2026-01-01 10:00:00Z' + ((i * %d) %% 20000) * interval '2 s', 1 FROM generate_series(0, 19999) i" % step)
+        assert server.value("SELECT kda.wait('lots', '60 s')")
+        if step == 7:
+            kill_worker(server)
+    same(server.sql("SELECT n, count(*) FROM lots_v GROUP BY n"), [(3, 20000)], "each")
+
+
 def test_more_sessions_than_memory(server):
     """Sessions leave the cache of 1 MB, come back when a row touches them, and are joined."""
     server.sql("CREATE STREAM wide (rowtime timestamptz, k int, t text) OPTIONS (watermark '1 hour', idle_timeout 'never')")

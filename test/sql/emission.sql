@@ -136,6 +136,28 @@ ALTER STREAM s OPTIONS (SET allowed_lateness '1 minute');
 ALTER STREAM s OPTIONS (SET allowed_lateness '3 minutes');
 DROP STREAM s, d CASCADE;
 
+-- a view of records waits as well, if they are read further
+CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (allowed_lateness '2 minutes', idle_timeout 'never');
+CREATE CONTINUOUS VIEW records AS SELECT rowtime, k, v FROM s;
+CREATE CONTINUOUS VIEW of_records AS SELECT window_start::time AS t, count(*) AS n FROM records WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
+-- rows that nothing tells apart: each correction counts on
+CREATE TABLE log_rows (id serial, k text, n bigint, rev int);
+CREATE PUMP to_rows AS INSERT INTO log_rows (k, n, rev) SELECT k, count(*), window_revision
+	FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, k, v HAVING count(*) < 3;
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1), ('2026-01-01 10:00:00+00', 'a', 2), ('2026-01-01 10:01:50+00', 'b', 2);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 2);
+SELECT kda.wait('s');
+SELECT * FROM log_rows ORDER BY id;
+TABLE of_records ORDER BY t;
+SELECT count(*) FROM kda.error_stream WHERE stream = 's'::regclass;
+DROP STREAM s CASCADE;
+DROP TABLE log_rows;
+
 -- EMIT CHANGES of a pump: what has changed with a commit, and all of it on close
 CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');
 TRUNCATE log RESTART IDENTITY;
