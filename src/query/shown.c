@@ -172,38 +172,17 @@ untouch(KdaShown *shown, KdaTime after, KdaTime upto)
 
 /*---- the table */
 
-static Oid
-time_index(Relation rel)
-{
-	List	   *indexes = RelationGetIndexList(rel);
-	Oid			index = indexes ? linitial_oid(indexes) : InvalidOid;
-
-	list_free(indexes);
-	return index;
-}
-
 /* Calls take for each row of windows that end within (after, upto]. */
 static void
-scan_rows(KdaLook *look, KdaTime after, KdaTime upto, void (*take) (KdaLook *look, HeapTuple tuple, void *arg), void *arg)
+scan_rows(KdaLook *look, KdaTime after, KdaTime upto, KdaTakeShown take, void *arg)
 {
 	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			index = time_index(look->rel);
 	int			n = 0;
 
 	if (after != KDA_NO_TIME)
 		ScanKeyInit(&keys[n++], KDA_SHOWN_TIME, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));
 	ScanKeyInit(&keys[n++], KDA_SHOWN_TIME, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(upto));
-	PushActiveSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(look->rel, index, OidIsValid(index), GetActiveSnapshot(), n, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		take(look, tuple, arg);
-	}
-	systable_endscan(scan);
-	PopActiveSnapshot();
+	kda_look_scan(look, keys, n, take, arg);
 }
 
 /*---- comparing */
@@ -342,58 +321,26 @@ look_at(KdaQuery *query, KdaStep step, KdaTime after, KdaTime upto)
 
 /*---- what is final */
 
-typedef struct FinalRows
-{
-	Tuplestorestate *rows;
-	TupleDesc	desc;			/* of the final part */
-} FinalRows;
-
 static void
 take_final(KdaLook *look, HeapTuple tuple, void *arg)
 {
-	FinalRows  *final = arg;
-	Datum	   *values = palloc(sizeof(Datum) * look->desc->natts);
-	bool	   *nulls = palloc(sizeof(bool) * look->desc->natts);
-	bool		gone;
+	bool		isnull;
+	Datum		end = heap_getattr(tuple, KDA_SHOWN_TIME, look->desc, &isnull);
+	/* start (nobody asks for it) and end */
+	Datum		ours[OURS] = {end, end};
 
-	heap_deform_tuple(tuple, look->desc, values, nulls);
-	gone = DatumGetBool(values[KDA_SHOWN_GONE - 1]);
-	/* in their places: start (nobody asks for it), end, columns */
-	values[look->first - 2] = values[KDA_SHOWN_TIME - 1];
-	nulls[look->first - 2] = false;
-	nulls[look->first - 3] = true;
-	if (final->rows && !gone)
-		tuplestore_putvalues(final->rows, final->desc, values + look->first - 1 - OURS, nulls + look->first - 1 - OURS);
-	kda_look_delete(look, &tuple->t_self);
-	pfree(values);
-	pfree(nulls);
+	kda_finish_row(arg, tuple, ours, OURS);
 }
 
-/* Rows of windows that end at or before that are not corrected any more: a view's go to its closed ones. */
+/* Those of windows that end at or before that. */
 static void
 finish(KdaQuery *query, KdaTime forgotten)
 {
-	FinalRows	final = {NULL, NULL};
-	KdaLook		look;
-	int64		had_out = query->d_out;
+	KdaFinish	final;
 
-	if (!query->is_pump)
-	{
-		if (query->final_plan == NULL)
-			query->final_plan = kda_plan_create(query->context, query->final_rel, true);
-		final.rows = tuplestore_begin_heap(false, false, work_mem);
-		final.desc = kda_plan_desc(query->final_plan);
-	}
-	kda_look_begin(&look, query, KDA_STEP_CLOSE);
-	scan_rows(&look, KDA_NO_TIME, forgotten, take_final, &final);
-	kda_look_end(&look);
-	if (final.rows)
-	{
-		kda_query_emit_computed(query, final.rows, query->forgotten);
-		tuplestore_end(final.rows);
-		query->d_out = had_out; /* they were counted when they were shown */
-	}
-	KDA_FAULT("finished");
+	kda_finish_begin(&final, query);
+	scan_rows(&final.look, KDA_NO_TIME, forgotten, take_final, &final);
+	kda_finish_end(&final);
 }
 
 /*---- all of it */

@@ -11,10 +11,12 @@
  */
 #include "kda_stream.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "query/run.h"
 #include "query/shown_rows.h"
@@ -156,6 +158,26 @@ kda_look_end(KdaLook *look)
 	CommandCounterIncrement();
 }
 
+void
+kda_look_scan(KdaLook *look, ScanKey keys, int nkeys, KdaTakeShown take, void *arg)
+{
+	List	   *indexes = RelationGetIndexList(look->rel);
+	Oid			index = indexes ? linitial_oid(indexes) : InvalidOid;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	list_free(indexes);
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(look->rel, index, OidIsValid(index), GetActiveSnapshot(), nkeys, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		take(look, tuple, arg);
+	}
+	systable_endscan(scan);
+	PopActiveSnapshot();
+}
+
 KdaShownRow *
 kda_look_take(KdaLook *look, HeapTuple tuple, uint64 window)
 {
@@ -242,4 +264,56 @@ void
 kda_look_delete(KdaLook *look, ItemPointer tid)
 {
 	simple_table_tuple_delete(look->rel, tid, look->snapshot);
+}
+
+/*---- what is final */
+
+void
+kda_finish_begin(KdaFinish *finish, KdaQuery *query)
+{
+	finish->rows = NULL;
+	finish->had_out = query->d_out;
+	if (!query->is_pump)
+	{
+		if (query->final_plan == NULL)
+			query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+		finish->rows = tuplestore_begin_heap(false, false, work_mem);
+	}
+	kda_look_begin(&finish->look, query, KDA_STEP_CLOSE);
+}
+
+void
+kda_finish_row(KdaFinish *finish, HeapTuple tuple, const Datum *ours, int nours)
+{
+	KdaLook    *look = &finish->look;
+	Datum	   *values = palloc(sizeof(Datum) * (nours + look->desc->natts));
+	bool	   *nulls = palloc(sizeof(bool) * (nours + look->desc->natts));
+
+	heap_deform_tuple(tuple, look->desc, values + nours, nulls + nours);
+	if (finish->rows && !DatumGetBool(values[nours + KDA_SHOWN_GONE - 1]))
+	{
+		int			before = look->first - 1;	/* columns of the table; ours take their last places */
+
+		memcpy(values + before, ours, sizeof(Datum) * nours);
+		memset(nulls + before, false, sizeof(bool) * nours);
+		tuplestore_putvalues(finish->rows, kda_plan_desc(look->query->final_plan), values + before, nulls + before);
+	}
+	kda_look_delete(look, &tuple->t_self);
+	pfree(values);
+	pfree(nulls);
+}
+
+void
+kda_finish_end(KdaFinish *finish)
+{
+	KdaQuery   *query = finish->look.query;
+
+	kda_look_end(&finish->look);
+	if (finish->rows)
+	{
+		kda_query_emit_computed(query, finish->rows, query->forgotten);
+		tuplestore_end(finish->rows);
+		query->d_out = finish->had_out; /* they were counted when they were shown */
+	}
+	KDA_FAULT("finished");
 }

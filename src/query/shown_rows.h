@@ -18,6 +18,7 @@
 #include "query/shown.h"
 #include "stream/indexes.h"
 #include "utils/relcache.h"
+#include "utils/tuplestore.h"
 
 /* Columns of the table; those of the result follow. */
 enum
@@ -99,6 +100,10 @@ typedef struct KdaLook
 extern void kda_look_begin(KdaLook *look, KdaQuery *query, KdaStep step);
 extern void kda_look_end(KdaLook *look);
 
+/* Calls take for each row of the table that fits the keys, which its index has. */
+typedef void (*KdaTakeShown) (KdaLook *look, HeapTuple tuple, void *arg);
+extern void kda_look_scan(KdaLook *look, struct ScanKeyData *keys, int nkeys, KdaTakeShown take, void *arg);
+
 /* Keeps in mind a row of the table, which is a copy.  hash: of what tells its window from others. */
 extern KdaShownRow *kda_look_take(KdaLook *look, HeapTuple tuple, uint64 hash);
 
@@ -123,6 +128,22 @@ extern uint64 kda_look_hash_row(KdaLook *look, uint64 window, const Datum *value
 extern void kda_look_put(KdaLook *look, KdaTime end, int64 key, int32 revision, int32 shown_as, bool gone,
 						 const Datum *values, const bool *nulls);
 extern void kda_look_delete(KdaLook *look, ItemPointer tid);
+
+/*
+ * Rows that are not corrected any more leave the table; a view's go to its
+ * closed ones.  For each of them: what the final part gives before the columns
+ * of the result.
+ */
+typedef struct KdaFinish
+{
+	KdaLook		look;
+	Tuplestorestate *rows;		/* NULL: they are not wanted */
+	int64		had_out;
+} KdaFinish;
+
+extern void kda_finish_begin(KdaFinish *finish, KdaQuery *query);
+extern void kda_finish_row(KdaFinish *finish, HeapTuple tuple, const Datum *ours, int nours);
+extern void kda_finish_end(KdaFinish *finish);
 
 /* May windows leave now?  EMIT EVERY. */
 extern bool kda_shown_is_due(KdaQuery *query, TimestampTz now);

@@ -83,17 +83,6 @@ by_end(const void *a, const void *b)
 
 /*---- the table */
 
-/* It is on the number of the key and the time. */
-static Oid
-number_index(Relation rel)
-{
-	List	   *indexes = RelationGetIndexList(rel);
-	Oid			index = indexes ? linitial_oid(indexes) : InvalidOid;
-
-	list_free(indexes);
-	return index;
-}
-
 /* What tells the rows of a window from others: where keys do, also those of former bounds are looked for. */
 static uint64
 window_hash(const KdaLook *look, int64 number, KdaTime end)
@@ -103,35 +92,26 @@ window_hash(const KdaLook *look, int64 number, KdaTime end)
 
 /* Calls take for each row of what the session is made of. */
 static void
-scan_session(KdaLook *look, KdaSession *s, void (*take) (KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg), void *arg)
+scan_session(KdaLook *look, const KdaSession *s, KdaTakeShown take, void *arg)
 {
 	ScanKeyData keys[3];
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			index = number_index(look->rel);
-	bool		stagger = look->query->window.kind == KDA_WINDOW_STAGGER;
+	/* stagger windows of a key overlap, but they do not change */
+	KdaTime		after = look->query->window.kind == KDA_WINDOW_STAGGER ? s->end - 1 : s->start;
 
 	ScanKeyInit(&keys[0], KDA_SHOWN_KEY, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(s->key->number));
-	/* stagger windows of a key overlap, but they do not change */
-	ScanKeyInit(&keys[1], KDA_SHOWN_TIME, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(stagger ? s->end - 1 : s->start));
+	ScanKeyInit(&keys[1], KDA_SHOWN_TIME, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));
 	ScanKeyInit(&keys[2], KDA_SHOWN_TIME, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(s->end));
-	scan = systable_beginscan(look->rel, index, OidIsValid(index), GetActiveSnapshot(), 3, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		CHECK_FOR_INTERRUPTS();
-		take(look, tuple, s, arg);
-	}
-	systable_endscan(scan);
+	kda_look_scan(look, keys, 3, take, arg);
 }
 
 static void
-take_shown(KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg)
+take_shown(KdaLook *look, HeapTuple tuple, void *arg)
 {
 	Place	   *place = arg;
 	HeapTuple	copy = heap_copytuple(tuple);
 	bool		isnull;
 	KdaTime		end = DatumGetTimestampTz(heap_getattr(copy, KDA_SHOWN_TIME, look->desc, &isnull));
-	KdaShownRow *row = kda_look_take(look, copy, window_hash(look, s->key->number, end));
+	KdaShownRow *row = kda_look_take(look, copy, window_hash(look, place->session->key->number, end));
 
 	row->place = (int) (place - ((SessionLook *) look)->places);
 	place->greatest = Max(place->greatest, row->revision);
@@ -140,10 +120,8 @@ take_shown(KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg)
 static void
 read_shown(SessionLook *sl)
 {
-	PushActiveSnapshot(GetLatestSnapshot());
 	for (int i = 0; i < sl->nplaces; i++)
 		scan_session(&sl->look, sl->places[i].session, take_shown, &sl->places[i]);
-	PopActiveSnapshot();
 	kda_look_hash(&sl->look);
 }
 
@@ -390,63 +368,34 @@ look_at(KdaQuery *query, KdaSession **list, int n, KdaTime closed)
 
 /*---- what is final */
 
-typedef struct FinalRows
+typedef struct FinalSession
 {
-	Tuplestorestate *rows;		/* NULL: they are not wanted */
-	TupleDesc	desc;
-} FinalRows;
+	KdaFinish	finish;
+	KdaSession *session;
+} FinalSession;
 
 static void
-take_final(KdaLook *look, HeapTuple tuple, KdaSession *s, void *arg)
+take_final(KdaLook *look, HeapTuple tuple, void *arg)
 {
-	FinalRows  *final = arg;
-	Datum	   *values = palloc(sizeof(Datum) * (look->desc->natts + OURS));
-	bool	   *nulls = palloc0(sizeof(bool) * (look->desc->natts + OURS));
+	FinalSession *final = arg;
+	KdaSession *s = final->session;
+	Datum		ours[OURS] = {TimestampTzGetDatum(s->start), TimestampTzGetDatum(s->end), Int64GetDatum(s->key->number)};
 
-	heap_deform_tuple(tuple, look->desc, values + OURS, nulls + OURS);
-	if (final->rows && !DatumGetBool(values[OURS + KDA_SHOWN_GONE - 1]))
-	{
-		Datum	   *row = values + look->first - 1;
-
-		row[0] = TimestampTzGetDatum(s->start);
-		row[1] = TimestampTzGetDatum(s->end);
-		row[2] = Int64GetDatum(s->key->number);
-		memset(nulls + look->first - 1, false, sizeof(bool) * OURS);
-		tuplestore_putvalues(final->rows, final->desc, row, nulls + look->first - 1);
-	}
-	kda_look_delete(look, &tuple->t_self);
-	pfree(values);
-	pfree(nulls);
+	kda_finish_row(&final->finish, tuple, ours, OURS);
 }
 
-/* Rows of sessions that are not corrected any more: a view's go to its closed ones. */
 static void
 finish(KdaQuery *query, KdaSession **list, int n)
 {
-	FinalRows	final = {NULL, NULL};
-	KdaLook		look;
-	int64		had_out = query->d_out;
+	FinalSession final;
 
-	if (!query->is_pump)
-	{
-		if (query->final_plan == NULL)
-			query->final_plan = kda_plan_create(query->context, query->final_rel, true);
-		final.rows = tuplestore_begin_heap(false, false, work_mem);
-		final.desc = kda_plan_desc(query->final_plan);
-	}
-	kda_look_begin(&look, query, KDA_STEP_CLOSE);
-	PushActiveSnapshot(GetLatestSnapshot());
+	kda_finish_begin(&final.finish, query);
 	for (int i = 0; i < n; i++)
-		scan_session(&look, list[i], take_final, &final);
-	PopActiveSnapshot();
-	kda_look_end(&look);
-	if (final.rows)
 	{
-		kda_query_emit_computed(query, final.rows, query->forgotten);
-		tuplestore_end(final.rows);
-		query->d_out = had_out; /* they were counted when they were shown */
+		final.session = list[i];
+		scan_session(&final.finish.look, list[i], take_final, &final);
 	}
-	KDA_FAULT("finished");
+	kda_finish_end(&final.finish);
 }
 
 /*---- all of it */
