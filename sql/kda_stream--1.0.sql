@@ -27,6 +27,7 @@ CREATE TABLE kda_storage.stream (
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
 	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM ... RESET, until the worker did it
+	reset_behind boolean NOT NULL DEFAULT false,	-- ... behind what its inbox holds, or where that has a row that says so
 	start_again	boolean NOT NULL DEFAULT false,		-- RESUME after a failure: begin at option start
 	part_of		int						-- made for a part of that query, or to hand its rows on; NULL: a user's stream
 );
@@ -153,7 +154,8 @@ CREATE TABLE kda_storage.query_progress (
 	last_error	text,
 	stats_reset	timestamptz,
 	forgotten	timestamptz,			-- windows that end at or before this are not corrected any more; NULL: as frontier
-	emitted_at	timestamptz				-- EMIT EVERY: when changes were emitted last
+	emitted_at	timestamptz,			-- EMIT EVERY: when changes were emitted last
+	reset_sides	int NOT NULL DEFAULT 0	-- joins: sides (1, 2) that have been reset, while their rows wait for the other side
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.query_progress IS 'what each commit of a worker leaves behind of a query';
 

@@ -26,6 +26,7 @@
 #include "nodes/makefuncs.h"
 #include "parser/parse_type.h"
 #include "runtime/runtime.h"
+#include "stream/inbox.h"
 #include "stream/stream.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -65,6 +66,49 @@ resume(int32 id, Oid relid)
 							  id, quote_literal_cstr(kda_stream_options_get(relid)->start_text), id, id, id));
 }
 
+static void
+put_control(Oid stream, char control)
+{
+	KdaInboxWriter *writer = kda_inbox_begin(stream);
+
+	kda_inbox_put_control(writer, control, GetCurrentTransactionStartTimestamp());
+	kda_inbox_end(writer);
+}
+
+/*
+ * Rows in the inboxes of the stream, and of those that queries tie to it, say
+ * where: what comes behind is judged by the new time.
+ */
+static void
+reset(int32 id, Oid relid)
+{
+	char	   *found;
+	bool		placed = kda_stream_options_get(relid)->server_type == NULL &&
+		kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query WHERE %u IN (stream::oid, stream2::oid) LIMIT 1", relid), 1, &found);
+
+	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET reset_wanted = true, reset_behind = %s WHERE stream_id = %d",
+							  placed ? "true" : "false", id));
+	if (placed)
+		put_control(relid, KDA_CONTROL_RESET);
+	if (!kda_owner_row(psprintf("WITH RECURSIVE reached AS (SELECT %u::oid AS rel UNION "
+								"SELECT v.rel FROM reached t, kda_storage.query q "
+								"LEFT JOIN kda_storage.stream p ON p.rel = q.target AND p.part_of IS NOT NULL, "
+								"LATERAL (VALUES (q.stream::oid), (q.stream2::oid), (p.rel::oid)) v (rel) "
+								"WHERE t.rel IN (q.stream::oid, q.stream2::oid, p.rel::oid) AND v.rel IS NOT NULL) "
+								"SELECT pg_catalog.string_agg(s.rel::oid::text, ' ') FROM kda_storage.stream s JOIN reached t ON t.rel = s.rel "
+								"WHERE s.part_of IS NULL AND s.rel <> %u", relid, relid), 1, &found) || found == NULL)
+		return;
+	for (char *next = found; *next;)
+	{
+		Oid			other = (Oid) strtoul(next, &next, 10);
+
+		while (*next == ' ')
+			next++;
+		if (kda_stream_options_get(other)->server_type == NULL)
+			put_control(other, KDA_CONTROL_STAND);
+	}
+}
+
 void
 kda_alter_stream_state(KdaStmt *stmt)
 {
@@ -85,8 +129,7 @@ kda_alter_stream_state(KdaStmt *stmt)
 			resume(id, relid);
 			break;
 		case KDA_RESET:
-			kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET reset_wanted = true "
-									  "WHERE stream_id = %d", id));
+			reset(id, relid);
 			break;
 		default:
 			elog(ERROR, "unexpected action %d", (int) stmt->action);

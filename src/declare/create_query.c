@@ -277,7 +277,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
-								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
+								  "UPDATE kda_storage.stream SET reset_behind = false WHERE stream_id = %d AND reset_behind; "
+								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id, stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
 								  "begun = declared WHERE stream_id = %d",

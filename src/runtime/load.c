@@ -305,13 +305,16 @@ load_streams(KdaWorker *worker)
 	ListCell   *lc;
 
 	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
-						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
+						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots, "
+						 "%d > 0 AND EXISTS (SELECT FROM kda_storage.stream r JOIN kda_storage.query q ON r.rel IN (q.stream, q.stream2) "
+						 "JOIN kda_storage.query_progress f USING (query_id) "
+						 "WHERE r.reset_wanted AND r.part_of IS NOT NULL AND NOT q.stopped AND f.failure IS NULL) AS others_reset "
 						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
 						 "LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
 						 "LEFT JOIN kda_storage.slot l ON l.stream_id = s.stream_id AND l.slot = %d "
 						 "WHERE s.origin = %s AND (%d = 0 OR l.slot IS NOT NULL) ORDER BY stream_id",
-						 worker->slot, quote_literal_cstr(kda_origin()), worker->slot), true, 0);
+						 worker->slot, worker->slot, quote_literal_cstr(kda_origin()), worker->slot), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -322,7 +325,10 @@ load_streams(KdaWorker *worker)
 		int32		id;
 		char	   *failure;
 		bool		paused,
-					reset;
+					is_part,
+					reset,
+					reset_behind,
+					others_reset;
 		char	   *worker_name;
 		TimestampTz since;
 		int64		declared,
@@ -343,7 +349,10 @@ load_streams(KdaWorker *worker)
 		segments[3] = (Oid) int_value(i, "ring2", 0);
 		since = int_value(i, "segment_since", 0);
 		paused = int_value(i, "paused", 0);
+		is_part = int_value(i, "part_of", 0) != 0;
 		reset = int_value(i, "reset_wanted", 0);
+		reset_behind = int_value(i, "reset_behind", 0);
+		others_reset = int_value(i, "others_reset", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
@@ -376,7 +385,10 @@ load_streams(KdaWorker *worker)
 			kda_source_close(feed->stream, 0);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
+		feed->is_part = is_part;
 		feed->reset_wanted = reset && worker->slot == 0;
+		feed->reset_behind = reset_behind;
+		feed->others_reset = others_reset;
 		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
@@ -510,7 +522,7 @@ load_queries(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, c.relowner, "
+	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, p.reset_sides, c.relowner, "
 				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
@@ -585,6 +597,7 @@ load_queries(KdaWorker *worker)
 			query->forgotten = int_value(i, "forgotten", query->frontier);
 			query->emitted_at = int_value(i, "emitted_at", 0);
 			query->complete_from = int_value(i, "complete_from", KDA_NO_TIME);
+			query->reset_sides = query->saved_reset_sides = (int) int_value(i, "reset_sides", 0);
 			query->saved_joined = query->joined;
 			query->saved_frontier = query->frontier;
 			query->saved_forgotten = query->forgotten;

@@ -234,7 +234,7 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 /*---- stage: read and decode */
 
 static void
-stage_read(KdaFeed *feed)
+stage_read(KdaFeed *feed, char *place)
 {
 	KdaStream  *stream = feed->stream;
 	KdaDecodeCounts counts = {0};
@@ -243,6 +243,7 @@ stage_read(KdaFeed *feed)
 	Oid			userid;
 	int			sec_context;
 
+	*place = 0;
 	kda_batch_reset(stream->batch);
 	if (stream->options->server_type == NULL)
 	{
@@ -250,7 +251,7 @@ stage_read(KdaFeed *feed)
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
-						   after_commit);
+						   place, after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (n > 0 || feed->more)
@@ -619,68 +620,6 @@ source_shard_names(KdaStream *stream)
 	return names;
 }
 
-/* ALTER STREAM … RESET: emits the open windows and forgets the watermark. */
-static void
-reset_stream(KdaFeed *feed)
-{
-	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
-
-	kda_slots_reset(feed);
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
-
-		if (!kda_query_runs(query))
-			continue;
-		if (query->shape == KDA_SHAPE_OVER)
-		{
-			/* all that it holds leaves, and rows to come do not look back at it */
-			stream->watermark = KDA_END_TIME;
-			kda_over_settle(query);
-			if (query->failure)
-				continue;
-			kda_kept_delete_before(query->kept, KDA_END_TIME);
-			query->pruned_rows = kda_kept_count(query->kept);
-			query->frontier = KDA_NO_TIME;
-			continue;
-		}
-		if (query->shape != KDA_SHAPE_WINDOWS)
-			continue;
-		if (query->groups)
-			kda_query_write_back(query);
-		/* of all slots */
-		query->leftovers = query->slotted;
-		query->nslots = 1;
-		if (query->shown)
-			(void) kda_shown_settle(query, KDA_END_TIME, kda_clock_now());
-		else
-			kda_query_close_windows(query, KDA_END_TIME);
-		query->nslots = feed->nslots;
-		query->leftovers = false;
-		query->frontier = query->forgotten = query->accepts = KDA_NO_TIME;
-	}
-	for (int s = 0; s < stream->nshards; s++)
-	{
-		stream->shards[s].watermark = KDA_NO_TIME;
-		stream->shards[s].max_arrival = KDA_NO_TIME;
-		stream->shards[s].dirty = !stream->shards[s].foreign;
-	}
-	stream->watermark = KDA_NO_TIME;
-	stream->advanced = KDA_NO_TIME;
-	/* those that write it say anew how far they are */
-	stream->derived = KDA_NO_TIME;
-	feed->derived_sent = KDA_NO_TIME;
-	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
-	feed->closing = KDA_NO_TIME;
-	SPI_connect();
-	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = false WHERE stream_id = %d",
-						 stream->id), false, 0);
-	SPI_finish();
-	feed->reset_wanted = false;
-	feed->touched = true;
-}
-
 /*---- all of it */
 
 /* Storage that nobody needs any more makes room. */
@@ -708,34 +647,13 @@ keep_unread(KdaFeed *feed, TimestampTz now)
 		feed->tick_at = feed->rotate_at;
 }
 
-/* Before any of them runs: what joins two of them would find one that has forgotten its time and one that has not. */
-static void
-reset_streams(KdaWorker *worker)
-{
-	ListCell   *lc;
-
-	foreach(lc, worker->feeds)
-	{
-		KdaFeed    *feed = lfirst(lc);
-
-		if (!feed->reset_wanted || feed->stream->failure || feed->stream->paused || !kda_feed_runs(feed))
-			continue;
-		kda_current_feed = feed;
-		PushActiveSnapshot(GetLatestSnapshot());
-		kda_slots_begin(feed);
-		reset_stream(feed);
-		PopActiveSnapshot();
-		CommandCounterIncrement();
-		kda_current_feed = NULL;
-	}
-}
-
 static void
 run_feed(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
 	KdaTime		advance;
 	bool		moved = false;
+	char		place;
 	instr_time	start,
 				end;
 	ListCell   *lc;
@@ -748,8 +666,19 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		keep_unread(feed, now);
 	if (!kda_feed_runs(feed))
 		return;
+	if (feed->held && !feed->may_reset)
+	{
+		feed->quiet = true;
+		kda_reset_look(feed);
+		return;
+	}
 	kda_current_feed = feed;
 	kda_slots_begin(feed);
+	if (kda_reset_at_once(feed))
+	{
+		kda_current_feed = NULL;
+		return;
+	}
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
@@ -762,8 +691,9 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	feed->advanced = false;
 
 	KDA_FAULT("read");
-	stage_read(feed);
+	stage_read(feed, &place);
 	KDA_FAULT("decoded");
+	kda_reset_after_read(feed, place);
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
 	KDA_FAULT("watermark");
@@ -808,6 +738,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		feed->touched |= TransactionIdIsValid(GetTopTransactionIdIfAny());
 	else if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
 		rotate(feed, now);
+	kda_reset_look(feed);
 	kda_current_feed = NULL;
 }
 
@@ -862,7 +793,7 @@ kda_transaction(KdaWorker *worker)
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
-	reset_streams(worker);
+	kda_resets_begin(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
@@ -926,7 +857,7 @@ kda_transaction(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->stream->source && feed->stream->raw->n > 0)
+		if (feed->stream->source && feed->stream->raw->n > 0 && !feed->held)
 			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
 		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
 		KDA_FAULT("remember");
@@ -944,6 +875,7 @@ kda_transaction(KdaWorker *worker)
 			if (query->retime)
 				kda_retime_at_commit(query->retime);
 			query->saved_frontier = query->frontier;
+			query->saved_reset_sides = query->reset_sides;
 			query->saved_forgotten = query->forgotten;
 			query->saved_emitted_at = query->emitted_at;
 			query->saved_complete_from = query->complete_from;

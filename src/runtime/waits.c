@@ -185,6 +185,8 @@ reached(Wait *wait, KdaFeed *feed)
 	}
 	if (!live)
 		return true;			/* nothing depends on it that could still come */
+	if (feed->reset_wanted)
+		return false;
 	if (stream->options->server_type == NULL)
 		return wait->armed && !feed->more;
 	if (!wait->ends_known || stream->raw->n > 0)

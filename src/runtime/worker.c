@@ -174,6 +174,7 @@ go_back(KdaWorker *worker)
 		query->saved = false;
 		query->left_seq = -1;
 		query->frontier = query->saved_frontier;
+		query->reset_sides = query->saved_reset_sides;
 		query->forgotten = query->saved_forgotten;
 		query->emitted_at = query->saved_emitted_at;
 		if (query->shown)

@@ -40,8 +40,22 @@ typedef struct KdaFeed
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	int64		queries_seen;	/* number and greatest id of queries that made us load them again */
+	/* reset.c */
+	bool		is_part;		/* a stream of ours, between the parts of a query or behind a view */
 	bool		reset_wanted;
+	bool		reset_behind;	/* behind what is in its inbox */
 	bool		saved_reset_wanted;
+	bool		saved_reset_behind;
+	bool		resetting;		/* in this transaction: it is on its way to its reset */
+	bool		may_reset;		/* … and may do it when it is there */
+	bool		tied;			/* queries tie it to one that is */
+	bool		calm;			/* … and all that are tied have come to rest */
+	bool		held;			/* it stands still for that */
+	bool		arrived;		/* since it was tied, it has given what it had */
+	bool		at_reset;		/* … and has come to its reset */
+	bool		stood;			/* it stands for a reset of another stream that was not known yet */
+	bool		quiet;			/* while it was tied, the last transaction has found nothing more to be done */
+	bool		others_reset;	/* other slots than 0: as of the last load */
 	bool		touched;		/* something of it changed in this transaction */
 	bool		advanced;		/* kda.advance may have left something */
 	TimestampTz rotate_at;		/* next look at the segments */
@@ -171,6 +185,17 @@ extern void kda_slots_reset(KdaFeed *feed);
 extern void kda_slots_after_commit(KdaFeed *feed, KdaTime watermark_before, bool saved);
 /* Has all closed that the watermark has passed? */
 extern bool kda_slots_are_closed(const KdaFeed *feed);
+
+/*---- reset.c: ALTER STREAM … RESET; inside the worker's transaction */
+
+/* Before any stream runs: which are on their way to a reset, and which stand still until then. */
+extern void kda_resets_begin(KdaWorker *worker);
+/* Before a stream reads.  True: it has been reset, and reads nothing in this transaction. */
+extern bool kda_reset_at_once(KdaFeed *feed);
+/* After it has read; place: the control row that it has come to, 0: none. */
+extern void kda_reset_after_read(KdaFeed *feed, char place);
+/* When it is through, or stands still. */
+extern void kda_reset_look(KdaFeed *feed);
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

@@ -693,7 +693,7 @@ take_row(KdaStream *stream, Cursor *c)
 
 int
 kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size max_bytes,
-			   bool *more, MemoryContext context)
+			   bool *more, char *place, MemoryContext context)
 {
 	KdaBatch   *batch = stream->batch;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda inbox read",
@@ -714,6 +714,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		text2 = kda_inbox_snapshot();
 	snap2 = parse_snapshot(text2);
 	*more = false;
+	*place = 0;
 	open_cursor(&cursors[0], stream, stream->inbox, from, position->last_seq, within);
 	open_cursor(&cursors[1], stream, stream->inbox2, from, position->last_seq, within);
 	for (;;)
@@ -738,7 +739,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 			break;
 		}
 		control = slot_getattr(c->slot, KDA_INBOX_CONTROL, &isnull);
-		if (!isnull && DatumGetChar(control) == KDA_CONTROL_ADVANCE && n > 0)
+		if (!isnull && DatumGetChar(control) != KDA_CONTROL_WATERMARK && n > 0)
 		{
 			/* the rows before it are judged without it */
 			*more = true;
@@ -747,6 +748,12 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		any = true;
 		position->last_xid = c->xid;
 		position->last_seq = c->seq;
+		if (!isnull && (DatumGetChar(control) == KDA_CONTROL_RESET || DatumGetChar(control) == KDA_CONTROL_STAND))
+		{
+			*place = DatumGetChar(control);
+			*more = true;
+			break;
+		}
 		if (!isnull)
 		{
 			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));

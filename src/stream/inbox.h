@@ -26,12 +26,14 @@ enum
 	KDA_INBOX_ARRIVAL,			/* timestamptz; derived rows: the event's time; control rows: the watermark */
 	KDA_INBOX_SHARD_WM,			/* timestamptz: derived rows only */
 	KDA_INBOX_DERIVED,			/* bool: a pump wrote it */
-	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers; NULL: a row */
+	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row */
 	KDA_INBOX_NCOLS = KDA_INBOX_CONTROL
 };
 
 #define KDA_CONTROL_ADVANCE		'a'
 #define KDA_CONTROL_WATERMARK	'w'
+#define KDA_CONTROL_RESET		'r'
+#define KDA_CONTROL_STAND		's'	/* rows before it are judged before that of a stream that queries tie to this one */
 
 /*
  * A reader's position (the rule of PgQ).  Everything visible in snapshot1 has
@@ -78,10 +80,12 @@ extern bool kda_inbox_written_in_transaction(Oid stream_relid);
  * Reads the next piece into stream->batch (at most max_rows rows, max_bytes)
  * and moves *position on; its strings are in context.  Returns the number of
  * rows; *more when further rows are waiting.  Control rows move
- * stream->advanced and stream->derived.
+ * stream->advanced and stream->derived.  A piece ends before KDA_CONTROL_RESET
+ * and KDA_CONTROL_STAND; when one comes next nothing else is read but it, and
+ * *place is set to it, else to 0.
  */
 extern int	kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows,
-						   Size max_bytes, bool *more, MemoryContext context);
+						   Size max_bytes, bool *more, char *place, MemoryContext context);
 /* Have all rows of that segment been read, and is no transaction writing it? */
 extern bool kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position);
 
