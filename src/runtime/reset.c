@@ -30,6 +30,7 @@
 #include "query/run.h"
 #include "query/shown.h"
 #include "runtime/fault.h"
+#include "runtime/runtime.h"
 #include "runtime/worker.h"
 #include "utils/snapmgr.h"
 
@@ -145,7 +146,7 @@ kda_resets_begin(KdaWorker *worker)
 		feed->calm = feed->tied && calm;
 		feed->may_reset = feed->resetting &&
 			(feed->is_part ? !any_source(feed, gives_old) : calm && (feed->at_reset || !feed->reset_behind));
-		feed->held = feed->others_reset ||
+		feed->stands = feed->others_reset ||
 			(feed->tied && !feed->is_part &&
 			 (feed->resetting ? !feed->reset_behind : feed->arrived || feed->stream->options->server_type != NULL));
 	}
@@ -250,6 +251,19 @@ reset_stream(KdaFeed *feed)
 	ListCell   *lc;
 
 	kda_slots_reset(feed);
+	/* what has been handed on until now belongs before it */
+	if (feed->relay && kda_feed_runs(feed->relay))
+	{
+		do
+		{
+			CommandCounterIncrement();
+			PushActiveSnapshot(GetLatestSnapshot());
+			kda_run_feed(feed->relay, kda_clock_now());
+			PopActiveSnapshot();
+		} while (feed->relay->more);
+		reset_stream(feed->relay);
+		kda_current_feed = feed;
+	}
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
@@ -292,7 +306,7 @@ kda_reset_at_once(KdaFeed *feed)
 	if (!feed->may_reset || feed->reset_behind)
 		return false;
 	reset_stream(feed);
-	/* nothing is read with it */
+	/* nothing is read with it: what has been fetched waits */
 	feed->held = true;
 	return true;
 }

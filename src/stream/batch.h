@@ -34,7 +34,9 @@ typedef struct KdaBatch
 	KdaTime    *rowtime;		/* the record's time, never KDA_NO_TIME after the watermark stage */
 	KdaTime    *shard_wm;		/* the watermark its shard had before this row */
 	int32	   *shard;			/* index into KdaStream.shards */
-	int64	   *position;		/* offset in the shard; derived rows: origin's */
+	int64	   *position;		/* offset in the shard; rows of an inbox: as xid, unless their origin is known */
+	uint64	   *xid;			/* rows of an inbox: the transaction that wrote them */
+	char	   *refused;		/* rows of an inbox: KDA_CONTROL_LATE and the like, '\0': by nobody */
 	KdaTime    *arrival;
 	int32	   *record;			/* index of the raw record it came from (row_path, CSV: several rows each) */
 

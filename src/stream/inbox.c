@@ -15,7 +15,6 @@
 #include "kda_stream.h"
 
 #include "access/detoast.h"
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -31,6 +30,7 @@
 #include "runtime/runtime.h"
 #include "storage/bufmgr.h"
 #include "stream/inbox.h"
+#include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -75,7 +75,7 @@ kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
 	initStringInfo(&s);
 	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
 					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
-					 "kda_derived boolean NOT NULL, kda_control \"char\"",
+					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint",
 					 durable ? "" : "UNLOGGED ", name);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -237,6 +237,8 @@ struct KdaInboxWriter
 	KdaStreamOptions *options;
 	CommandId	cid;
 	MemoryContext context;
+	Datum	   *shards;			/* names of the source's, as text */
+	int			nshards;
 };
 
 static int64 next_seq = 1;
@@ -373,6 +375,25 @@ next_slot(KdaInboxWriter *w)
 	return slot;
 }
 
+/* As text; made once per writer. */
+static Datum
+shard_name(KdaInboxWriter *w, KdaStream *stream, int shard)
+{
+	if (shard >= w->nshards)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->context);
+
+		w->shards = w->shards ? repalloc(w->shards, sizeof(Datum) * stream->nshards) : palloc(sizeof(Datum) * stream->nshards);
+		while (w->nshards < stream->nshards)
+		{
+			w->shards[w->nshards] = CStringGetTextDatum(stream->shards[w->nshards].name);
+			w->nshards++;
+		}
+		MemoryContextSwitchTo(old);
+	}
+	return w->shards[shard];
+}
+
 void
 kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
 {
@@ -401,6 +422,41 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 	}
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, char control)
+{
+	KdaBatch   *batch = stream->batch;
+	TupleTableSlot *slot = next_slot(w);
+	int			c = -1;
+
+	while ((c = bms_next_member(columns, c)) >= 0)
+	{
+		int			i = c - 1;
+
+		if (i < 0 || i >= w->natts || w->map[i] <= 0 || batch->values[i] == NULL || batch->nulls[i][row])
+			continue;
+		slot->tts_values[w->map[i] - 1] = batch->values[i][row];
+		slot->tts_isnull[w->map[i] - 1] = false;
+	}
+	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(batch->rowtime[row]);
+	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
+	if (batch->shard_wm[row] != KDA_NO_TIME)
+	{
+		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(batch->shard_wm[row]);
+		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
+	}
+	if (control)
+	{
+		slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
+		slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
+	}
+	slot->tts_values[KDA_INBOX_SHARD - 1] = shard_name(w, stream, batch->shard[row]);
+	slot->tts_values[KDA_INBOX_POSITION - 1] = Int64GetDatum(batch->position[row]);
+	slot->tts_isnull[KDA_INBOX_SHARD - 1] = slot->tts_isnull[KDA_INBOX_POSITION - 1] = false;
+	/* what it points to is the batch's, which is there until the writer has ended */
+	ExecStoreVirtualTuple(slot);
 }
 
 void
@@ -545,100 +601,43 @@ kda_inbox_snapshot(void)
 
 /*---- reading */
 
-/* The rows of one segment from a place on, in the order of (xid, seq). */
-typedef struct Cursor
+/* Of a record that another slot has read: that of its source. */
+static int
+shard_of(KdaStream *stream, text *name)
 {
-	Relation	rel;
-	Relation	index;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	AttrNumber *map;
-	bool		within;			/* first the rest of the transaction that we stopped in */
-	uint64		from_xid;
-	bool		valid;
-	uint64		xid;
-	int64		seq;
-} Cursor;
+	static int	last = 0;
+	Size		len = VARSIZE_ANY_EXHDR(name);
 
-static void
-start_scan(Cursor *c, uint64 xid, int64 seq, bool within)
-{
-	ScanKeyData keys[2];
-
-	c->within = within;
-	c->from_xid = xid;
-	if (within)
+	for (int i = 0; i < stream->nshards; i++)
 	{
-		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_XID8EQ, UInt64GetDatum(xid));
-		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(seq));
+		int			s = (last + i) % stream->nshards;
+
+		if (strlen(stream->shards[s].name) == len && memcmp(stream->shards[s].name, VARDATA_ANY(name), len) == 0)
+			return last = s;
 	}
-	else
-		ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_XID8GE, UInt64GetDatum(xid));
-	c->scan = kda_index_beginscan(c->rel, c->index, GetActiveSnapshot(), within ? 2 : 1);
-	index_rescan(c->scan, keys, within ? 2 : 1, NULL, 0);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("shard \"%s\" of stream %s is not known yet", text_to_cstring(name), stream->name)));
+}
+
+/* Says where, in the order of the rows. */
+static inline bool
+is_place(char control)
+{
+	return control == KDA_CONTROL_RESET || control == KDA_CONTROL_STAND;
+}
+
+/* Moves nothing but adds a row. */
+static inline bool
+is_record(Datum control, bool isnull)
+{
+	char		c = isnull ? '\0' : DatumGetChar(control);
+
+	return c != KDA_CONTROL_ADVANCE && c != KDA_CONTROL_WATERMARK && !is_place(c);
 }
 
 static void
-advance(Cursor *c)
-{
-	for (;;)
-	{
-		bool		isnull;
-
-		c->valid = index_getnext_slot(c->scan, ForwardScanDirection, c->slot);
-		if (!c->valid && c->within)
-		{
-			index_endscan(c->scan);
-			start_scan(c, c->from_xid + 1, 0, false);
-			continue;
-		}
-		if (!c->valid)
-			return;
-		c->xid = DatumGetUInt64(slot_getattr(c->slot, KDA_INBOX_XID, &isnull));
-		c->seq = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_SEQ, &isnull));
-		return;
-	}
-}
-
-static bool
-open_cursor(Cursor *c, KdaStream *stream, Oid segment, uint64 xid, int64 seq, bool within)
-{
-	List	   *indexes;
-
-	memset(c, 0, sizeof(*c));
-	if (!OidIsValid(segment))
-		return false;
-	c->rel = table_open(segment, AccessShareLock);
-	if (RelationGetNumberOfBlocks(c->rel) == 0)
-	{
-		table_close(c->rel, NoLock);
-		c->rel = NULL;
-		return false;
-	}
-	indexes = RelationGetIndexList(c->rel);
-	if (indexes == NIL)
-		elog(ERROR, "the index of %s is missing", RelationGetRelationName(c->rel));
-	c->index = index_open(linitial_oid(indexes), AccessShareLock);
-	c->slot = table_slot_create(c->rel, NULL);
-	c->map = kda_inbox_map(stream->desc, c->rel);
-	start_scan(c, xid, seq, within);
-	advance(c);
-	return true;
-}
-
-static void
-close_cursor(Cursor *c)
-{
-	if (c->rel == NULL)
-		return;
-	index_endscan(c->scan);
-	ExecDropSingleTupleTableSlot(c->slot);
-	index_close(c->index, NoLock);
-	table_close(c->rel, NoLock);
-}
-
-static void
-take_row(KdaStream *stream, Cursor *c)
+take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 {
 	KdaBatch   *batch = stream->batch;
 	int			row = kda_batch_add_row(batch);
@@ -652,7 +651,7 @@ take_row(KdaStream *stream, Cursor *c)
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		AttrNumber	from = c->map[i];
+		AttrNumber	from = map[i];
 		Datum		value;
 
 		if (batch->values[i] == NULL || from <= 0 || from > c->slot->tts_tupleDescriptor->natts ||
@@ -680,7 +679,16 @@ take_row(KdaStream *stream, Cursor *c)
 	derived = DatumGetBool(c->slot->tts_values[KDA_INBOX_DERIVED - 1]);
 	batch->shard[row] = 0;
 	batch->record[row] = row;
+	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
+	batch->refused[row] = '\0';
+	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
+	{
+		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
+		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
+			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]);
+	}
 	batch->arrival[row] = DatumGetTimestampTz(c->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
 	mark = slot_getattr(c->slot, KDA_INBOX_SHARD_WM, &isnull);
 	/* "came before any watermark" is still not "no pump's row" */
@@ -703,7 +711,9 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Snap	   *snap2;
 	char	   *text2 = position->snapshot2;
 	bool		old_snapshot = text2 != NULL;
-	Cursor		cursors[2];
+	KdaSegments segments;
+	AttrNumber *maps[2] = {NULL, NULL};
+	KdaSegmentCursor *c;
 	int			n = 0;
 	bool		any = false;
 	bool		resumed = text2 != NULL;
@@ -715,22 +725,18 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	snap2 = parse_snapshot(text2);
 	*more = false;
 	*place = 0;
-	open_cursor(&cursors[0], stream, stream->inbox, from, position->last_seq, within);
-	open_cursor(&cursors[1], stream, stream->inbox2, from, position->last_seq, within);
-	for (;;)
+	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
+	for (int i = 0; i < 2; i++)
+		if (segments.cursors[i].rel)
+			maps[i] = kda_inbox_map(stream->desc, segments.cursors[i].rel);
+	while ((c = kda_segments_row(&segments)) != NULL && c->xid < snap2->xmax)
 	{
-		Cursor	   *c = &cursors[0];
 		bool		isnull;
 		Datum		control;
 
-		if (!c->valid || (cursors[1].valid &&
-						  (cursors[1].xid < c->xid || (cursors[1].xid == c->xid && cursors[1].seq < c->seq))))
-			c = &cursors[1];
-		if (!c->valid || c->xid >= snap2->xmax)
-			break;
 		if (!visible_in(snap2, c->xid) || visible_in(snap1, c->xid))
 		{
-			advance(c);
+			kda_segments_advance(&segments);
 			continue;
 		}
 		if (n >= max_rows || batch->bytes >= max_bytes)
@@ -739,7 +745,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 			break;
 		}
 		control = slot_getattr(c->slot, KDA_INBOX_CONTROL, &isnull);
-		if (!isnull && DatumGetChar(control) != KDA_CONTROL_WATERMARK && n > 0)
+		if (n > 0 && !isnull && (DatumGetChar(control) == KDA_CONTROL_ADVANCE || is_place(DatumGetChar(control))))
 		{
 			/* the rows before it are judged without it */
 			*more = true;
@@ -748,13 +754,13 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		any = true;
 		position->last_xid = c->xid;
 		position->last_seq = c->seq;
-		if (!isnull && (DatumGetChar(control) == KDA_CONTROL_RESET || DatumGetChar(control) == KDA_CONTROL_STAND))
+		if (!isnull && is_place(DatumGetChar(control)))
 		{
 			*place = DatumGetChar(control);
 			*more = true;
 			break;
 		}
-		if (!isnull)
+		if (!is_record(control, isnull))
 		{
 			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));
 
@@ -765,15 +771,14 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		}
 		else
 		{
-			take_row(stream, c);
+			take_row(stream, c, maps[c - segments.cursors]);
 			n++;
 		}
 		if (n % 64 == 0)
 			CHECK_FOR_INTERRUPTS();
-		advance(c);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&cursors[0]);
-	close_cursor(&cursors[1]);
+	kda_segments_close(&segments);
 	MemoryContextSwitchTo(context);
 	if (any || *more)
 	{
@@ -805,19 +810,19 @@ bool
 kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position)
 {
 	Snap	   *snap = position && position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
-	Cursor		c;
+	KdaSegments segments;
+	KdaSegmentCursor *c;
 	bool		consumed = true;
 
 	if (position && position->snapshot2)
 		return false;
-	if (!open_cursor(&c, stream, segment, snap ? snap->xmin : 0, 0, false))
-		return true;
-	while (consumed && c.valid)
+	kda_segments_open(&segments, segment, InvalidOid, GetActiveSnapshot(), snap ? snap->xmin : 0, 0, false);
+	while (consumed && (c = kda_segments_row(&segments)) != NULL)
 	{
-		consumed = visible_in(snap, c.xid);
-		advance(&c);
+		consumed = visible_in(snap, c->xid);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&c);
+	kda_segments_close(&segments);
 	return consumed;
 }
 
@@ -858,6 +863,7 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
 						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
 						 quote_literal_cstr(snapshot), stream_id), false, 0);
+	/* also of queries of a source stream whose records came by way of it */
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = CASE WHEN stream = r THEN NULL ELSE start_snapshot END, "
 						 "start_snapshot2 = CASE WHEN stream2 = r THEN NULL ELSE start_snapshot2 END "
 						 "FROM (SELECT %u::pg_catalog.regclass AS r) s WHERE r IN (stream, stream2)",

@@ -27,13 +27,19 @@ enum
 	KDA_INBOX_SHARD_WM,			/* timestamptz: derived rows only */
 	KDA_INBOX_DERIVED,			/* bool: a pump wrote it */
 	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row */
-	KDA_INBOX_NCOLS = KDA_INBOX_CONTROL
+	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
+	KDA_INBOX_POSITION,			/* bigint: … and position in it */
+	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
 };
 
 #define KDA_CONTROL_ADVANCE		'a'
 #define KDA_CONTROL_WATERMARK	'w'
 #define KDA_CONTROL_RESET		'r'
 #define KDA_CONTROL_STAND		's'	/* rows before it are judged before that of a stream that queries tie to this one */
+/* Rows as well: other queries have refused the record, and it was counted and reported for that. */
+#define KDA_CONTROL_LATE		'l'
+#define KDA_CONTROL_FAILED		'f'
+#define KDA_CONTROL_BOTH		'b'
 
 /*
  * A reader's position (the rule of PgQ).  Everything visible in snapshot1 has
@@ -69,6 +75,12 @@ extern KdaInboxWriter *kda_inbox_begin(Oid stream_relid);
  */
 extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime time,
 						  KdaTime shard_wm, bool derived);
+/*
+ * The batch's record as it is, for slot 0: those of its columns that are in
+ * columns (attribute numbers), with its time, shard and position.  control:
+ * KDA_CONTROL_LATE and the like, '\0': nobody has refused it.
+ */
+extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, char control);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
 extern void kda_inbox_end(KdaInboxWriter *writer);

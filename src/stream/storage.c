@@ -27,6 +27,7 @@
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "stream/inbox.h"
+#include "stream/ring.h"
 #include "stream/stream.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -36,9 +37,8 @@
 #define MIN_ROTATE_US	(10 * USECS_PER_SEC)
 
 static Oid
-make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *suffix)
+make_segment(Oid relid, const KdaStreamOptions *options, bool database, int32 id, const char *suffix)
 {
-	bool		database = options->server_type == NULL;
 	char	   *name = psprintf("%s_%d%s", database ? "inbox" : "ring", id, suffix);
 	char	   *qualified = psprintf(KDA_STORAGE_SCHEMA ".%s", name);
 	ObjectAddress self,
@@ -48,8 +48,7 @@ make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *s
 	if (database)
 		kda_run_as_owner(kda_inbox_ddl(relid, qualified, options->durable));
 	else
-		kda_run_as_owner(psprintf("CREATE UNLOGGED TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, data bytea NOT NULL); "
-								  "ALTER TABLE %s ALTER data SET STORAGE EXTERNAL", qualified, qualified));
+		kda_run_as_owner(kda_ring_ddl(qualified));
 	CommandCounterIncrement();
 	oid = kda_storage_relation(name);
 	ObjectAddressSet(self, RelationRelationId, oid);
@@ -79,8 +78,8 @@ kda_stream_ensure_storage(Oid relid)
 	ids.id = kda_next_id();
 	if (options->server_type == NULL || options->retention_us > 0)
 	{
-		a = make_segment(relid, options, ids.id, "a");
-		b = make_segment(relid, options, ids.id, "b");
+		a = make_segment(relid, options, options->server_type == NULL, ids.id, "a");
+		b = make_segment(relid, options, options->server_type == NULL, ids.id, "b");
 	}
 	kind = options->server_type == NULL ? "inbox" : "ring";
 	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s, %s); "
@@ -91,6 +90,24 @@ kda_stream_ensure_storage(Oid relid)
 	CommandCounterIncrement();
 	kda_catalog_changed();
 	return ids.id;
+}
+
+void
+kda_stream_ensure_relay(Oid relid)
+{
+	KdaStreamOptions *options = kda_stream_options_get(relid);
+	int32		id = kda_stream_ensure_storage(relid);
+	KdaStreamIds ids;
+
+	LockRelationOid(kda_storage_relation("stream"), ShareRowExclusiveLock);
+	CommandCounterIncrement();
+	if (!kda_stream_ids(relid, &ids) || OidIsValid(ids.inbox))
+		return;
+	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET inbox = %u::pg_catalog.regclass, inbox2 = %u::pg_catalog.regclass "
+							  "WHERE stream_id = %d", make_segment(relid, options, true, id, "a"),
+							  make_segment(relid, options, true, id, "b"), id));
+	CommandCounterIncrement();
+	kda_catalog_changed();
 }
 
 void
@@ -120,10 +137,10 @@ kda_stream_sync_storage(Oid relid)
 										  options->durable ? "LOGGED" : "UNLOGGED"));
 		}
 	}
-	else if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
+	if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
 	{
-		Oid			a = make_segment(relid, options, ids.id, "a");
-		Oid			b = make_segment(relid, options, ids.id, "b");
+		Oid			a = make_segment(relid, options, false, ids.id, "a");
+		Oid			b = make_segment(relid, options, false, ids.id, "b");
 
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET ring = %u::pg_catalog.regclass, ring2 = %u::pg_catalog.regclass "
 								  "WHERE stream_id = %d", a, b, ids.id));
@@ -230,9 +247,9 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, const KdaInboxPosition *po
 		return false;
 	if (now < stream->segment_since + Max(retention, MIN_ROTATE_US) && !full)
 		return false;
-	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass, "
-				 "segment_since = pg_catalog.clock_timestamp() WHERE stream_id = %d",
-				 kind, other, kind, current, stream->id));
+	/* the time is that of a source stream's ring */
+	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass%s WHERE stream_id = %d",
+				 kind, other, kind, current, stream->relay ? "" : ", segment_since = pg_catalog.clock_timestamp()", stream->id));
 	if (database)
 	{
 		stream->inbox = other;
