@@ -274,6 +274,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	KdaShardStart want = kda_parse_start(start);
 	KdaStreamIds ids;
 	bool		relay = !database && kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	char	   *now;
 
 	/*
 	 * The stream's progress is one row: queries of one stream are declared one
@@ -284,11 +285,12 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 					 split->stream), &queries, NULL);
 	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
 					 "RETURNING has_read, start", stream_id), &records, &begun);
+	now = database ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
 
 	if (strcmp(queries, "0") == 0)
 	{
 		/* First query: the stream begins where this one does. */
-		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
+		char	   *snapshot = database && want.kind != KDA_START_LATEST ? NULL : now;
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
 								  "UPDATE kda_storage.stream SET reset_behind = false WHERE stream_id = %d AND reset_behind; "
@@ -305,7 +307,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		return NULL;
 	}
 	if (strcmp(records, "f") == 0 && begun && strcmp(begun, start) == 0)
-		return database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
+		return database && want.kind == KDA_START_LATEST ? now : NULL;
 	if (want.kind != KDA_START_LATEST)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -313,7 +315,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 						stream_name, start),
 				 errdetail("Catching up with a running stream is not part of this release."),
 				 errhint("Use WITH (start = 'latest'), or create the queries of a stream in one transaction.")));
-	return database ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
+	return now;
 }
 
 /* Are there rows in a database stream that this query will not count? */

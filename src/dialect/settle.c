@@ -7,9 +7,10 @@
  * STEP (x, i), FLOOR (x, 'minute') and CEIL (x, 'minute') become kda.step,
  * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE), TUMBLE
  * (c, i), HOP (c, slide, size), SESSION (c, gap) are noted as windows (the last
- * three, outside of statements of ours, unless a function is called so); the items stay where they are, since STEP of another column
- * than the time is just a key (declare/query_words.c knows).  Windows of joined
- * relations become conditions on their times.
+ * three, outside of statements of ours, unless a function is called so); the
+ * items stay where they are, since STEP of another column than the time is just
+ * a key (declare/query_words.c knows).  Windows of joined relations become
+ * conditions on their times.
  *
  *-------------------------------------------------------------------------
  */

@@ -47,6 +47,15 @@ value(uint64 row, const char *name, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name), isnull);
 }
 
+static bool
+is_null(uint64 row, const char *name)
+{
+	bool		isnull;
+
+	(void) value(row, name, &isnull);
+	return isnull;
+}
+
 static int64
 int_value(uint64 row, const char *name, int64 if_null)
 {
@@ -505,11 +514,8 @@ load_sides(KdaQuery *query, KdaStream *right, uint64 row)
 static void
 load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 {
-	bool		isnull;
-	bool		slotted;
+	bool		slotted = feed->slotted && is_null(row, "one_slot") && query->shape != KDA_SHAPE_ROWS;
 
-	(void) value(row, "one_slot", &isnull);
-	slotted = feed->slotted && isnull && query->shape != KDA_SHAPE_ROWS;
 	if (slotted != query->slotted && query->final_plan)
 	{
 		kda_plan_free(query->final_plan);
@@ -536,16 +542,10 @@ static bool
 note_relayed(Oid stream, uint64 row)
 {
 	KdaFeed    *feed = OidIsValid(stream) ? kda_feed_by_relid(stream) : NULL;
-	bool		one_slot,
-				failed;
 
-	if (feed == NULL || !feed->relayed || !OidIsValid(feed->stream->inbox))
+	if (feed == NULL || !feed->relayed || !OidIsValid(feed->stream->inbox) || is_null(row, "one_slot"))
 		return false;
-	(void) value(row, "one_slot", &one_slot);
-	(void) value(row, "failure", &failed);
-	one_slot = !one_slot;
-	failed = !failed;
-	if (one_slot && !failed && !int_value(row, "stopped", 0))
+	if (is_null(row, "failure") && !int_value(row, "stopped", 0))
 	{
 		Oid			batch2 = (Oid) int_value(row, "batch2", 0);
 		Bitmapset  *columns = kda_plan_columns_of((Oid) int_value(row, "batch", 0), stream);
@@ -560,7 +560,7 @@ note_relayed(Oid stream, uint64 row)
 			feed->relay_columns = bms_add_member(feed->relay_columns, feed->stream->options->rowtime_attno);
 		MemoryContextSwitchTo(old);
 	}
-	return one_slot;
+	return true;
 }
 
 static void
@@ -595,14 +595,8 @@ load_queries(KdaWorker *worker)
 		feed = kda_feed_by_relid((Oid) int_value(i, "stream", 0));
 		if (feed == NULL)
 			continue;			/* another worker's */
-		if (worker->slot > 0)
-		{
-			bool		isnull;
-
-			(void) value(i, "one_slot", &isnull);
-			if (!isnull)
-				continue;		/* slot 0 runs it */
-		}
+		if (worker->slot > 0 && !is_null(i, "one_slot"))
+			continue;			/* slot 0 runs it */
 		if (relayed)
 			feed = feed->relay;
 		id = (int32) int_value(i, "query_id", 0);

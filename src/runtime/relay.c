@@ -163,13 +163,12 @@ kda_relay_records(KdaFeed *source, const uint8 *late, const uint8 *failed)
 		return;
 	for (int i = 0; i < batch->nrows; i++)
 	{
-		char		control = late[i] && failed[i] ? KDA_CONTROL_BOTH : late[i] ? KDA_CONTROL_LATE : failed[i] ? KDA_CONTROL_FAILED : '\0';
-
 		if (batch->rowtime[i] == KDA_NO_TIME)
 			continue;			/* refused as ahead */
 		if (writer == NULL)
 			writer = kda_inbox_begin(stream->relid);
-		kda_inbox_put_record(writer, stream, i, source->relay_columns, control);
+		kda_inbox_put_record(writer, stream, i, source->relay_columns,
+							 (late[i] ? KDA_REFUSED_LATE : 0) | (failed[i] ? KDA_REFUSED_FAILED : 0));
 	}
 	if (writer == NULL)
 		return;
@@ -250,7 +249,17 @@ kda_relay_count(KdaFeed *relay)
 	relay->relay_of->touched |= relay->touched;
 }
 
-/*---- switching it off */
+/*---- switching it on and off */
+
+void
+kda_relay_begin(KdaFeed *source)
+{
+	SPI_connect();
+	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET relayed = true, snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, "
+						 "last_seq = NULL, derived = coalesce(coming, watermark), derived_sent = coalesce(coming, watermark) WHERE stream_id = %d",
+						 quote_literal_cstr(kda_inbox_snapshot()), source->stream->id), false, 0);
+	SPI_finish();
+}
 
 bool
 kda_relay_is_drained(const KdaFeed *source)

@@ -63,13 +63,13 @@ static Statement save_stream_share = {
 	8, {INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 };
 
-static Statement save_query_share = {
+static Statement save_query_counts = {
 	"UPDATE kda_storage.query_progress SET records_in = records_in + $2, records_late = records_late + $3, "
 	"records_out = records_out + $4, busy_ms = busy_ms + $5, last_commit = $6 WHERE query_id = $1",
 	6, {INT4OID, INT8OID, INT8OID, INT8OID, FLOAT8OID, TIMESTAMPTZOID}
 };
 
-static Statement save_query_state = {
+static Statement save_query_share = {
 	"INSERT INTO kda_storage.query_share AS h (query_id, slot, open_windows, groups, state_bytes) VALUES ($1, $2, $3, $4, $5) "
 	"ON CONFLICT (query_id, slot) DO UPDATE SET open_windows = EXCLUDED.open_windows, groups = EXCLUDED.groups, state_bytes = EXCLUDED.state_bytes",
 	5, {INT4OID, INT4OID, INT8OID, INT8OID, INT8OID}
@@ -283,7 +283,7 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 		values[3] = Int64GetDatum(query->d_out);
 		values[4] = Float8GetDatum(query->d_busy_ms);
 		values[5] = TimestampTzGetDatum(now);
-		run(&save_query_share, values, NULL);
+		run(&save_query_counts, values, NULL);
 		if (query->state == KDA_STATE_NONE)
 			return;
 		values[1] = Int32GetDatum(query->slot);
@@ -291,7 +291,7 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 		values[3] = Int64GetDatum(ngroups);
 		/* the table is shared, and slot 0 counts it */
 		values[4] = Int64GetDatum(query->groups ? bytes : 0);
-		run(&save_query_state, values, NULL);
+		run(&save_query_share, values, NULL);
 		return;
 	}
 	memset(nulls, ' ', sizeof(nulls));

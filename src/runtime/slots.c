@@ -161,11 +161,8 @@ divide(KdaFeed *feed)
 	SPI_connect();
 	execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id));
 	execute(psprintf("UPDATE kda_storage.stream_progress SET slotted = slotted OR %d > 1 WHERE stream_id = %d", n, id));
-	/* what the relay gets comes after all that slot 0 has processed alone */
 	if (n > 1 && !feed->relayed)
-		execute(psprintf("UPDATE kda_storage.stream_progress SET relayed = true, snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, "
-						 "last_seq = NULL, derived = coalesce(coming, watermark), derived_sent = coalesce(coming, watermark) WHERE stream_id = %d",
-						 quote_literal_cstr(kda_inbox_snapshot()), id));
+		kda_relay_begin(feed);
 	if (n > 1)
 		execute(psprintf("INSERT INTO kda_storage.slot SELECT p.stream_id, n, pg_catalog.pg_current_xact_id()::text::bigint, coalesce(p.coming, p.watermark) "
 						 "FROM kda_storage.stream_progress p, pg_catalog.generate_series(0, %d) n WHERE p.stream_id = %d", n - 1, id));

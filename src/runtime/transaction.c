@@ -457,8 +457,8 @@ run_queries(KdaFeed *feed, TimestampTz now)
 	if (stream->relay)
 		for (int i = 0; i < batch->nrows; i++)
 		{
-			late_any[i] = batch->refused[i] == KDA_CONTROL_LATE || batch->refused[i] == KDA_CONTROL_BOTH ? KDA_LATE_REPORTED : 0;
-			failed_any[i] = batch->refused[i] == KDA_CONTROL_FAILED || batch->refused[i] == KDA_CONTROL_BOTH;
+			late_any[i] = batch->refused[i] & KDA_REFUSED_LATE ? KDA_LATE_REPORTED : 0;
+			failed_any[i] = (batch->refused[i] & KDA_REFUSED_FAILED) != 0;
 		}
 	foreach(lc, stream->queries)
 	{

@@ -220,6 +220,8 @@ extern void kda_relay_see_shards(KdaFeed *relay);
 extern KdaTime kda_relay_watermark(const KdaFeed *relay);
 /* After it has run: its counters are the stream's. */
 extern void kda_relay_count(KdaFeed *relay);
+/* While shards are divided: what it gets comes after all that slot 0 has processed alone. */
+extern void kda_relay_begin(KdaFeed *source);
 /* May slot 0, which is alone, run all queries over the stream itself again?  And does so from the next load on. */
 extern bool kda_relay_is_drained(const KdaFeed *source);
 extern void kda_relay_end(KdaFeed *source);

@@ -28,8 +28,8 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "runtime/runtime.h"
-#include "storage/bufmgr.h"
 #include "stream/inbox.h"
+#include "stream/indexes.h"
 #include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -224,8 +224,7 @@ struct KdaInboxWriter
 {
 	Oid			stream_relid;
 	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	BulkInsertState bistate;
 	TupleTableSlot *slots[WRITE_ROWS];
 	int			n;
@@ -320,10 +319,7 @@ kda_inbox_begin(Oid stream_relid)
 				 errhint("See kda.workers and kda.queries for what holds them back, or raise kda_stream.buffer_size.")));
 	}
 
-	w->estate = CreateExecutorState();
-	w->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(w->info, w->rel, 1, NULL, 0);
-	ExecOpenIndices(w->info, false);
+	kda_indexes_open(&w->indexes, w->rel);
 	w->bistate = GetBulkInsertState();
 	w->cid = GetCurrentCommandId(true);
 	written[nwritten % REMEMBERED].relid = stream_relid;
@@ -342,12 +338,17 @@ flush(KdaInboxWriter *w)
 	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->bistate);
 	for (int i = 0; i < w->n; i++)
 	{
-		if (w->info->ri_NumIndices > 0)
-			list_free(kda_insert_index_tuples(w->info, w->slots[i], w->estate));
+		kda_indexes_add(&w->indexes, w->slots[i]);
 		ExecClearTuple(w->slots[i]);
 	}
-	ResetPerTupleExprContext(w->estate);
 	w->n = 0;
+}
+
+static inline void
+put(TupleTableSlot *slot, AttrNumber column, Datum value)
+{
+	slot->tts_values[column - 1] = value;
+	slot->tts_isnull[column - 1] = false;
 }
 
 static TupleTableSlot *
@@ -368,10 +369,8 @@ next_slot(KdaInboxWriter *w)
 	slot = w->slots[w->n++];
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
-	slot->tts_values[KDA_INBOX_XID - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	slot->tts_values[KDA_INBOX_SEQ - 1] = Int64GetDatum(next_seq++);
-	slot->tts_isnull[KDA_INBOX_XID - 1] = slot->tts_isnull[KDA_INBOX_SEQ - 1] = false;
-	slot->tts_isnull[KDA_INBOX_ARRIVAL - 1] = slot->tts_isnull[KDA_INBOX_DERIVED - 1] = false;
+	put(slot, KDA_INBOX_XID, FullTransactionIdGetDatum(GetTopFullTransactionId()));
+	put(slot, KDA_INBOX_SEQ, Int64GetDatum(next_seq++));
 	return slot;
 }
 
@@ -409,23 +408,17 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 		}
 	/* a user's row: the worker takes the arrival for it, made monotone, and so do those who look */
 	if (derived && w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
-	{
-		slot->tts_values[w->map[w->rowtime - 1] - 1] = kda_rowtime_value(w->options, w->rowtime_type, arrival);
-		slot->tts_isnull[w->map[w->rowtime - 1] - 1] = false;
-	}
-	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(arrival);
-	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(derived);
+		put(slot, w->map[w->rowtime - 1], kda_rowtime_value(w->options, w->rowtime_type, arrival));
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(arrival));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(derived));
 	if (derived && shard_wm != KDA_NO_TIME)
-	{
-		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(shard_wm);
-		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
-	}
+		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(shard_wm));
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 }
 
 void
-kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, char control)
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, uint8 refused)
 {
 	KdaBatch   *batch = stream->batch;
 	TupleTableSlot *slot = next_slot(w);
@@ -435,26 +428,17 @@ kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *c
 	{
 		int			i = c - 1;
 
-		if (i < 0 || i >= w->natts || w->map[i] <= 0 || batch->values[i] == NULL || batch->nulls[i][row])
-			continue;
-		slot->tts_values[w->map[i] - 1] = batch->values[i][row];
-		slot->tts_isnull[w->map[i] - 1] = false;
+		if (i >= 0 && i < w->natts && w->map[i] > 0 && batch->values[i] && !batch->nulls[i][row])
+			put(slot, w->map[i], batch->values[i][row]);
 	}
-	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(batch->rowtime[row]);
-	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(batch->rowtime[row]));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
 	if (batch->shard_wm[row] != KDA_NO_TIME)
-	{
-		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(batch->shard_wm[row]);
-		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
-	}
-	if (control)
-	{
-		slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
-		slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
-	}
-	slot->tts_values[KDA_INBOX_SHARD - 1] = shard_name(w, stream, batch->shard[row]);
-	slot->tts_values[KDA_INBOX_POSITION - 1] = Int64GetDatum(batch->position[row]);
-	slot->tts_isnull[KDA_INBOX_SHARD - 1] = slot->tts_isnull[KDA_INBOX_POSITION - 1] = false;
+		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(batch->shard_wm[row]));
+	if (refused)
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(refused)));
+	put(slot, KDA_INBOX_SHARD, shard_name(w, stream, batch->shard[row]));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(batch->position[row]));
 	/* what it points to is the batch's, which is there until the writer has ended */
 	ExecStoreVirtualTuple(slot);
 }
@@ -464,10 +448,9 @@ kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
 {
 	TupleTableSlot *slot = next_slot(w);
 
-	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(time);
-	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
-	slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
-	slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(time));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
+	put(slot, KDA_INBOX_CONTROL, CharGetDatum(control));
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -477,10 +460,9 @@ kda_inbox_end(KdaInboxWriter *w)
 	flush(w);
 	FreeBulkInsertState(w->bistate);
 	table_finish_bulk_insert(w->rel, 0);
-	ExecCloseIndices(w->info);
+	kda_indexes_close(&w->indexes);
 	for (int i = 0; i < w->nslots; i++)
 		ExecDropSingleTupleTableSlot(w->slots[i]);
-	FreeExecutorState(w->estate);
 	table_close(w->rel, NoLock);
 	pfree(w);
 	kda_notify_rows();
@@ -681,13 +663,13 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	batch->record[row] = row;
 	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
-	batch->refused[row] = '\0';
+	batch->refused[row] = 0;
 	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
 	{
 		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
 		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
 		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
-			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]);
+			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]) - KDA_CONTROL_REFUSED(0);
 	}
 	batch->arrival[row] = DatumGetTimestampTz(c->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
 	mark = slot_getattr(c->slot, KDA_INBOX_SHARD_WM, &isnull);

@@ -26,7 +26,8 @@ enum
 	KDA_INBOX_ARRIVAL,			/* timestamptz; derived rows: the event's time; control rows: the watermark */
 	KDA_INBOX_SHARD_WM,			/* timestamptz: derived rows only */
 	KDA_INBOX_DERIVED,			/* bool: a pump wrote it */
-	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row */
+	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row;
+								 * KDA_CONTROL_REFUSED (...): a row, too */
 	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
 	KDA_INBOX_POSITION,			/* bigint: … and position in it */
 	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
@@ -36,10 +37,8 @@ enum
 #define KDA_CONTROL_WATERMARK	'w'
 #define KDA_CONTROL_RESET		'r'
 #define KDA_CONTROL_STAND		's'	/* rows before it are judged before that of a stream that queries tie to this one */
-/* Rows as well: other queries have refused the record, and it was counted and reported for that. */
-#define KDA_CONTROL_LATE		'l'
-#define KDA_CONTROL_FAILED		'f'
-#define KDA_CONTROL_BOTH		'b'
+/* A record that other queries have refused: it was counted and reported for that.  Of KDA_REFUSED_* bits (batch.h). */
+#define KDA_CONTROL_REFUSED(bits)	('0' + (bits))
 
 /*
  * A reader's position (the rule of PgQ).  Everything visible in snapshot1 has
@@ -77,10 +76,10 @@ extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime 
 						  KdaTime shard_wm, bool derived);
 /*
  * The batch's record as it is, for slot 0: those of its columns that are in
- * columns (attribute numbers), with its time, shard and position.  control:
- * KDA_CONTROL_LATE and the like, '\0': nobody has refused it.
+ * columns (attribute numbers), with its time, shard and position.  refused:
+ * KDA_REFUSED_* bits.
  */
-extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, char control);
+extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, uint8 refused);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
 extern void kda_inbox_end(KdaInboxWriter *writer);

@@ -24,9 +24,10 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "stream/indexes.h"
 #include "stream/ring.h"
 #include "stream/stream.h"
 #include "utils/memutils.h"
@@ -77,8 +78,8 @@ kda_ring_ddl(const char *name)
 /* What writes blocks, for the time of one batch. */
 typedef struct Writer
 {
-	EState	   *estate;
-	ResultRelInfo *info;
+	Relation	rel;
+	KdaIndexes	indexes;
 	TupleTableSlot *slot;
 	CommandId	cid;
 	BulkInsertState bistate;
@@ -106,9 +107,8 @@ store_block(Writer *w, StringInfo body)
 	slot->tts_values[KDA_RING_DATA - 1] = PointerGetDatum(block);
 	memset(slot->tts_isnull, false, sizeof(bool) * KDA_RING_NCOLS);
 	ExecStoreVirtualTuple(slot);
-	table_tuple_insert(w->info->ri_RelationDesc, slot, w->cid, 0, w->bistate);
-	list_free(kda_insert_index_tuples(w->info, slot, w->estate));
-	ResetPerTupleExprContext(w->estate);
+	table_tuple_insert(w->rel, slot, w->cid, 0, w->bistate);
+	kda_indexes_add(&w->indexes, slot);
 	ExecClearTuple(slot);
 	pfree(block);
 }
@@ -132,7 +132,6 @@ begin_body(StringInfo s, char *const *names, int nnames)
 void
 kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names)
 {
-	Relation	rel;
 	Writer		w;
 	StringInfoData body;
 	int			from = 0;
@@ -143,12 +142,9 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 	for (int i = 0; i < stream->desc->natts; i++)
 		headers |= stream->options->columns[i].meta == KDA_META_HEADERS;
 
-	rel = table_open(stream->ring, RowExclusiveLock);
-	w.estate = CreateExecutorState();
-	w.info = makeNode(ResultRelInfo);
-	InitResultRelInfo(w.info, rel, 1, NULL, 0);
-	ExecOpenIndices(w.info, false);
-	w.slot = table_slot_create(rel, NULL);
+	w.rel = table_open(stream->ring, RowExclusiveLock);
+	kda_indexes_open(&w.indexes, w.rel);
+	w.slot = table_slot_create(w.rel, NULL);
 	w.cid = GetCurrentCommandId(true);
 	w.bistate = GetBulkInsertState();
 	initStringInfo(&body);
@@ -178,10 +174,9 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 	}
 	pfree(body.data);
 	FreeBulkInsertState(w.bistate);
-	ExecCloseIndices(w.info);
+	kda_indexes_close(&w.indexes);
 	ExecDropSingleTupleTableSlot(w.slot);
-	FreeExecutorState(w.estate);
-	table_close(rel, NoLock);
+	table_close(w.rel, NoLock);
 }
 
 /*---- reading */

@@ -57,14 +57,22 @@ make_segment(Oid relid, const KdaStreamOptions *options, bool database, int32 id
 	return oid;
 }
 
+/* To a stream that has none of that kind. */
+static void
+add_segments(Oid relid, const KdaStreamOptions *options, bool database, int32 id)
+{
+	const char *kind = database ? "inbox" : "ring";
+
+	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass WHERE stream_id = %d",
+							  kind, make_segment(relid, options, database, id, "a"),
+							  kind, make_segment(relid, options, database, id, "b"), id));
+}
+
 int32
 kda_stream_ensure_storage(Oid relid)
 {
 	KdaStreamIds ids;
 	KdaStreamOptions *options;
-	Oid			a = InvalidOid,
-				b = InvalidOid;
-	const char *kind;
 
 	if (kda_stream_ids(relid, &ids))
 		return ids.id;
@@ -76,17 +84,11 @@ kda_stream_ensure_storage(Oid relid)
 
 	options = kda_stream_options_get(relid);
 	ids.id = kda_next_id();
-	if (options->server_type == NULL || options->retention_us > 0)
-	{
-		a = make_segment(relid, options, options->server_type == NULL, ids.id, "a");
-		b = make_segment(relid, options, options->server_type == NULL, ids.id, "b");
-	}
-	kind = options->server_type == NULL ? "inbox" : "ring";
-	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s, %s); "
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin) VALUES (%d, %u::pg_catalog.regclass, %s); "
 							  "INSERT INTO kda_storage.stream_progress (stream_id) VALUES (%d)",
-							  kind, kind, ids.id, relid, quote_literal_cstr(kda_origin()),
-							  OidIsValid(a) ? psprintf("%u::pg_catalog.regclass", a) : "NULL",
-							  OidIsValid(b) ? psprintf("%u::pg_catalog.regclass", b) : "NULL", ids.id));
+							  ids.id, relid, quote_literal_cstr(kda_origin()), ids.id));
+	if (options->server_type == NULL || options->retention_us > 0)
+		add_segments(relid, options, options->server_type == NULL, ids.id);
 	CommandCounterIncrement();
 	kda_catalog_changed();
 	return ids.id;
@@ -95,7 +97,6 @@ kda_stream_ensure_storage(Oid relid)
 void
 kda_stream_ensure_relay(Oid relid)
 {
-	KdaStreamOptions *options = kda_stream_options_get(relid);
 	int32		id = kda_stream_ensure_storage(relid);
 	KdaStreamIds ids;
 
@@ -103,9 +104,7 @@ kda_stream_ensure_relay(Oid relid)
 	CommandCounterIncrement();
 	if (!kda_stream_ids(relid, &ids) || OidIsValid(ids.inbox))
 		return;
-	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET inbox = %u::pg_catalog.regclass, inbox2 = %u::pg_catalog.regclass "
-							  "WHERE stream_id = %d", make_segment(relid, options, true, id, "a"),
-							  make_segment(relid, options, true, id, "b"), id));
+	add_segments(relid, kda_stream_options_get(relid), true, id);
 	CommandCounterIncrement();
 	kda_catalog_changed();
 }
@@ -138,13 +137,7 @@ kda_stream_sync_storage(Oid relid)
 		}
 	}
 	if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
-	{
-		Oid			a = make_segment(relid, options, false, ids.id, "a");
-		Oid			b = make_segment(relid, options, false, ids.id, "b");
-
-		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET ring = %u::pg_catalog.regclass, ring2 = %u::pg_catalog.regclass "
-								  "WHERE stream_id = %d", a, b, ids.id));
-	}
+		add_segments(relid, options, false, ids.id);
 	kda_catalog_changed();
 }
 

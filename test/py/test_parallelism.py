@@ -337,6 +337,8 @@ def test_kill_9_of_slots_at_random_moments(kafka):
 
 FAULTS = ["relayed", "relay_ended", "read", "watermark", "query", "write_back", "write_back_new", "queries", "close", "emit_closed", "emit_stream", "emit_table", "closed", "settled",
           "slots_read", "slots_published", "slots_divided", "save", "saved", "commit", "committed", "remember"]
+# reached only when the number of processes changes
+OF_A_CHANGE = ("slots_divided", "relay_ended")
 
 
 def test_faults_in_any_process_at_any_point(kafka):
@@ -364,7 +366,7 @@ def test_faults_in_any_process_at_any_point(kafka):
     n = 2
     for point in r.sample(FAULTS, len(FAULTS)) * (3 if LONG else 1):
         action = r.choice(["40001", "58030", "kill"])
-        patiently("SELECT fault.arm(%s, %s, %s)", point, r.choice([1, 2, 5]) if point not in ("slots_divided", "relay_ended") else 1, action)
+        patiently("SELECT fault.arm(%s, %s, %s)", point, r.choice([1, 2, 5]) if point not in OF_A_CHANGE else 1, action)
 
         def reached():
             nonlocal n
@@ -374,10 +376,10 @@ def test_faults_in_any_process_at_any_point(kafka):
                 n = n % 4 + 1
             elif point == "relay_ended":
                 n = 1 if n > 1 and set(slots_of(server, "slotfaults")) != {0} else 3
-            if point in ("slots_divided", "relay_ended"):
+            if point in OF_A_CHANGE:
                 patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
             return False
-        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point in ("slots_divided", "relay_ended") else 0.05)
+        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point in OF_A_CHANGE else 0.05)
         if r.random() < 0.3:
             n = r.randrange(1, 5)
             patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
