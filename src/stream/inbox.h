@@ -106,7 +106,12 @@ extern bool kda_inbox_xid_visible(const char *snapshot, uint64 xid);
 /* pg_snapshot text of now in which this transaction itself is in progress; palloc'd. */
 extern char *kda_inbox_snapshot(void);
 
-/* In a restored copy: all rows count as written by this transaction, nothing has been read. */
+/*---- restamp.c */
+
+/*
+ * In a restored copy: rows, position and the beginnings of queries are put into
+ * numbers that mean the same here.  Inside SPI.
+ */
 extern void kda_inbox_restamp(int32 stream_id, Oid stream_relid);
 
 #endif							/* KDA_INBOX_H */
