@@ -206,7 +206,8 @@ kda_load_progress(KdaFeed *feed)
 						 stream->id), true, 0);
 	if (SPI_processed == 0)
 		return;
-	stream->watermark = int_value(0, "coming", int_value(0, "watermark", KDA_NO_TIME));
+	feed->closed = int_value(0, "watermark", KDA_NO_TIME);
+	stream->watermark = int_value(0, "coming", feed->closed);
 	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
 	stream->derived = int_value(0, "derived", KDA_NO_TIME);
 	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);
@@ -305,6 +306,25 @@ same_stream(KdaStream *stream, const Oid *segments)
 	return same;
 }
 
+/*
+ * Other slots than 0: is slot 0 resetting streams?  All of the worker's, since
+ * any of them may be tied to one of theirs.
+ */
+static bool
+first_resets(KdaWorker *worker)
+{
+	if (worker->slot == 0)
+		return false;
+	SPI_execute(psprintf("SELECT r.rel FROM kda_storage.stream r JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = r.rel "
+						 "WHERE r.reset_wanted AND NOT r.paused AND r.failure IS NULL AND r.origin = %s "
+						 "AND EXISTS (SELECT FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
+						 "WHERE r.rel IN (q.stream, q.stream2) AND NOT q.stopped AND p.failure IS NULL)", quote_literal_cstr(kda_origin())), true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		if (strcmp(kda_stream_worker_name((Oid) int_value(i, "rel", 0)), worker->name) == 0)
+			return true;
+	return false;
+}
+
 static void
 load_streams(KdaWorker *worker)
 {
@@ -314,16 +334,13 @@ load_streams(KdaWorker *worker)
 	ListCell   *lc;
 
 	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
-						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots, "
-						 "%d > 0 AND EXISTS (SELECT FROM kda_storage.stream r JOIN kda_storage.query q ON r.rel IN (q.stream, q.stream2) "
-						 "JOIN kda_storage.query_progress f USING (query_id) "
-						 "WHERE r.reset_wanted AND r.part_of IS NOT NULL AND NOT q.stopped AND f.failure IS NULL) AS others_reset "
+						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
 						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
 						 "LEFT JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = s.rel "
 						 "LEFT JOIN kda_storage.slot l ON l.stream_id = s.stream_id AND l.slot = %d "
 						 "WHERE s.origin = %s AND (%d = 0 OR l.slot IS NOT NULL) ORDER BY stream_id",
-						 worker->slot, worker->slot, quote_literal_cstr(kda_origin()), worker->slot), true, 0);
+						 worker->slot, quote_literal_cstr(kda_origin()), worker->slot), true, 0);
 	table = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
@@ -336,8 +353,7 @@ load_streams(KdaWorker *worker)
 		bool		paused,
 					is_part,
 					reset,
-					reset_behind,
-					others_reset;
+					reset_behind;
 		char	   *worker_name;
 		TimestampTz since;
 		int64		declared,
@@ -362,7 +378,6 @@ load_streams(KdaWorker *worker)
 		is_part = int_value(i, "part_of", 0) != 0;
 		reset = int_value(i, "reset_wanted", 0);
 		reset_behind = int_value(i, "reset_behind", 0);
-		others_reset = int_value(i, "others_reset", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
@@ -403,7 +418,6 @@ load_streams(KdaWorker *worker)
 		feed->is_part = is_part;
 		feed->reset_wanted = reset && worker->slot == 0;
 		feed->reset_behind = reset_behind;
-		feed->others_reset = others_reset;
 		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
@@ -829,6 +843,7 @@ kda_load(KdaWorker *worker)
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();
 		SPI_connect();
+		worker->first_resets = first_resets(worker);
 		load_streams(worker);
 		load_queries(worker);
 		derive(worker);

@@ -146,7 +146,7 @@ kda_resets_begin(KdaWorker *worker)
 		feed->calm = feed->tied && calm;
 		feed->may_reset = feed->resetting &&
 			(feed->is_part ? !any_source(feed, gives_old) : calm && (feed->at_reset || !feed->reset_behind));
-		feed->stands = feed->others_reset ||
+		feed->stands = worker->first_resets ||
 			(feed->tied && !feed->is_part &&
 			 (feed->resetting ? !feed->reset_behind : feed->arrived || feed->stream->options->server_type != NULL));
 	}

@@ -696,6 +696,8 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 	{
 		feed->held = true;
 		feed->quiet = true;
+		/* what may close by now has not */
+		feed->closing = feed->closed;
 		kda_reset_look(feed);
 		return;
 	}

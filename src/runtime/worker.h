@@ -70,7 +70,6 @@ typedef struct KdaFeed
 	bool		at_reset;		/* … and has come to its reset */
 	bool		stood;			/* it stands for a reset of another stream that was not known yet */
 	bool		quiet;			/* while it was tied, the last transaction has found nothing more to be done */
-	bool		others_reset;	/* other slots than 0: as of the last load */
 	bool		touched;		/* something of it changed in this transaction */
 	bool		advanced;		/* kda.advance may have left something */
 	TimestampTz rotate_at;		/* next look at the segments */
@@ -109,6 +108,7 @@ typedef struct KdaWorker
 	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
 	bool		check_options;	/* a server or user mapping has changed */
+	bool		first_resets;	/* other slots than 0: slot 0 is resetting streams, as of the last load */
 	bool		began;			/* the running transaction has its locks and may have changed memory */
 	bool		committed;		/* it has committed, but memory does not follow yet */
 	int			interval_ms;	/* between commits: commit_interval, stretched */

@@ -586,6 +586,45 @@ def test_queries_that_one_process_runs(server, kafka, msk):
                       "AND NOT EXISTS (SELECT FROM kda_storage.stream s WHERE pg_class.oid IN (s.inbox, s.inbox2))") == []
 
 
+def test_reset_while_records_flow(server, kafka, msk):
+    """RESET goes through all parts of a query, and comes to its end though the other processes never run out of records; each counts once, before it or after."""
+    kafka.create_topic("t_flow", PARTITIONS)
+    server.sql("CREATE STREAM flow (rowtime timestamptz OPTIONS (path '$.ts'), id int, k text, v int) SERVER msk "
+               "OPTIONS (topic 't_flow', start 'earliest', watermark '5 seconds', max_ahead 'never', idle_timeout 'never', parallelism '2', worker 'flow')")
+    once = {
+        "tumbling": "SELECT k, count(*) n FROM flow WINDOWED BY TUMBLING (INTERVAL '2' SECOND) GROUP BY k",
+        "sessions": "SELECT k, count(*) n FROM flow WINDOWED BY SESSION (INTERVAL '0.1' SECOND) GROUP BY k",
+        "twice": "SELECT sum(n) n FROM (SELECT k, count(*) n FROM flow WINDOWED BY TUMBLING (INTERVAL '2' SECOND) GROUP BY k) i WINDOWED BY TUMBLING (INTERVAL '10' SECOND)",
+        "both": "SELECT k, count(*) n FROM (SELECT rowtime, k FROM flow WHERE v < 500 UNION ALL SELECT rowtime, k FROM flow WHERE v >= 500) u "
+                "WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k",
+        "over": "SELECT count(n) n FROM (SELECT rowtime, count(*) OVER (PARTITION BY k RANGE INTERVAL '1' SECOND PRECEDING) n FROM flow) o WINDOWED BY TUMBLING (INTERVAL '10' SECOND)",
+        "paired": "SELECT count(b.id) n FROM flow a LEFT JOIN flow b ON a.id = b.id AND b.rowtime BETWEEN a.rowtime AND a.rowtime WINDOWED BY TUMBLING (INTERVAL '10' SECOND)"}
+    with server.connect(autocommit=False) as conn:
+        for name, query in once.items():
+            conn.cursor().execute("CREATE CONTINUOUS VIEW flow_%s AS %s" % (name, query))
+        conn.commit()
+    feeder = Feeder(kafka, "t_flow", per_second=3000, seed=5)
+    feeder.start()
+    for i in range(4):
+        wait_until(lambda: server.value("SELECT records_in > 2000 FROM kda.streams WHERE stream = 'flow'::regclass"), "records to flow")
+        server.sql("ALTER STREAM flow RESET")
+        if i % 2 == 1:
+            server.sql("SELECT pg_terminate_backend(pid) FROM kda.workers WHERE worker = 'flow'")
+        wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream WHERE reset_wanted") == 0, "RESET to come to its end")
+        server.sql("SELECT kda.reset_statistics('flow')")
+    feeder.finish(server, "plain_flow")
+    caught_up(server, "flow")
+    # what is open between the parts comes, too
+    server.sql("ALTER STREAM flow RESET")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream WHERE reset_wanted") == 0, "the last RESET to come to its end")
+    caught_up(server, "flow")
+    total = len(feeder.records)
+    assert server.sql("SELECT name, records_late, state FROM kda.queries WHERE name LIKE 'flow\\_%' AND (records_late > 0 OR state <> 'running')") == []
+    assert {name: server.value("SELECT sum(n) FROM flow_" + name) for name in once} == {name: total for name in once}
+    server.sql("DROP STREAM flow CASCADE")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda.workers WHERE worker = 'flow'") == 0, "its processes to end")
+
+
 def test_what_is_handed_on_is_bounded(kafka):
     """When slot 0 does not take what the others hand it, they stop reading at some point, and go on when it does."""
     pg = own_server("bounded", kafka, "kda_stream.commit_interval = '5ms'", "kda_stream.batch_records = 500", "kda_stream.buffer_size = '1MB'")
