@@ -494,7 +494,7 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		kda_query_run(query, rows, refuse_expression, &cxt);
 		if (rows)
 		{
-			if (query->failure == NULL && kda_query_needs_arrival(query))
+			if (query->failure == NULL)
 				rows = kda_in_order_of_arrival(rows, kda_plan_desc(query->batch_plan));
 			if (query->failure == NULL && query->state == KDA_STATE_ROWS)
 				kda_kept_append(query->kept, rows);
