@@ -67,11 +67,12 @@ resume(int32 id, Oid relid)
 }
 
 static void
-put_control(Oid stream, char control)
+put_place(Oid stream, char control, int32 id, int64 number)
 {
+	KdaInboxPlace place = {control, number, id};
 	KdaInboxWriter *writer = kda_inbox_begin(stream);
 
-	kda_inbox_put_control(writer, control, GetCurrentTransactionStartTimestamp());
+	kda_inbox_put_place(writer, &place);
 	kda_inbox_end(writer);
 }
 
@@ -83,13 +84,18 @@ static void
 reset(int32 id, Oid relid)
 {
 	char	   *found;
-	bool		placed = kda_stream_options_get(relid)->server_type == NULL &&
+	int64		number;
+	bool		database = kda_stream_options_get(relid)->server_type == NULL;
+	bool		placed = database &&
 		kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query WHERE %u IN (stream::oid, stream2::oid) LIMIT 1", relid), 1, &found);
 
-	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET reset_wanted = true, reset_behind = %s WHERE stream_id = %d",
-							  placed ? "true" : "false", id));
-	if (placed)
-		put_control(relid, KDA_CONTROL_RESET);
+	if (!kda_owner_row(psprintf("UPDATE kda_storage.stream SET resets_wanted = resets_wanted + 1, reset_behind = %s WHERE stream_id = %d "
+								"RETURNING resets_wanted", placed ? "true" : "false", id), 1, &found))
+		return;
+	number = strtoi64(found, NULL, 10);
+	/* a stream that nobody reads keeps it for a query that begins with what is there */
+	if (database)
+		put_place(relid, KDA_CONTROL_RESET, id, number);
 	if (!kda_owner_row(psprintf("WITH RECURSIVE reached AS (SELECT %u::oid AS rel UNION "
 								"SELECT v.rel FROM reached t, kda_storage.query q "
 								"LEFT JOIN kda_storage.stream p ON p.rel = q.target AND p.part_of IS NOT NULL, "
@@ -105,7 +111,7 @@ reset(int32 id, Oid relid)
 		while (*next == ' ')
 			next++;
 		if (kda_stream_options_get(other)->server_type == NULL)
-			put_control(other, KDA_CONTROL_STAND);
+			put_place(other, KDA_CONTROL_STAND, id, number);
 	}
 }
 

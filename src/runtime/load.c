@@ -315,8 +315,8 @@ first_resets(KdaWorker *worker)
 {
 	if (worker->slot == 0)
 		return false;
-	SPI_execute(psprintf("SELECT r.rel FROM kda_storage.stream r JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = r.rel "
-						 "WHERE r.reset_wanted AND NOT r.paused AND r.failure IS NULL AND r.origin = %s "
+	SPI_execute(psprintf("SELECT r.rel FROM kda_storage.stream r JOIN kda_storage.stream_progress USING (stream_id) "
+						 "JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = r.rel WHERE resets_wanted > resets_done AND NOT r.paused AND r.failure IS NULL AND r.origin = %s "
 						 "AND EXISTS (SELECT FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 						 "WHERE r.rel IN (q.stream, q.stream2) AND NOT q.stopped AND p.failure IS NULL)", quote_literal_cstr(kda_origin())), true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -333,7 +333,7 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
+	SPI_execute(psprintf("SELECT s.*, p.resets_done, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
 						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
 						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
@@ -352,8 +352,9 @@ load_streams(KdaWorker *worker)
 		char	   *failure;
 		bool		paused,
 					is_part,
-					reset,
 					reset_behind;
+		int64		resets_wanted,
+					resets_done;
 		char	   *worker_name;
 		TimestampTz since;
 		int64		declared,
@@ -376,7 +377,8 @@ load_streams(KdaWorker *worker)
 		since = int_value(i, "segment_since", 0);
 		paused = int_value(i, "paused", 0);
 		is_part = int_value(i, "part_of", 0) != 0;
-		reset = int_value(i, "reset_wanted", 0);
+		resets_wanted = int_value(i, "resets_wanted", 0);
+		resets_done = int_value(i, "resets_done", 0);
 		reset_behind = int_value(i, "reset_behind", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
 		declared = int_value(i, "declared", 0);
@@ -416,7 +418,9 @@ load_streams(KdaWorker *worker)
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
 		feed->is_part = is_part;
-		feed->reset_wanted = reset && worker->slot == 0;
+		/* slot 0 does them */
+		feed->resets_wanted = worker->slot == 0 ? resets_wanted : 0;
+		feed->resets_done = worker->slot == 0 ? resets_done : 0;
 		feed->reset_behind = reset_behind;
 		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)

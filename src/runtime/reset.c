@@ -6,19 +6,23 @@
  *	  queries, that is, through the streams of ours between their parts.  Streams
  *	  that users' pumps write have a RESET of their own.
  *
- * Where.  A database stream that is read has a row in its inbox that says where,
- * and so have those that queries tie to it.  Streams of outside servers have no
- * such place.  First all of them come to rest there, and nothing is left
- * between the parts of queries.  Then the streams are
- * reset, in one transaction.  Then the parts: each when its inbox is empty and
- * nothing that it is made of is on its way any more.  A join forgets what it
- * keeps of a stream when its other side is through, too: that may still give
- * rows that match.  Until all is done the streams stand still.
+ * Where.  A database stream has a row in its inbox that says where, and so have
+ * those that queries tie to it.  Streams of outside servers have no such place.
+ * First all that are tied come to rest: each at its place, or with nothing more
+ * to give, and nothing is left between the parts of queries.  Then the streams
+ * that are at their places are reset, in one transaction.  Then the parts: each
+ * when its inbox is empty and nothing that it is made of is on its way any
+ * more; meanwhile the streams stand still.  A join forgets what it keeps of a
+ * stream when its other side is through, too: that may still give rows that
+ * match.
  *
- * kda_storage.stream.reset_wanted says, with each commit, which streams are
- * still on their way, query_progress.reset_sides which sides of a join wait for
- * the other.  In slot 0's transaction; the other slots stand still while it is
- * under way.
+ * A stream's resets are numbered.  kda_storage.stream.resets_wanted is the
+ * last that was asked for, stream_progress.resets_done the last that is done,
+ * and the places carry the number: a tied stream passes one when the other
+ * stream has done that reset.  query_progress.reset_sides says which sides of a
+ * join wait for the other.  All of it is committed with what it belongs to.
+ *
+ * In slot 0's transaction; the other slots stand still while it is under way.
  *
  *-------------------------------------------------------------------------
  */
@@ -33,6 +37,12 @@
 #include "runtime/runtime.h"
 #include "runtime/worker.h"
 #include "utils/snapmgr.h"
+
+/* In the last transaction a stream was reset: all that are tied look anew where they are. */
+static bool any_reset = false;
+
+/* All have come to rest, and yet none is at its reset: the places of concurrent RESETs have been read in different orders. */
+static bool stuck = false;
 
 /* The stream of ours that the query's rows go to; NULL: none. */
 static KdaFeed *
@@ -112,44 +122,58 @@ static bool
 will_reset(const KdaFeed *feed)
 {
 	if (!feed->is_part)
-		return feed->may_reset && feed->reset_wanted;
-	return (feed->reset_wanted && kda_feed_runs(feed)) || any_source(feed, will_reset);
+		return feed->may_reset;
+	return (kda_feed_wants_reset(feed) && kda_feed_runs(feed)) || any_source(feed, will_reset);
+}
+
+static bool
+stands(const KdaFeed *feed, bool parts)
+{
+	if (kda_worker->first_resets)
+		return true;
+	if (!feed->tied || feed->is_part)
+		return false;
+	return parts || (feed->resetting ? !feed->reset_behind : feed->arrived || feed->stream->options->server_type != NULL);
 }
 
 void
 kda_resets_begin(KdaWorker *worker)
 {
 	bool		calm = true;
+	bool		tied = false;	/* any is */
+	bool		any = false;	/* … may be reset */
+	bool		parts = false;	/* are on their way */
 	ListCell   *lc;
 
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
-		bool		resetting = feed->reset_wanted && kda_feed_runs(feed);
+		bool		resetting = kda_feed_wants_reset(feed) && kda_feed_runs(feed);
 
-		if (resetting != feed->resetting || !feed->tied)
+		if (resetting != feed->resetting || !feed->tied || any_reset)
 			feed->arrived = feed->quiet = feed->at_reset = false;
 		feed->resetting = feed->tied = resetting;
+		parts |= resetting && feed->is_part;
 	}
+	any_reset = false;
 	spread_ties(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->tied && kda_feed_runs(feed))
-			calm &= feed->quiet && !(feed->is_part && feed->resetting);
+		tied |= feed->tied;
+		calm &= !parts && (feed->quiet || !feed->tied || !kda_feed_runs(feed));
 	}
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		feed->calm = feed->tied && calm;
 		feed->may_reset = feed->resetting &&
 			(feed->is_part ? !any_source(feed, gives_old) : calm && (feed->at_reset || !feed->reset_behind));
-		feed->stands = worker->first_resets ||
-			(feed->tied && !feed->is_part &&
-			 (feed->resetting ? !feed->reset_behind : feed->arrived || feed->stream->options->server_type != NULL));
+		feed->stands = stands(feed, parts);
+		any |= feed->may_reset;
 	}
+	stuck = tied && calm && !any;
 }
 
 static void
@@ -234,18 +258,18 @@ reset_query(KdaFeed *feed, KdaQuery *query)
 static void
 want_reset(KdaFeed *feed)
 {
-	feed->reset_wanted = true;
+	feed->resets_wanted = feed->resets_done + 1;
 	feed->reset_behind = kda_feed_runs(feed);
 	SPI_connect();
-	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = true, reset_behind = %s WHERE stream_id = %d",
-						 feed->reset_behind ? "true" : "false", feed->stream->id), false, 0);
+	SPI_execute(psprintf("UPDATE kda_storage.stream SET resets_wanted = " INT64_FORMAT ", reset_behind = %s WHERE stream_id = %d",
+						 feed->resets_wanted, feed->reset_behind ? "true" : "false", feed->stream->id), false, 0);
 	SPI_finish();
 	feed->more = feed->touched = true;
 }
 
-/* Emits what is open, forgets the time, and wants the same of the streams of ours that are made of it. */
+/* Emits what is open, forgets the time, and wants the same of the streams of ours that are made of it; number: of the reset. */
 static void
-reset_stream(KdaFeed *feed)
+reset_stream(KdaFeed *feed, int64 number)
 {
 	KdaStream  *stream = feed->stream;
 	ListCell   *lc;
@@ -261,7 +285,7 @@ reset_stream(KdaFeed *feed)
 			kda_run_feed(feed->relay, kda_clock_now());
 			PopActiveSnapshot();
 		} while (feed->relay->more);
-		reset_stream(feed->relay);
+		reset_stream(feed->relay, 0);
 		kda_current_feed = feed;
 	}
 	foreach(lc, stream->queries)
@@ -288,13 +312,18 @@ reset_stream(KdaFeed *feed)
 	feed->derived_sent = KDA_NO_TIME;
 	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
 	feed->closing = KDA_NO_TIME;
-	SPI_connect();
-	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = false, reset_behind = false WHERE stream_id = %d",
-						 stream->id), false, 0);
-	SPI_finish();
-	feed->reset_wanted = feed->reset_behind = false;
 	feed->touched = feed->more = true;
-	/* slots that stand still are told by this; so is this one, of resets that were asked for together with this one */
+	/* it has done so with its stream */
+	if (feed->relay_of)
+		return;
+	feed->resets_done = Max(feed->resets_done, number);
+	feed->reset_again = feed->may_reset = false;
+	any_reset = true;
+	SPI_connect();
+	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET resets_done = " INT64_FORMAT " WHERE stream_id = %d",
+						 feed->resets_done, stream->id), false, 0);
+	SPI_finish();
+	/* slots that stand still are told by this */
 	kda_catalog_changed();
 }
 
@@ -305,44 +334,64 @@ kda_reset_at_once(KdaFeed *feed)
 {
 	if (!feed->may_reset || feed->reset_behind)
 		return false;
-	reset_stream(feed);
+	reset_stream(feed, feed->resets_wanted);
 	/* nothing is read with it: what has been fetched waits */
 	feed->held = true;
 	return true;
 }
 
+/* Must a stream stand at the place until that other one has done that reset? */
+static bool
+waits_for(const KdaInboxPlace *place)
+{
+	ListCell   *lc;
+
+	foreach(lc, kda_worker->feeds)
+	{
+		KdaFeed    *other = lfirst(lc);
+
+		if (other->relay_of || other->stream->id != place->stream)
+			continue;
+		if (!kda_feed_runs(other) || other->resets_done >= place->number)
+			return false;
+		/* asked for since the catalog was read */
+		kda_worker->reload |= other->resets_wanted < place->number;
+		return !stuck;
+	}
+	return false;
+}
+
+/* The place is met again. */
+static void
+stay(KdaFeed *feed)
+{
+	feed->next_position = feed->position;
+	feed->arrived = feed->quiet = true;
+}
+
 void
-kda_reset_after_read(KdaFeed *feed, char place)
+kda_reset_after_read(KdaFeed *feed, const KdaInboxPlace *place)
 {
 	bool		empty = feed->stream->batch->nrows == 0 && !feed->more;
 
-	if (place == KDA_CONTROL_RESET && !feed->resetting)
+	if (feed->may_reset && (place->control == KDA_CONTROL_RESET || empty))
 	{
-		/* there are several in the inbox, or the catalog has not been read since */
-		want_reset(feed);
-		kda_worker->reload |= !feed->tied;
-	}
-	if (feed->may_reset && (place == KDA_CONTROL_RESET || empty))
-	{
-		reset_stream(feed);
+		reset_stream(feed, place->control ? place->number : feed->resets_wanted);
 		return;
 	}
-	if (place == KDA_CONTROL_STAND && (feed->tied ? feed->calm : feed->stood))
+	feed->quiet = empty;
+	feed->arrived |= !feed->more;
+	feed->at_reset = feed->resetting && (place->control == KDA_CONTROL_RESET || empty);
+	if (place->control == KDA_CONTROL_STAND && waits_for(place))
+		stay(feed);
+	else if (place->control == KDA_CONTROL_RESET)
 	{
-		/* the other one is reset now, or has been */
-		feed->stood = feed->quiet = false;
-		return;
+		stay(feed);
+		if (place->number <= feed->resets_done)
+			feed->reset_again = true;
+		else
+			kda_worker->reload |= place->number > feed->resets_wanted;
 	}
-	if (place)
-	{
-		/* it is met again */
-		feed->next_position = feed->position;
-		if (!feed->tied && place == KDA_CONTROL_STAND)
-			kda_worker->reload = feed->stood = true;
-	}
-	feed->arrived |= feed->tied && !feed->resetting && (place || !feed->more);
-	feed->at_reset = feed->resetting && (place == KDA_CONTROL_RESET || empty);
-	feed->quiet = place ? true : empty;
 }
 
 void
@@ -354,5 +403,5 @@ kda_reset_look(KdaFeed *feed)
 	foreach(lc, feed->stream->queries)
 		feed->quiet &= ((KdaQuery *) lfirst(lc))->d_out == 0;
 	/* for those who wait */
-	feed->more |= feed->tied || feed->reset_wanted;
+	feed->more |= feed->tied || kda_feed_wants_reset(feed);
 }

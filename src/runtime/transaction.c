@@ -241,7 +241,7 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 /*---- stage: read and decode */
 
 static void
-stage_read(KdaFeed *feed, char *place)
+stage_read(KdaFeed *feed, KdaInboxPlace *place)
 {
 	KdaStream  *stream = feed->stream;
 	KdaDecodeCounts counts = {0};
@@ -250,7 +250,7 @@ stage_read(KdaFeed *feed, char *place)
 	Oid			userid;
 	int			sec_context;
 
-	*place = 0;
+	memset(place, 0, sizeof(*place));
 	kda_batch_reset(stream->batch);
 	if (stream->options->server_type == NULL)
 	{
@@ -678,7 +678,7 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 	KdaStream  *stream = feed->stream;
 	KdaTime		advance;
 	bool		moved = false;
-	char		place;
+	KdaInboxPlace place;
 	instr_time	start,
 				end;
 	ListCell   *lc;
@@ -694,8 +694,7 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	if (feed->stands && !feed->may_reset)
 	{
-		feed->held = true;
-		feed->quiet = true;
+		feed->held = feed->quiet = true;
 		/* what may close by now has not */
 		feed->closing = feed->closed;
 		kda_reset_look(feed);
@@ -725,7 +724,7 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 	KDA_FAULT("read");
 	stage_read(feed, &place);
 	KDA_FAULT("decoded");
-	kda_reset_after_read(feed, place);
+	kda_reset_after_read(feed, &place);
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
 	KDA_FAULT("watermark");

@@ -479,7 +479,7 @@ inbox_rows_waiting(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->more || feed->reset_wanted)
+		if (feed->more || (kda_feed_wants_reset(feed) && kda_feed_runs(feed)))
 			return true;
 	}
 	return false;

@@ -57,19 +57,22 @@ typedef struct KdaFeed
 	int64		queries_seen;	/* number and greatest id of queries that made us load them again */
 	/* reset.c */
 	bool		is_part;		/* a stream of ours, between the parts of a query or behind a view */
-	bool		reset_wanted;
-	bool		reset_behind;	/* behind what is in its inbox */
-	bool		saved_reset_wanted;
+	int64		resets_wanted;	/* as of the last load, or of this transaction */
+	int64		resets_done;
+	bool		reset_behind;	/* the next is behind what is in its inbox */
+	bool		reset_again;	/* it has come to a place of one that is done already */
+	int64		saved_resets_wanted;
+	int64		saved_resets_done;
 	bool		saved_reset_behind;
-	bool		resetting;		/* in this transaction: it is on its way to its reset */
+	/* as of the beginning of a transaction */
+	bool		resetting;		/* it is on its way to a reset */
 	bool		may_reset;		/* … and may do it when it is there */
 	bool		tied;			/* queries tie it to one that is */
-	bool		calm;			/* … and all that are tied have come to rest */
 	bool		stands;			/* it stands still for that */
-	bool		arrived;		/* since it was tied, it has given what it had */
+	/* while it is tied, since the last reset */
+	bool		arrived;		/* it has given what it had */
 	bool		at_reset;		/* … and has come to its reset */
-	bool		stood;			/* it stands for a reset of another stream that was not known yet */
-	bool		quiet;			/* while it was tied, the last transaction has found nothing more to be done */
+	bool		quiet;			/* the last transaction has found nothing more to be done */
 	bool		touched;		/* something of it changed in this transaction */
 	bool		advanced;		/* kda.advance may have left something */
 	TimestampTz rotate_at;		/* next look at the segments */
@@ -139,6 +142,13 @@ static inline bool
 kda_feed_runs(const KdaFeed *feed)
 {
 	return feed->stream->failure == NULL && !feed->stream->paused && kda_feed_has_queries(feed);
+}
+
+/* Does a RESET of the stream wait? */
+static inline bool
+kda_feed_wants_reset(const KdaFeed *feed)
+{
+	return feed->resets_wanted > feed->resets_done || feed->reset_again;
 }
 
 /*---- load.c */
@@ -232,8 +242,8 @@ extern void kda_relay_end(KdaFeed *source);
 extern void kda_resets_begin(KdaWorker *worker);
 /* Before a stream reads.  True: it has been reset, and reads nothing in this transaction. */
 extern bool kda_reset_at_once(KdaFeed *feed);
-/* After it has read; place: the control row that it has come to, 0: none. */
-extern void kda_reset_after_read(KdaFeed *feed, char place);
+/* After it has read; place: the control row that it has come to. */
+extern void kda_reset_after_read(KdaFeed *feed, const KdaInboxPlace *place);
 /* When it is through, or stands still. */
 extern void kda_reset_look(KdaFeed *feed);
 

@@ -455,6 +455,19 @@ kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
 }
 
 void
+kda_inbox_put_place(KdaInboxWriter *w, const KdaInboxPlace *place)
+{
+	TupleTableSlot *slot = next_slot(w);
+
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
+	put(slot, KDA_INBOX_CONTROL, CharGetDatum(place->control));
+	put(slot, KDA_INBOX_SHARD, CStringGetTextDatum(psprintf("%d", place->stream)));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(place->number));
+	ExecStoreVirtualTuple(slot);
+}
+
+void
 kda_inbox_end(KdaInboxWriter *w)
 {
 	flush(w);
@@ -683,7 +696,7 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 
 int
 kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size max_bytes,
-			   bool *more, char *place, MemoryContext context)
+			   bool *more, KdaInboxPlace *place, MemoryContext context)
 {
 	KdaBatch   *batch = stream->batch;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda inbox read",
@@ -706,7 +719,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		text2 = kda_inbox_snapshot();
 	snap2 = parse_snapshot(text2);
 	*more = false;
-	*place = 0;
+	memset(place, 0, sizeof(*place));
 	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
 	for (int i = 0; i < 2; i++)
 		if (segments.cursors[i].rel)
@@ -738,7 +751,9 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		position->last_seq = c->seq;
 		if (!isnull && is_place(DatumGetChar(control)))
 		{
-			*place = DatumGetChar(control);
+			place->control = DatumGetChar(control);
+			place->stream = atoi(TextDatumGetCString(slot_getattr(c->slot, KDA_INBOX_SHARD, &isnull)));
+			place->number = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_POSITION, &isnull));
 			*more = true;
 			break;
 		}

@@ -29,16 +29,24 @@ enum
 	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row;
 								 * KDA_CONTROL_REFUSED (...): a row, too */
 	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
-	KDA_INBOX_POSITION,			/* bigint: … and position in it */
+	KDA_INBOX_POSITION,			/* bigint: … and position in it.  Of a reset: its stream, by number, and its number */
 	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
 };
 
 #define KDA_CONTROL_ADVANCE		'a'
 #define KDA_CONTROL_WATERMARK	'w'
 #define KDA_CONTROL_RESET		'r'
-#define KDA_CONTROL_STAND		's'	/* rows before it are judged before that of a stream that queries tie to this one */
+#define KDA_CONTROL_STAND		's'	/* rows before it are judged before the reset of a stream that queries tie to this one */
 /* A record that other queries have refused: it was counted and reported for that.  Of KDA_REFUSED_* bits (batch.h). */
 #define KDA_CONTROL_REFUSED(bits)	('0' + (bits))
+
+/* A control row that says where, among the rows. */
+typedef struct KdaInboxPlace
+{
+	char		control;		/* KDA_CONTROL_RESET or KDA_CONTROL_STAND; 0: none */
+	int64		number;			/* of the reset */
+	int32		stream;			/* … of that stream */
+} KdaInboxPlace;
 
 /*
  * A reader's position (the rule of PgQ).  Everything visible in snapshot1 has
@@ -82,6 +90,8 @@ extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime 
 extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, uint8 refused);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
+/* The same: a place for that reset of that stream. */
+extern void kda_inbox_put_place(KdaInboxWriter *writer, const KdaInboxPlace *place);
 extern void kda_inbox_end(KdaInboxWriter *writer);
 extern bool kda_inbox_written_in_transaction(Oid stream_relid);
 
@@ -93,10 +103,10 @@ extern bool kda_inbox_written_in_transaction(Oid stream_relid);
  * rows; *more when further rows are waiting.  Control rows move
  * stream->advanced and stream->derived.  A piece ends before KDA_CONTROL_RESET
  * and KDA_CONTROL_STAND; when one comes next nothing else is read but it, and
- * *place is set to it, else to 0.
+ * *place says which.
  */
 extern int	kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows,
-						   Size max_bytes, bool *more, char *place, MemoryContext context);
+						   Size max_bytes, bool *more, KdaInboxPlace *place, MemoryContext context);
 /* Have all rows of that segment been read, and is no transaction writing it? */
 extern bool kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position);
 

@@ -610,13 +610,13 @@ def test_reset_while_records_flow(server, kafka, msk):
         server.sql("ALTER STREAM flow RESET")
         if i % 2 == 1:
             server.sql("SELECT pg_terminate_backend(pid) FROM kda.workers WHERE worker = 'flow'")
-        wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream WHERE reset_wanted") == 0, "RESET to come to its end")
+        wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream JOIN kda_storage.stream_progress USING (stream_id) WHERE resets_wanted > resets_done") == 0, "RESET to come to its end")
         server.sql("SELECT kda.reset_statistics('flow')")
     feeder.finish(server, "plain_flow")
     caught_up(server, "flow")
     # what is open between the parts comes, too
     server.sql("ALTER STREAM flow RESET")
-    wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream WHERE reset_wanted") == 0, "the last RESET to come to its end")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda_storage.stream JOIN kda_storage.stream_progress USING (stream_id) WHERE resets_wanted > resets_done") == 0, "the last RESET to come to its end")
     caught_up(server, "flow")
     total = len(feeder.records)
     assert server.sql("SELECT name, records_late, state FROM kda.queries WHERE name LIKE 'flow\\_%' AND (records_late > 0 OR state <> 'running')") == []
