@@ -83,6 +83,7 @@ typedef struct KdaQuery
 	Oid			target_rel;
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
+	bool		target_is_part;	/* … it is one of ours, between parts of a query */
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */

@@ -542,6 +542,7 @@ load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 	query->slotted = slotted;
 	query->nslots = feed->nslots;
 	query->target_is_read = int_value(row, "target_read", 0);
+	query->target_is_part = int_value(row, "target_part", 0);
 	query->merged_rel = slotted ? kda_storage_relation(psprintf("merged_%d", query->id)) : InvalidOid;
 	query->leftovers = false;
 	if (slotted && query->slot == 0 && query->shape == KDA_SHAPE_WINDOWS)
@@ -590,7 +591,8 @@ load_queries(KdaWorker *worker)
 	ListCell   *lc;
 
 	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, p.reset_sides, c.relowner, "
-				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read "
+				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read, "
+				"EXISTS (SELECT FROM kda_storage.stream t WHERE t.rel = q.target AND t.part_of IS NOT NULL) AS target_part "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
 				true, 0);

@@ -136,19 +136,25 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 	}
 }
 
-static void
+/* Returns the stream whose record it is. */
+static KdaStream *
 add_error(KdaFeed *feed, int row, const char *name, const char *message, Oid query)
 {
 	KdaStream  *stream = feed->stream;
-	KdaBatch   *batch = stream->batch;
 	const char *data = NULL;
 	Size		len = 0;
-	char		position[32];
+	const char *shard;
+	int64		at;
+	KdaFeed    *whose = kda_feed_of_row(feed, row, &shard, &at);
 
 	row_data(stream, row, &data, &len);
-	snprintf(position, sizeof(position), INT64_FORMAT, batch->position[row]);
-	kda_error_add(name, message, stream->relid, stream->shards[batch->shard[row]].name, position,
-				  batch->rowtime[row], data, len, query);
+	/* the record itself may not have been late or refused: it is a matter of this query */
+	if (feed->is_part && !OidIsValid(query) && stream->queries != NIL)
+		query = ((KdaQuery *) linitial(stream->queries))->relid;
+	kda_error_add(name, message, whose->stream->relid, shard, shard ? psprintf(INT64_FORMAT, at) : NULL,
+				  stream->batch->rowtime[row], data, len, query);
+	whose->touched = true;
+	return whose->stream;
 }
 
 static void
@@ -193,20 +199,20 @@ refuse_ahead(void *arg, int row)
 	stop_on_error(feed, feed->stream->shards[feed->stream->batch->shard[row]].name,
 				  feed->stream->batch->position[row], "its time is too far ahead");
 	add_error(feed, row, "ahead",
-			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid);
-	feed->stream->d_failed++;
+			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid)->d_failed++;
 }
 
 static void
 refuse_expression(void *arg, int row, ErrorData *edata)
 {
 	RefuseContext *cxt = arg;
+	KdaStream  *whose;
 
 	stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
 				  cxt->feed->stream->batch->position[row], edata->message);
-	add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
+	whose = add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
 	if (!cxt->failed_any[row])
-		cxt->feed->stream->d_failed++;
+		whose->d_failed++;
 	cxt->failed_any[row] = 1;
 }
 
@@ -215,6 +221,7 @@ static void
 refuse_time(void *arg, int row, const char *error_name, const char *message)
 {
 	RefuseContext *cxt = arg;
+	KdaStream  *whose;
 	bool		late = strcmp(error_name, "late") == 0;
 
 	if (!late)
@@ -228,12 +235,12 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 		/* reported here, with its own message, and once */
 		cxt->late_any[row] = KDA_LATE_REPORTED;
 	}
-	add_error(cxt->feed, row, error_name, message, late ? InvalidOid : cxt->query->relid);
+	whose = add_error(cxt->feed, row, error_name, message, late ? InvalidOid : cxt->query->relid);
 	if (late)
-		cxt->feed->stream->d_late++;
+		whose->d_late++;
 	else if (!cxt->failed_any[row])
 	{
-		cxt->feed->stream->d_failed++;
+		whose->d_failed++;
 		cxt->failed_any[row] = 1;
 	}
 }
@@ -518,10 +525,7 @@ run_queries(KdaFeed *feed, TimestampTz now)
 
 	for (int i = 0; i < batch->nrows; i++)
 		if (unlikely(late_any[i] == 1))
-		{
-			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid);
-			stream->d_late++;
-		}
+			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid)->d_late++;
 	kda_relay_records(feed, late_any, failed_any);
 }
 

@@ -247,6 +247,12 @@ extern void kda_reset_after_read(KdaFeed *feed, const KdaInboxPlace *place);
 /* When it is through, or stands still. */
 extern void kda_reset_look(KdaFeed *feed);
 
+/*---- blame.c: rows between the parts of a query are reported of the users' stream that they have come from */
+
+extern KdaFeed *kda_feed_behind(KdaFeed *feed);
+/* Of a row of its batch, with shard and position of the record; shard NULL: it is made of several. */
+extern KdaFeed *kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position);
+
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);
 

@@ -238,6 +238,8 @@ struct KdaInboxWriter
 	MemoryContext context;
 	Datum	   *shards;			/* names of the source's, as text */
 	int			nshards;
+	Datum		origin;			/* of the last row, as text … */
+	int			origin_of;		/* … which stands for this: shard + 1, or of a part - index - 1; 0: none yet */
 };
 
 static int64 next_seq = 1;
@@ -393,8 +395,26 @@ shard_name(KdaInboxWriter *w, KdaStream *stream, int shard)
 	return w->shards[shard];
 }
 
-void
-kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
+/* Where the batch's row has come from, as text; rows of one shard share it. */
+static Datum
+origin_of(KdaInboxWriter *w, KdaStream *stream, int row)
+{
+	KdaBatch   *batch = stream->batch;
+	int			index = stream->norigins > 0 ? batch->origin[row] : 0;
+	int			key = index > 0 ? -index : batch->shard[row] + 1;
+	MemoryContext old;
+
+	if (key == w->origin_of)
+		return w->origin;
+	old = MemoryContextSwitchTo(w->context);
+	w->origin = CStringGetTextDatum(index > 0 ? stream->origins[index - 1] : psprintf("%d/%s", stream->id, stream->shards[batch->shard[row]].name));
+	w->origin_of = key;
+	MemoryContextSwitchTo(old);
+	return w->origin;
+}
+
+static TupleTableSlot *
+put_values(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
 {
 	TupleTableSlot *slot = next_slot(w);
 	KdaTime		arrival = time == KDA_NO_TIME ? GetCurrentTransactionStartTimestamp() : time;
@@ -413,6 +433,25 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(derived));
 	if (derived && shard_wm != KDA_NO_TIME)
 		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(shard_wm));
+	return slot;
+}
+
+void
+kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
+{
+	TupleTableSlot *slot = put_values(w, from, time, shard_wm, derived);
+
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_part(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, KdaStream *stream, int row)
+{
+	TupleTableSlot *slot = put_values(w, from, time, shard_wm, true);
+
+	put(slot, KDA_INBOX_SHARD, origin_of(w, stream, row));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(stream->batch->position[row]));
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 }
@@ -615,6 +654,29 @@ shard_of(KdaStream *stream, text *name)
 			 errmsg("shard \"%s\" of stream %s is not known yet", text_to_cstring(name), stream->name)));
 }
 
+/* The same of a row that has come from another part of a query; index + 1. */
+static int
+index_of_origin(KdaStream *stream, text *name)
+{
+	static int	last = 0;
+	Size		len = VARSIZE_ANY_EXHDR(name);
+	MemoryContext old;
+
+	for (int i = 0; i < stream->norigins; i++)
+	{
+		int			o = (last + i) % stream->norigins;
+
+		if (strlen(stream->origins[o]) == len && memcmp(stream->origins[o], VARDATA_ANY(name), len) == 0)
+			return (last = o) + 1;
+	}
+	old = MemoryContextSwitchTo(stream->context);
+	if (stream->norigins % 16 == 0)
+		stream->origins = stream->origins ? repalloc(stream->origins, sizeof(char *) * (stream->norigins + 16)) : palloc(sizeof(char *) * 16);
+	stream->origins[stream->norigins] = text_to_cstring(name);
+	MemoryContextSwitchTo(old);
+	return ++stream->norigins;
+}
+
 /* Says where, in the order of the rows. */
 static inline bool
 is_place(char control)
@@ -677,7 +739,13 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
 	batch->refused[row] = 0;
-	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
+	batch->origin[row] = 0;
+	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1] && !stream->relay)
+	{
+		batch->origin[row] = index_of_origin(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
+	}
+	else if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
 	{
 		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
 		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);

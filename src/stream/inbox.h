@@ -29,7 +29,8 @@ enum
 	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers, 'r' reset, 's' reset of another stream; NULL: a row;
 								 * KDA_CONTROL_REFUSED (...): a row, too */
 	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
-	KDA_INBOX_POSITION,			/* bigint: … and position in it.  Of a reset: its stream, by number, and its number */
+	KDA_INBOX_POSITION,			/* bigint: … and position in it.  Rows between parts of a query: "stream number/shard" and position
+								 * of the record.  Of a reset: its stream, by number, and its number */
 	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
 };
 
@@ -82,6 +83,9 @@ extern KdaInboxWriter *kda_inbox_begin(Oid stream_relid);
  */
 extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime time,
 						  KdaTime shard_wm, bool derived);
+/* The same for a derived row that goes to another part of the query: it remembers the record that it is made of. */
+extern void kda_inbox_put_part(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime time, KdaTime shard_wm,
+							   KdaStream *stream, int row);
 /*
  * The batch's record as it is, for slot 0: those of its columns that are in
  * columns (attribute numbers), with its time, shard and position.  refused:

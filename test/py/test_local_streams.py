@@ -347,6 +347,35 @@ def test_rows_inserted_into_a_restored_stream_are_read(server):
     server.sql("DROP DATABASE aged WITH (FORCE)")
 
 
+def test_refused_between_the_parts_of_a_query(server):
+    """What is late or fails in a later part of a query is reported of the user's record, wherever it was found."""
+    server.sql("CREATE STREAM part_a (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');"
+               "CREATE STREAM part_b (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never')")
+    server.sql("CREATE CONTINUOUS VIEW part_v AS SELECT k, count(*) AS n, sum(10 / v) AS s FROM "
+               "(SELECT rowtime, k, v FROM part_a UNION ALL SELECT rowtime, 'b' || k, v + 1 FROM (SELECT rowtime, k, v FROM part_b WHERE v < 10) i) u "
+               "WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k")
+    for stream in ("part_a", "part_b"):
+        server.sql("INSERT INTO %s VALUES ('2026-01-01 10:00:00', 'x', 1), ('2026-01-01 10:05:00', 'y', 2)" % stream)
+        caught_up(server, stream)
+    server.sql("INSERT INTO part_a VALUES ('2026-01-01 10:00:00', 'late', 1), ('2026-01-01 10:05:00', 'zero', 0)")
+    caught_up(server, "part_a")
+    server.sql("INSERT INTO part_b VALUES ('2026-01-01 10:00:00', 'late', 2), ('2026-01-01 10:05:00', 'zero', -1)")
+    caught_up(server, "part_b")
+    errors = "SELECT stream::text, error_name, shard, position IS NOT NULL, data_row IS NOT NULL, data_text::json ->> 'k' FROM kda.error_stream WHERE stream IN ('part_a'::regclass, 'part_b'::regclass) ORDER BY error_id"
+    expected = [("part_a", "expression", "local", True, True, "zero"), ("part_a", "late", "local", True, True, "late"),
+                ("part_b", "expression", "local", True, True, "bzero"), ("part_b", "late", "local", True, True, "blate")]
+    assert server.sql(errors) == expected
+    assert server.sql("SELECT DISTINCT query::text FROM kda.error_stream WHERE stream IN ('part_a'::regclass, 'part_b'::regclass)") == [("part_v",)]
+    assert server.value("SELECT count(*) FROM kda.error_stream WHERE stream::text LIKE 'kda_storage.%'") == 0
+    assert server.sql("SELECT stream::text, records_in, records_late, records_failed FROM kda.streams WHERE stream::text LIKE 'part\\_%' ORDER BY 1") == [
+        ("part_a", 4, 1, 1), ("part_b", 4, 1, 1)]
+    assert server.sql("SELECT k, n, s FROM part_v ORDER BY window_start, k") == [("bx", 1, 5), ("x", 1, 10), ("by", 1, 3), ("y", 1, 5)]
+    # and it is there when the query has gone
+    server.sql("DROP VIEW part_v")
+    assert server.sql(errors) == expected
+    server.sql("DROP STREAM part_a, part_b CASCADE")
+
+
 def test_triggers_and_partitions(server):
     server.sql("CREATE STREAM trig (v int, note text)")
     server.sql("CREATE CONTINUOUS VIEW trig_v AS SELECT v, note FROM trig")
