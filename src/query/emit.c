@@ -294,7 +294,7 @@ emit_to_stream(Emission *em, int from, int to)
 			ExecComputeStoredGenerated(info, estate, row, CMD_INSERT);
 		if (checked)
 			ExecConstraints(info, row, estate);
-		if (query->target_is_part && query->shape == KDA_SHAPE_ROWS)
+		if (kda_query_passes_on(query))
 			kda_inbox_put_part(writer, row, time, wm, query->stream, row_of_batch(in));
 		else
 			kda_inbox_put(writer, row, time, wm, true);

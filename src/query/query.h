@@ -151,6 +151,13 @@ typedef struct KdaQuery
 	MemoryContext context;
 } KdaQuery;
 
+/* Do records go on as they are to the next part of the query? */
+static inline bool
+kda_query_passes_on(const KdaQuery *query)
+{
+	return query->target_is_part && query->shape == KDA_SHAPE_ROWS;
+}
+
 /* The query that the worker is planning or executing now; NULL outside. */
 extern KdaQuery *kda_current_query;
 /* True while code of users may run as the owner of kda_current_query. */

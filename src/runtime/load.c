@@ -469,6 +469,18 @@ query_by_id(List *queries, int32 id)
 	return NULL;
 }
 
+/* Those that pass records on come last: what the others refuse goes with the record. */
+static void
+add_query(KdaStream *stream, KdaQuery *query)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, stream->queries)
+		n += !kda_query_passes_on(lfirst(lc));
+	stream->queries = kda_query_passes_on(query) ? lappend(stream->queries, query) : list_insert_nth(stream->queries, n, query);
+}
+
 static void
 drop_query(KdaQuery *query)
 {
@@ -708,7 +720,7 @@ load_queries(KdaWorker *worker)
 			load_sides(query, right->stream, i);
 			old = MemoryContextSwitchTo(right->stream->context);
 			if (right != feed)
-				right->stream->queries = lappend(right->stream->queries, query);
+				add_query(right->stream, query);
 			MemoryContextSwitchTo(old);
 		}
 		/* a view may hand its rows on since another query reads it */
@@ -720,7 +732,7 @@ load_queries(KdaWorker *worker)
 		{
 			MemoryContext old = MemoryContextSwitchTo(feed->stream->context);
 
-			feed->stream->queries = lappend(feed->stream->queries, query);
+			add_query(feed->stream, query);
 			MemoryContextSwitchTo(old);
 		}
 		queries = lappend(queries, query);

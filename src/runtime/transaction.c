@@ -448,6 +448,14 @@ join_query(KdaFeed *feed, KdaQuery *query)
 	}
 }
 
+/* Goes on with the records to whoever sees them next: what has been reported by now. */
+static void
+mark_refused(KdaBatch *batch, const uint8 *late, const uint8 *failed)
+{
+	for (int i = 0; i < batch->nrows; i++)
+		batch->refused[i] = (late[i] ? KDA_REFUSED_LATE : 0) | (failed[i] ? KDA_REFUSED_FAILED : 0);
+}
+
 static void
 run_queries(KdaFeed *feed, TimestampTz now)
 {
@@ -461,7 +469,7 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		return;
 	late_any = palloc0(batch->nrows);
 	failed_any = palloc0(batch->nrows);
-	if (stream->relay)
+	if (stream->relay || feed->is_part)
 		for (int i = 0; i < batch->nrows; i++)
 		{
 			late_any[i] = batch->refused[i] & KDA_REFUSED_LATE ? KDA_LATE_REPORTED : 0;
@@ -499,6 +507,8 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		if (query->state != KDA_STATE_GROUPS)
 			rows = tuplestore_begin_heap(false, false, work_mem);
 		kda_query_run(query, rows, refuse_expression, &cxt);
+		if (kda_query_passes_on(query))
+			mark_refused(batch, late_any, failed_any);
 		if (rows)
 		{
 			if (query->failure == NULL)
@@ -526,7 +536,11 @@ run_queries(KdaFeed *feed, TimestampTz now)
 	for (int i = 0; i < batch->nrows; i++)
 		if (unlikely(late_any[i] == 1))
 			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid)->d_late++;
-	kda_relay_records(feed, late_any, failed_any);
+	if (feed->relays)
+	{
+		mark_refused(batch, late_any, failed_any);
+		kda_relay_records(feed);
+	}
 }
 
 /* Closes what the watermark has passed, writes the rest back. */

@@ -221,8 +221,8 @@ extern KdaFeed *kda_relay_make(KdaFeed *source);
 extern void kda_relay_follow(KdaFeed *relay);
 /* Must what this process has fetched of the stream wait? */
 extern bool kda_relay_holds(KdaFeed *source);
-/* Hands the batch's records on; by row, whether it was late for other queries, and refused by them. */
-extern void kda_relay_records(KdaFeed *source, const uint8 *late, const uint8 *failed);
+/* Hands the batch's records on, and who has refused them. */
+extern void kda_relay_records(KdaFeed *source);
 extern void kda_relay_at_commit(KdaFeed *source);
 /* Before the relay runs: the shards as the stream has them. */
 extern void kda_relay_see_shards(KdaFeed *relay);

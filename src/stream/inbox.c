@@ -452,12 +452,14 @@ kda_inbox_put_part(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTim
 
 	put(slot, KDA_INBOX_SHARD, origin_of(w, stream, row));
 	put(slot, KDA_INBOX_POSITION, Int64GetDatum(stream->batch->position[row]));
+	if (stream->batch->refused[row])
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(stream->batch->refused[row])));
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 }
 
 void
-kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, uint8 refused)
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns)
 {
 	KdaBatch   *batch = stream->batch;
 	TupleTableSlot *slot = next_slot(w);
@@ -474,8 +476,8 @@ kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *c
 	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
 	if (batch->shard_wm[row] != KDA_NO_TIME)
 		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(batch->shard_wm[row]));
-	if (refused)
-		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(refused)));
+	if (batch->refused[row])
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(batch->refused[row])));
 	put(slot, KDA_INBOX_SHARD, shard_name(w, stream, batch->shard[row]));
 	put(slot, KDA_INBOX_POSITION, Int64GetDatum(batch->position[row]));
 	/* what it points to is the batch's, which is there until the writer has ended */
@@ -740,14 +742,14 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	batch->position[row] = (int64) c->xid;
 	batch->refused[row] = 0;
 	batch->origin[row] = 0;
-	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1] && !stream->relay)
+	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
 	{
-		batch->origin[row] = index_of_origin(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
-		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
-	}
-	else if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
-	{
-		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		text	   *shard = DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]);
+
+		if (stream->relay)
+			batch->shard[row] = shard_of(stream, shard);
+		else
+			batch->origin[row] = index_of_origin(stream, shard);
 		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
 		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
 			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]) - KDA_CONTROL_REFUSED(0);

@@ -88,10 +88,9 @@ extern void kda_inbox_put_part(KdaInboxWriter *writer, TupleTableSlot *slot, Kda
 							   KdaStream *stream, int row);
 /*
  * The batch's record as it is, for slot 0: those of its columns that are in
- * columns (attribute numbers), with its time, shard and position.  refused:
- * KDA_REFUSED_* bits.
+ * columns (attribute numbers), with its time, shard, position, and who has refused it.
  */
-extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, uint8 refused);
+extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
 /* The same: a place for that reset of that stream. */
