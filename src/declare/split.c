@@ -36,7 +36,6 @@
 #include "query/agg_signature.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/typcache.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."

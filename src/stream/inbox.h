@@ -62,6 +62,8 @@ typedef struct KdaInboxPosition
 	int64		last_seq;
 } KdaInboxPosition;
 
+/*---- inbox_table.c */
+
 /* DDL of a segment's table, and of its index. */
 extern char *kda_inbox_ddl(Oid stream_relid, const char *name, bool durable);
 /* ALTER TABLE that makes a segment follow its stream; NULL if there is nothing to do. */
