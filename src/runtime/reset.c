@@ -153,15 +153,16 @@ kda_resets_begin(KdaWorker *worker)
 		if (resetting != feed->resetting || !feed->tied || any_reset)
 			feed->arrived = feed->quiet = feed->at_reset = false;
 		feed->resetting = feed->tied = resetting;
+		tied |= resetting;
 		parts |= resetting && feed->is_part;
 	}
 	any_reset = false;
-	spread_ties(worker);
+	if (tied)
+		spread_ties(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		tied |= feed->tied;
 		calm &= !parts && (feed->quiet || !feed->tied || !kda_feed_runs(feed));
 	}
 	foreach(lc, worker->feeds)

@@ -31,6 +31,7 @@
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -555,6 +556,9 @@ loop(KdaWorker *worker)
 		}
 		if (kda_worker_should_stop())
 			return;
+		/* only waiting would notice, and there may always be more to do */
+		if (!PostmasterIsAlive())
+			proc_exit(1);
 		if (!IsTransactionState())
 			AcceptInvalidationMessages();
 		if (worker->reload)
