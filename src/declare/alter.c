@@ -443,7 +443,15 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 	return alter;
 }
 
-/* Is there one already, so that nothing or little is to do?  Returns its changes in *alter. */
+void
+kda_notice_exists(const char *name)
+{
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_TABLE),
+			 errmsg("relation \"%s\" already exists, skipping", name)));
+}
+
+/* Is there one already, so that nothing or little is to do?  Returns its changes in *alter, NULL: leave it alone. */
 static bool
 existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server, List *options,
 				  AlterTableStmt **alter)
@@ -455,9 +463,7 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 		return false;
 	if (stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->name->relname)));
+		kda_notice_exists(stmt->name->relname);
 		return true;
 	}
 	if (!stmt->or_replace)
@@ -478,41 +484,48 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 	return true;
 }
 
+/* Creates the relation or changes it; returns it, InvalidOid if it is left alone. */
+static Oid
+create_or_change(KdaStmt *stmt, bool stream, List *elements, const char *server, List *options, KdaRunCore run)
+{
+	AlterTableStmt *alter;
+
+	if (!existing_relation(stmt, stream, elements, server, options, &alter))
+		run(stmt->core, stmt->text);
+	else if (alter == NULL)
+		return InvalidOid;
+	else if (alter->cmds)
+		run((Node *) alter, stmt->text);
+	CommandCounterIncrement();
+	return RangeVarGetRelid(stmt->name, NoLock, false);
+}
+
+static void
+describe(Oid relid, KdaStmt *stmt)
+{
+	if (stmt->description)
+		CreateComments(relid, RelationRelationId, 0, stmt->description);
+}
+
 void
 kda_create_stream(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateForeignTableStmt *core = castNode(CreateForeignTableStmt, stmt->core);
-	AlterTableStmt *alter;
-	bool		exists;
+	Oid			relid;
 
 	kda_extension_owner();		/* says so if there is no extension */
-	exists = existing_relation(stmt, true, core->base.tableElts, core->servername, core->options, &alter);
-	if (!exists)
-		run((Node *) core, stmt->text);
-	else if (alter && alter->cmds)
-		run((Node *) alter, stmt->text);
-	else if (alter == NULL)
+	relid = create_or_change(stmt, true, core->base.tableElts, core->servername, core->options, run);
+	if (!OidIsValid(relid))
 		return;
-	CommandCounterIncrement();
-	(void) kda_stream_ensure_storage(RangeVarGetRelid(stmt->name, NoLock, false));
-	if (stmt->description)
-		CreateComments(RangeVarGetRelid(stmt->name, NoLock, false), RelationRelationId, 0, stmt->description);
+	(void) kda_stream_ensure_storage(relid);
+	describe(relid, stmt);
 }
 
 void
 kda_create_reference_table(KdaStmt *stmt, KdaRunCore run)
 {
-	CreateStmt *core = castNode(CreateStmt, stmt->core);
-	AlterTableStmt *alter;
-	bool		exists = existing_relation(stmt, false, core->tableElts, NULL, NIL, &alter);
+	Oid			relid = create_or_change(stmt, false, castNode(CreateStmt, stmt->core)->tableElts, NULL, NIL, run);
 
-	if (!exists)
-		run((Node *) core, stmt->text);
-	else if (alter && alter->cmds)
-		run((Node *) alter, stmt->text);
-	else if (alter == NULL)
-		return;
-	CommandCounterIncrement();
-	if (stmt->description)
-		CreateComments(RangeVarGetRelid(stmt->name, NoLock, false), RelationRelationId, 0, stmt->description);
+	if (OidIsValid(relid))
+		describe(relid, stmt);
 }

@@ -408,9 +408,7 @@ exists_already(KdaStmt *stmt, const char *definition)
 		return false;
 	if (stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->name->relname)));
+		kda_notice_exists(stmt->name->relname);
 		return true;
 	}
 	if (!stmt->or_replace || !kda_query_ids(existing, &ids))
