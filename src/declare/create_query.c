@@ -261,6 +261,27 @@ snapshot_of_now(void)
 }
 
 /*
+ * RESETs that were said before the first query: one that begins with the rows
+ * that are there comes to their places among them; for the others, time begins
+ * anew at once.
+ */
+static void
+begin_resets(int32 stream_id, const KdaStreamIds *ids, bool from_first)
+{
+	char	   *said;
+
+	if (!kda_owner_row(psprintf("UPDATE kda_storage.stream SET reset_behind = %s WHERE stream_id = %d AND resets_wanted > 0 RETURNING 1",
+								from_first ? "true" : "false", stream_id), 1, &said))
+		return;
+	if (from_first)
+		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET resets_done = coalesce((SELECT pg_catalog.min(kda_position) - 1 FROM "
+								  "(SELECT kda_position FROM kda_storage.%s WHERE kda_control = '%c' UNION ALL "
+								  "SELECT kda_position FROM kda_storage.%s WHERE kda_control = '%c') r), resets_done) WHERE stream_id = %d",
+								  quote_identifier(get_rel_name(ids->inbox)), KDA_CONTROL_RESET,
+								  quote_identifier(get_rel_name(ids->inbox2)), KDA_CONTROL_RESET, stream_id));
+}
+
+/*
  * Decides where the query begins, and where the stream does if this is its
  * first one.  Returns the snapshot before which rows do not count, or NULL.
  */
@@ -273,7 +294,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	bool		database = kda_stream_options_get(split->stream)->server_type == NULL;
 	KdaShardStart want = kda_parse_start(start);
 	KdaStreamIds ids;
-	bool		relay = !database && kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	bool		has_inbox = kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	bool		relay = !database && has_inbox;
 	char	   *now;
 
 	/*
@@ -294,6 +316,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
 								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
+		if (database && has_inbox)
+			begin_resets(stream_id, &ids, snapshot == NULL);
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
 								  "begun = declared%s WHERE stream_id = %d",
@@ -384,9 +408,7 @@ exists_already(KdaStmt *stmt, const char *definition)
 		return false;
 	if (stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->name->relname)));
+		kda_notice_exists(stmt->name->relname);
 		return true;
 	}
 	if (!stmt->or_replace || !kda_query_ids(existing, &ids))

@@ -747,6 +747,8 @@ for_each_window(Final *f)
 
 	/* the levels around it stay as they are */
 	inner = around_core(split, inner);
+	if (split->state == KDA_STATE_ROWS)
+		kda_split_by_arrival(inner, RelationGetRelid(f->open), KDA_KEPT_SEQ);
 
 	/* around it the windows */
 	outer->commandType = CMD_SELECT;

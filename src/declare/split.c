@@ -33,9 +33,9 @@
 #include "parser/parse_clause.h"
 #include "parser/parse_oper.h"
 #include "parser/parsetree.h"
+#include "query/agg_signature.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/typcache.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."
@@ -480,30 +480,8 @@ order_shows_walker(Node *node, void *cxt)
 		return false;
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, order_shows_walker, cxt, 0);
-	if (IsA(node, Aggref) && ((Aggref *) node)->aggorder == NIL)
-		switch (((Aggref *) node)->aggfnoid)
-		{
-			case F_ARRAY_AGG_ANYNONARRAY:
-			case F_ARRAY_AGG_ANYARRAY:
-			case F_STRING_AGG_TEXT_TEXT:
-			case F_STRING_AGG_BYTEA_BYTEA:
-			case F_JSON_AGG:
-			case F_JSONB_AGG:
-			case F_JSON_OBJECT_AGG:
-			case F_JSONB_OBJECT_AGG:
-			case F_XMLAGG:
-#if PG_VERSION_NUM >= 160000
-			case F_JSON_AGG_STRICT:
-			case F_JSON_OBJECT_AGG_STRICT:
-			case F_JSON_OBJECT_AGG_UNIQUE:
-			case F_JSON_OBJECT_AGG_UNIQUE_STRICT:
-			case F_JSONB_AGG_STRICT:
-			case F_JSONB_OBJECT_AGG_STRICT:
-			case F_JSONB_OBJECT_AGG_UNIQUE:
-			case F_JSONB_OBJECT_AGG_UNIQUE_STRICT:
-#endif
-				return true;
-		}
+	if (IsA(node, Aggref) && kda_agg_shows_order((Aggref *) node))
+		return true;
 	return expression_tree_walker(node, order_shows_walker, cxt);
 }
 

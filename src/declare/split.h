@@ -94,6 +94,11 @@ extern bool kda_split_mentions_others(Node *node, int rti);
 extern List *kda_split_vars(Node *node, List *vars);
 extern Node *kda_text_const(const char *value);
 
+/*---- by_arrival.c */
+
+/* In a SELECT over a table of rows: aggregates whose result depends on their order take them by that column. */
+extern void kda_split_by_arrival(Query *query, Oid table, AttrNumber seq);
+
 /*---- slides.c */
 
 /* KDA's RANGE ... PRECEDING and ROWS ... PRECEDING are ordered by time without saying so: below the raw node they do. */

@@ -46,6 +46,15 @@ typedef struct Emission
 	KdaTime		shard_wm;		/* windows: the mark that a closing step is judged against */
 } Emission;
 
+/* Shape rows: the record in the batch. */
+static int
+row_of_batch(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
+}
+
 /* Rowtime of an emitted row, and the watermark that it is judged against. */
 static KdaTime
 emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
@@ -62,7 +71,7 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 			return DatumGetTimestampTz(slot_getattr(slot, 1, &isnull));
 		case KDA_SHAPE_ROWS:
 			{
-				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
+				int			row = row_of_batch(slot);
 
 				if (query->retime)
 					return kda_retime_of(query->retime, row, shard_wm);
@@ -285,7 +294,10 @@ emit_to_stream(Emission *em, int from, int to)
 			ExecComputeStoredGenerated(info, estate, row, CMD_INSERT);
 		if (checked)
 			ExecConstraints(info, row, estate);
-		kda_inbox_put(writer, row, time, wm, true);
+		if (kda_query_passes_on(query))
+			kda_inbox_put_part(writer, row, time, wm, query->stream, row_of_batch(in));
+		else
+			kda_inbox_put(writer, row, time, wm, true);
 		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);

@@ -353,3 +353,26 @@ kda_join_settle(KdaQuery *query)
 	}
 	query->frontier = Max(query->frontier, kda_join_watermark(query));
 }
+
+void
+kda_join_reset(KdaQuery *query, int sides)
+{
+	if (query->final_plan == NULL)
+		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+	kda_current_query = query;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int s = 0; s < 2; s++)
+	{
+		query->join_passed[s] = KDA_NO_TIME;
+		if (!(sides & (1 << s)))
+			continue;
+		kda_query_prepare_state(query->sides[s]);
+		if (query->join_outer & (1 << s))
+			emit_unmatched(query, s, KDA_END_TIME);
+		kda_kept_delete_before(query->sides[s]->kept, KDA_END_TIME);
+	}
+	PopActiveSnapshot();
+	kda_current_query = NULL;
+	query->frontier = KDA_NO_TIME;
+}

@@ -83,6 +83,7 @@ typedef struct KdaQuery
 	Oid			target_rel;
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
+	bool		target_is_part;	/* … it is one of ours, between parts of a query */
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */
@@ -134,6 +135,8 @@ typedef struct KdaQuery
 	int			join_outer;		/* bits: unmatched rows of that side leave, too */
 	KdaTime		join_passed[2]; /* rows before this have gone … */
 	int64		join_seen[2];	/* … of those numbered lower */
+	int			reset_sides;	/* bits: that side has forgotten its time, its rows wait for the other one to do so */
+	int			saved_reset_sides;
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
@@ -147,6 +150,13 @@ typedef struct KdaQuery
 	double		d_busy_ms;
 	MemoryContext context;
 } KdaQuery;
+
+/* Do records go on as they are to the next part of the query? */
+static inline bool
+kda_query_passes_on(const KdaQuery *query)
+{
+	return query->target_is_part && query->shape == KDA_SHAPE_ROWS;
+}
 
 /* The query that the worker is planning or executing now; NULL outside. */
 extern KdaQuery *kda_current_query;
@@ -267,6 +277,8 @@ typedef void (*KdaRefuseRow) (void *arg, int row, const char *error_name, const 
 extern Tuplestorestate *kda_retime_rows(KdaQuery *query, Tuplestorestate *rows, TimestampTz now, KdaRefuseRow refuse, void *arg);
 /* Of a row of the batch: its new time, and the greatest of its shard before it. */
 extern KdaTime kda_retime_of(KdaRetime *retime, int row, KdaTime *shard_wm);
+/* The greatest times are forgotten. */
+extern void kda_retime_reset(KdaRetime *retime);
 /* No row that leaves from now on is earlier. */
 extern KdaTime kda_retime_watermark(KdaQuery *query, TimestampTz now);
 /* Calls save for each shard whose greatest time has changed since the last commit. */
@@ -292,6 +304,8 @@ extern void kda_join_run(KdaQuery *query, int side,
 						 void (*refuse) (void *arg, int row, ErrorData *edata), void *arg);
 /* After the batches: what nothing can match any more goes. */
 extern void kda_join_settle(KdaQuery *query);
+/* The streams of those sides (bits) have forgotten their time: what is kept of them matches nothing to come; unmatched rows leave. */
+extern void kda_join_reset(KdaQuery *query, int sides);
 /* Nothing that the join gives from now on is earlier than this. */
 extern KdaTime kda_join_watermark(KdaQuery *query);
 /* Windows that end at or before frontier are going to be emitted. */
