@@ -32,6 +32,7 @@
 #include "catalog/pg_class.h"
 #include "declare/sort_within.h"
 #include "declare/split.h"
+#include "declare/stream_join.h"
 #include "commands/tablecmds.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -129,9 +130,16 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY ...."),
 				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
+	{
+		const char *rowtime = NULL;
+
+		if (split->sorted)
+			rowtime = split->sorted_by ? split->sorted_by : "";
+		else if (split->shape == KDA_SHAPE_WINDOWS && kda_window_gives_another_time(split))
+			rowtime = "";
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
-									  kda_stream_options_get(split->stream),
-									  !split->sorted ? NULL : split->sorted_by ? split->sorted_by : "");
+									  kda_stream_options_get(split->stream), rowtime);
+	}
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
 }
@@ -148,10 +156,13 @@ kda_compose_pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid
 static bool
 hands_on_another_time(const KdaQueryIds *ids)
 {
-	char	   *found;
+	char	   *found[2];
 
-	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query q WHERE q.query_id = %d AND q.shape = 'over' AND EXISTS ("
-								  "SELECT FROM kda_storage.query r WHERE r.part_of = q.query_id AND r.retimed)", ids->id), 1, &found);
+	if (!kda_owner_row(psprintf("SELECT shape = 'over' AND EXISTS (SELECT FROM kda_storage.query r WHERE r.part_of = q.query_id AND r.retimed), "
+								"CASE shape WHEN 'windows' THEN final::oid END FROM kda_storage.query q WHERE q.query_id = %d",
+								ids->id), 2, found))
+		return false;
+	return strcmp(found[0], "t") == 0 || (found[1] && kda_window_view_gives_another_time((Oid) strtoul(found[1], NULL, 10)));
 }
 
 static Oid
@@ -450,6 +461,7 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 		int			location = kda_select_location(below);
 		Alias	   *alias = sub->alias ? sub->alias : makeAlias("kda_records", NIL);
 		Oid			stream;
+		ListCell   *lc;
 
 		if (sub->lateral)
 			ereport(ERROR,
@@ -480,6 +492,14 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 				is_endless(c, below, kda_select_location(select)))
 				return item;
 			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
+		}
+		/* what stands there now has no window: that of TABLE (TUMBLE (...)) was the part's */
+		foreach(lc, c->spec->windows)
+		{
+			KdaWindowClause *w = lfirst(lc);
+
+			if (w->in_from && location >= w->span_start && location < w->span_end)
+				location = -1;
 		}
 		return (Node *) kda_part_rangevar(stream, alias, location);
 	}
@@ -565,11 +585,11 @@ location_of(Node *item)
 }
 
 static Node *
-join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinType type, Node *condition, int location)
+join_streams(KdaCompose *c, Node *where, Node *left, Node *right, JoinType type, Node *condition, int location)
 {
 	if (type == JOIN_INNER)
 		condition = and_conditions(condition,
-								   kda_compose_conditions_on(select->whereClause,
+								   kda_compose_conditions_on(where,
 												 list_concat(kda_join_aliases(c, left), kda_join_aliases(c, right))));
 	if (condition == NULL)
 	{
@@ -583,85 +603,68 @@ join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinTyp
 	return kda_compose_join(c, left, right, type, condition, location);
 }
 
-static void
-refuse_tables_first(KdaCompose *c, Node *item)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streams are joined before tables"),
-			 errhint("Write the joins of streams first, and those with tables behind them."),
-			 errposition(position(c, location_of(item)))));
-}
-
-/* In a tree of JOINs, those of two streams become parts; those with tables stay as they are. */
+/*
+ * In a tree of JOINs, those of two streams become parts, with the tables that
+ * are joined below them; those with tables above stay as they are.  nullable:
+ * an outer join fills the item with NULLs, which WHERE sees.
+ */
 static Node *
-compose_joins(KdaCompose *c, SelectStmt *select, Node *item)
+compose_joins(KdaCompose *c, SelectStmt *select, Node *item, bool nullable)
 {
 	JoinExpr   *join = (JoinExpr *) item;
+	bool		right = IsA(item, JoinExpr) && (join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL);
+	bool		left = IsA(item, JoinExpr) && (join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
 
 	if (!IsA(item, JoinExpr))
 		return item;
-	join->larg = compose_joins(c, select, join->larg);
-	join->rarg = compose_joins(c, select, join->rarg);
+	join->larg = compose_joins(c, select, join->larg, nullable || right);
+	join->rarg = compose_joins(c, select, join->rarg, nullable || left);
 	if (!kda_raw_has_stream(join->larg) || !kda_raw_has_stream(join->rarg))
 		return item;
-	if (join->usingClause || join->isNatural || join->alias)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a join of two streams needs ON"),
-				 errhint("ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime + INTERVAL '5' MINUTE"),
-				 errposition(position(c, location_of(join->larg)))));
-	if (IsA(join->larg, JoinExpr) || IsA(join->rarg, JoinExpr))
-		refuse_tables_first(c, join->larg);
-	return join_streams(c, select, join->larg, join->rarg, join->jointype, join->quals, location_of(join->larg));
-}
-
-/* Results of joins are shown by the names of what was joined. */
-static Node *
-show_joins(KdaCompose *c, Node *item)
-{
-	if (IsA(item, JoinExpr))
-	{
-		((JoinExpr *) item)->larg = show_joins(c, ((JoinExpr *) item)->larg);
-		((JoinExpr *) item)->rarg = show_joins(c, ((JoinExpr *) item)->rarg);
-		return item;
-	}
-	return kda_join_in_from(c, item);
+	return join_streams(c, nullable ? NULL : select->whereClause, join->larg, join->rarg, join->jointype, join->quals,
+						location_of(join->larg));
 }
 
 static void
 compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	List	   *items = NIL;
-	Node	   *stream = NULL;	/* the item that has one */
-	ListCell   *lc;
+	int			stream = -1;	/* the place of the one that has it */
+	ListCell   *lc,
+			   *cell;
 
 	check_stack_depth();
 	if (kda_compose_window_join(c, select, outer_location))
 		return;
+	if (joins_streams(select))
+		foreach(lc, select->fromClause)
+			lfirst(lc) = kda_join_without_alias(lfirst(lc));
 	foreach(lc, select->fromClause)
 		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
+	if (joins_streams(select))
+		kda_join_settle_names(c, select);
 	foreach(lc, select->fromClause)
 	{
 		Node	   *item;
 
 		c->joined = select;
-		item = compose_joins(c, select, lfirst(lc));
-
-		if (!kda_raw_has_stream(item))
+		item = compose_joins(c, select, lfirst(lc), false);
+		if (!kda_raw_has_stream(item) || stream < 0)
+		{
+			if (kda_raw_has_stream(item))
+				stream = list_length(items);
 			items = lappend(items, item);
-		else if (stream == NULL)
-			stream = item;
-		else if (IsA(stream, JoinExpr) || IsA(item, JoinExpr))
-			refuse_tables_first(c, item);
-		else
-			stream = join_streams(c, select, stream, item, JOIN_INNER, NULL, location_of(item));
+			continue;
+		}
+		cell = list_nth_cell(items, stream);
+		lfirst(cell) = join_streams(c, select->whereClause, lfirst(cell), item, JOIN_INNER, NULL, location_of(item));
 	}
-	if (stream)
-		kda_join_name_times(c, stream, select);
-	/* functions and LATERAL subqueries may refer to it */
-	if (stream)
-		items = lcons(show_joins(c, stream), items);
+	if (stream >= 0)
+	{
+		cell = list_nth_cell(items, stream);
+		kda_join_name_times(c, lfirst(cell), select);
+		lfirst(cell) = kda_join_in_from(c, lfirst(cell));
+	}
 	select->fromClause = items;
 	kda_sort_compose(c, select, outer_location);
 }

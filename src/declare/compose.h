@@ -76,6 +76,14 @@ extern Node *kda_compose_join(KdaCompose *compose, Node *left, Node *right, Join
 extern List *kda_join_aliases(KdaCompose *compose, Node *item);
 /* What the SELECT calls the times of the streams that item joins becomes columns of it, where they are none. */
 extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *select);
+/*
+ * Columns that USING and NATURAL merge become what they are made of, the joins
+ * have ON, and SELECT * the columns of FROM: then streams and tables may be
+ * joined in another order.
+ */
+extern void kda_join_settle_names(KdaCompose *compose, SelectStmt *select);
+/* (a JOIN b ...) AS j is a subquery. */
+extern Node *kda_join_without_alias(Node *item);
 /* At the end: the result of a join as FROM has to show it, with these names. */
 extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
 

@@ -149,6 +149,32 @@ check_windows(KdaWindowJoin *j)
 	}
 }
 
+/*
+ * Flink's form with windows that are not one: each side is then a stream of
+ * the rows of its windows, and the condition on the bounds one on times.
+ */
+static bool
+joins_by_time(KdaWindowJoin *j)
+{
+	const char *first = NULL;
+	bool		same = true;
+	ListCell   *lc;
+
+	foreach(lc, j->leaves)
+	{
+		KdaJoinLeaf *leaf = lfirst(lc);
+		KdaWindowSpec *spec = kda_window_of_clause(j->pstate, leaf->window, j->c->time_zone);
+		const char *text = kda_window_format(spec);
+
+		if (leaf->sublink)
+			return false;
+		if (first == NULL)
+			first = text;
+		same = same && kda_window_is_aligned(spec) && strcmp(first, text) == 0;
+	}
+	return !j->ours && !same;
+}
+
 static int
 location_of(Node *item)
 {
@@ -554,7 +580,7 @@ kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 	WithClause *with;
 
 	j.pstate->p_sourcetext = c->source_text;
-	if (!kda_window_join_find(&j, select, outer_location))
+	if (!kda_window_join_find(&j, select, outer_location) || joins_by_time(&j))
 		return false;
 	j.with = j.ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW;
 	with = compose(&j);

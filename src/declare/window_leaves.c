@@ -121,8 +121,14 @@ collect(KdaWindowJoin *j, SelectStmt *select, int outer_location)
 			!collect(j, (SelectStmt *) lfirst_node(RangeSubselect, lc)->subquery, location))
 			return false;
 	foreach(lc, sublinks)
+	{
+		int			before = list_length(j->leaves);
+
 		if (!collect(j, lfirst(lc), location))
 			return false;
+		for (int i = before; i < list_length(j->leaves); i++)
+			((KdaJoinLeaf *) list_nth(j->leaves, i))->sublink = true;
+	}
 	return items != NIL;
 }
 

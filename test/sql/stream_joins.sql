@@ -36,8 +36,10 @@ INSERT INTO orders VALUES ('2026-01-01 11:30+00',5,'c');
 INSERT INTO pays VALUES ('2026-01-01 11:31+00',5,7);
 SELECT kda.wait('orders'), kda.wait('pays');
 SELECT * FROM dim_ ORDER BY 1, 2;
-CREATE CONTINUOUS VIEW bad AS SELECT * FROM orders o JOIN pays p USING (rowtime);
-CREATE CONTINUOUS VIEW bad AS SELECT * FROM orders o JOIN items i USING (item) JOIN pays p ON o.id = p.order_id AND p.rowtime BETWEEN o.rowtime AND o.rowtime + INTERVAL '5' MINUTE;
+-- the side of an outer join that would have to wait for records
+CREATE CONTINUOUS VIEW bad AS SELECT o.id FROM items i LEFT JOIN orders o ON i.item = o.item JOIN pays p ON o.id = p.order_id AND p.rowtime BETWEEN o.rowtime AND o.rowtime + INTERVAL '5' MINUTE;
+CREATE CONTINUOUS VIEW bad AS SELECT id FROM orders o LEFT JOIN pays p USING (item);
+CREATE CONTINUOUS VIEW bad AS SELECT * FROM orders a JOIN orders b USING (id);
 -- late for a join: earlier than its stream's watermark
 INSERT INTO orders VALUES ('2026-01-01 10:00+00', 6, 'c');
 SELECT kda.wait('orders');
@@ -89,3 +91,43 @@ SELECT kda.wait('o'), kda.wait('t');
 SELECT * FROM sides;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 DROP STREAM o, t, p, q CASCADE;
+
+-- merged columns, tables before streams, rows of windows
+CREATE STREAM a (rowtime timestamptz, k int, v int);
+CREATE STREAM b (rowtime timestamptz, k bigint, w int);
+CREATE TABLE names (k int, name text);
+INSERT INTO names VALUES (1, 'one'), (2, 'two');
+CREATE CONTINUOUS VIEW using_ AS SELECT * FROM a FULL JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW natural_ AS SELECT * FROM a NATURAL RIGHT JOIN b;
+CREATE CONTINUOUS VIEW using_where AS SELECT k, k + 1 AS next, v, w FROM a JOIN b USING (k) WHERE b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime;
+CREATE CONTINUOUS VIEW using_as AS SELECT u.k, j.v, name FROM (a LEFT JOIN b USING (k, rowtime) AS u) JOIN names USING (k), LATERAL (SELECT a.v) j;
+CREATE CONTINUOUS VIEW alias_of_join AS SELECT j.k, j.w FROM (a JOIN b USING (k, rowtime)) AS j;
+CREATE CONTINUOUS VIEW table_first AS SELECT * FROM names JOIN a USING (k) LEFT JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW table_between AS SELECT a.v, b.w, name FROM a LEFT JOIN names n ON n.k = a.k JOIN b ON b.k = a.k AND coalesce(name, '') <> 'two' AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime + INTERVAL '1' MINUTE;
+CREATE CONTINUOUS VIEW table_in_list AS SELECT n.*, v, w FROM names n, a, b WHERE n.k = a.k AND b.k = n.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime;
+CREATE CONTINUOUS VIEW am AS SELECT window_start AS s, k, count(*) AS n FROM a WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW am2 AS SELECT window_start, window_end AS e, k, count(*) AS n FROM a WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW bm AS SELECT k, sum(w) AS w FROM b WINDOWED BY SLIDING (INTERVAL '2' MINUTE, INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW bs AS SELECT k, sum(w) AS w FROM b WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW by_end AS SELECT am2.k, e, n, w, bm.window_start FROM am2 FULL JOIN bm ON am2.k = bm.k AND am2.e = bm.window_end;
+CREATE CONTINUOUS VIEW by_start AS SELECT am.k, s, n, w, bm.window_end FROM am LEFT JOIN bm ON am.k = bm.k AND am.s = bm.window_start;
+CREATE CONTINUOUS VIEW in_minute AS SELECT a.v, n FROM a JOIN am2 ON am2.k = a.k AND a.rowtime >= am2.window_start AND a.rowtime < am2.e;
+CREATE CONTINUOUS VIEW by_sessions AS SELECT k, v, w, window_start, window_end FROM TABLE(SESSION(TABLE a PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) x
+	LEFT JOIN TABLE(SESSION(TABLE b PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) y USING (k, window_start, window_end);
+CREATE CONTINUOUS VIEW two_windows AS SELECT x.k, v, w, x.window_end FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) x
+	JOIN TABLE(HOP(TABLE b, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE, INTERVAL '2' MINUTES)) y ON x.k = y.k AND x.window_end = y.window_end;
+-- a name alone is no bound, nor is the start of what has no fixed size
+RESET client_min_messages;
+CREATE CONTINUOUS VIEW bad AS SELECT am.k FROM am JOIN bs ON am.k = bs.k AND am.s = bs.window_start;
+CREATE CONTINUOUS VIEW bad AS SELECT am2.k FROM am2 JOIN (SELECT k, rowtime + INTERVAL '1' MONTH AS window_end FROM b) r ON am2.k = r.k AND am2.e = r.window_end;
+INSERT INTO a VALUES ('2026-01-01 10:00:00Z', 1, 1), ('2026-01-01 10:00:30Z', 2, 2), ('2026-01-01 10:01:00Z', 3, 3);
+INSERT INTO b VALUES ('2026-01-01 10:00:00Z', 1, 100), ('2026-01-01 10:00:40Z', 2, 200), ('2026-01-01 10:02:00Z', 3, 300);
+SELECT kda.advance('a', '2026-01-02'), kda.advance('b', '2026-01-02');
+SELECT kda.wait('a'), kda.wait('b');
+SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FROM using_where ORDER BY 1; SELECT * FROM using_as ORDER BY 1; SELECT * FROM alias_of_join;
+SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
+SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
+SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
+SET client_min_messages = warning;
+DROP STREAM a, b CASCADE;
+DROP TABLE names;
