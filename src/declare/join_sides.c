@@ -1,0 +1,532 @@
+/*-------------------------------------------------------------------------
+ *
+ * join_sides.c
+ *	  The sides of a join of streams by time: their columns, under which names
+ *	  the query knows them, and which of them tell the time.
+ *
+ * A side is a stream, a subquery over one, the result of another join, or one
+ * of these joined with tables: rows of tables are looked up when the side's
+ * record comes, and kept with it, as far as the query names their columns.
+ *
+ * Runs in the session that declares the query, on the raw tree.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/options.h"
+#include "catalog/pg_type.h"
+#include "declare/from.h"
+#include "declare/query_words.h"
+#include "declare/stream_join.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parsetree.h"
+
+static int
+position(KdaCompose *c, int location)
+{
+	return location < 0 ? 0 : pg_mbstrlen_with_len(c->source_text, location) + 1;
+}
+
+KdaMadeJoin *
+kda_made_join(KdaCompose *c, Node *item)
+{
+	ListCell   *lc;
+
+	if (IsA(item, RangeVar) && OidIsValid(kda_part_relid((RangeVar *) item)))
+		foreach(lc, c->joins)
+			if (((KdaMadeJoin *) lfirst(lc))->stream == kda_part_relid((RangeVar *) item))
+				return lfirst(lc);
+	return NULL;
+}
+
+char *
+kda_join_alias(Node *item)
+{
+	if (IsA(item, RangeVar))
+		return ((RangeVar *) item)->alias ? ((RangeVar *) item)->alias->aliasname : ((RangeVar *) item)->relname;
+	if (IsA(item, RangeSubselect) && ((RangeSubselect *) item)->alias)
+		return ((RangeSubselect *) item)->alias->aliasname;
+	if (IsA(item, RangeFunction) && ((RangeFunction *) item)->alias)
+		return ((RangeFunction *) item)->alias->aliasname;
+	if (IsA(item, RangeTableFunc) && ((RangeTableFunc *) item)->alias)
+		return ((RangeTableFunc *) item)->alias->aliasname;
+	if (IsA(item, RangeTableSample))
+		return kda_join_alias(((RangeTableSample *) item)->relation);
+	return NULL;
+}
+
+List *
+kda_join_aliases(KdaCompose *c, Node *item)
+{
+	KdaMadeJoin *made = kda_made_join(c, item);
+	List	   *aliases = NIL;
+	ListCell   *lc;
+
+	if (IsA(item, JoinExpr))
+		return list_concat(kda_join_aliases(c, ((JoinExpr *) item)->larg), kda_join_aliases(c, ((JoinExpr *) item)->rarg));
+	if (made == NULL)
+		return kda_join_alias(item) ? list_make1(makeString(kda_join_alias(item))) : NIL;
+	foreach(lc, made->rels)
+		aliases = lappend(aliases, makeString(((KdaJoinRel *) lfirst(lc))->alias));
+	return aliases;
+}
+
+int
+kda_join_time_column(const KdaJoinRel *rel)
+{
+	ListCell   *lc;
+
+	foreach(lc, rel->times)
+	{
+		KdaTimeColumn *time = lfirst(lc);
+
+		if (time->low_us == 0 && time->high_us == 0)
+			return time->column;
+	}
+	return 0;
+}
+
+/*---- what tells the time */
+
+static bool
+is_kda_rowtime(Node *expr)
+{
+	/* kda.rowtime(place in the batch) */
+	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
+		exprType(linitial(((FuncExpr *) expr)->args)) == TIDOID && exprType(expr) == TIMESTAMPTZOID;
+}
+
+/* The stream's column that the output expression hands on unchanged; NULL: another expression. */
+static Var *
+column_of_stream(Query *query, Node *expr, Oid stream)
+{
+	Var		   *var = (Var *) expr;
+	RangeTblEntry *rte;
+
+	if (expr == NULL || !IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
+		return NULL;
+	rte = rt_fetch(var->varno, query->rtable);
+	if (rte->rtekind == RTE_RELATION)
+		return rte->relid == stream ? var : NULL;
+	if (rte->rtekind == RTE_SUBQUERY)
+	{
+		expr = (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr;
+		return is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(rte->subquery, expr, stream);
+	}
+	return NULL;
+}
+
+static void
+add_time(KdaJoinRel *rel, int column, int64 low_us, int64 high_us)
+{
+	KdaTimeColumn *time = palloc(sizeof(KdaTimeColumn));
+
+	time->column = column;
+	time->low_us = low_us;
+	time->high_us = high_us;
+	rel->times = lappend(rel->times, time);
+}
+
+/* Columns of the rel that are the record's time, or a bound of its window. */
+static void
+find_times(KdaJoinRel *rel, const KdaSplit *split)
+{
+	KdaStreamOptions *options = kda_stream_options_get(split->stream);
+	List	   *bounds = kda_window_bound_columns(split->stream);
+	ListCell   *lc;
+
+	for (int i = 1; i <= rel->ncolumns; i++)
+	{
+		Node	   *expr = (Node *) list_nth_node(TargetEntry, split->user->targetList, rel->first + i - 1)->expr;
+		Var		   *var = is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(split->user, expr, split->stream);
+
+		if (var == NULL)
+			continue;
+		if (!IsA(var, Var) ||
+			(var->varattno == options->rowtime_attno && (var->vartype == TIMESTAMPTZOID || options->time_zone_is_utc)))
+			add_time(rel, i, 0, 0);
+		else
+			foreach(lc, bounds)
+			{
+				KdaTimeColumn *bound = lfirst(lc);
+
+				if (bound->column == var->varattno)
+					add_time(rel, i, bound->low_us, bound->high_us);
+			}
+	}
+}
+
+/*---- one relation */
+
+static KdaSplit *
+split_of(KdaCompose *c, List *targets, Node *from)
+{
+	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
+	SelectStmt *select = makeNode(SelectStmt);
+	KdaSplit   *split;
+
+	select->targetList = targets;
+	select->fromClause = list_make1(from);
+	kda_join_name_times(c, from, select);
+	linitial(select->fromClause) = kda_join_in_from(c, from);
+	spec->select = select;
+	spec->outer_location = -1;
+	split = kda_split_query(spec, c->source_text, c->time_zone, false);
+	if (split->shape != KDA_SHAPE_ROWS)
+		elog(ERROR, "a side of a stream join is not made of records");
+	return split;
+}
+
+static ResTarget *
+star_of(const char *alias)
+{
+	ColumnRef  *star = makeNode(ColumnRef);
+	ResTarget  *rt = makeNode(ResTarget);
+
+	if (alias)
+		star->fields = list_make1(makeString(pstrdup(alias)));
+	star->fields = lappend(star->fields, makeNode(A_Star));
+	star->location = -1;
+	rt->val = (Node *) star;
+	rt->location = -1;
+	return rt;
+}
+
+static ResTarget *
+time_of(const char *alias, const char *name)
+{
+	ColumnRef  *time = makeNode(ColumnRef);
+
+	if (alias)
+		time->fields = list_make1(makeString(pstrdup(alias)));
+	time->fields = lappend(time->fields, makeString("rowtime"));
+	time->location = -1;
+	return kda_raw_target(name, (Node *) time);
+}
+
+static bool
+names_rowtime_walker(Node *node, void *alias)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		List	   *fields = ((ColumnRef *) node)->fields;
+
+		return list_length(fields) == 2 && IsA(lsecond(fields), String) &&
+			pg_strcasecmp(strVal(lsecond(fields)), "rowtime") == 0 && strcmp(strVal(linitial(fields)), alias) == 0;
+	}
+	return raw_expression_tree_walker(node, names_rowtime_walker, alias);
+}
+
+static bool
+names_rowtime(KdaCompose *c, const char *alias)
+{
+	return alias && raw_expression_tree_walker((Node *) c->joined, names_rowtime_walker, (void *) alias);
+}
+
+static void
+refuse_nameless(KdaCompose *c, int location)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("what is joined by time needs a name"),
+			 errhint("Give the subquery or function an alias."),
+			 errposition(position(c, location))));
+}
+
+/* A stream, or a subquery over one, alone. */
+static void
+describe_alone(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
+{
+	KdaJoinRel *rel = palloc0(sizeof(KdaJoinRel));
+	Node	   *from = copyObject(item);
+
+	rel->alias = kda_join_alias(item);
+	if (rel->alias == NULL)
+		refuse_nameless(c, location);
+	side->split = split_of(c, list_make1(star_of(NULL)), copyObject(from));
+	if (!side->split->has_rowtime && names_rowtime(c, rel->alias))
+	{
+		side->split = split_of(c, list_make2(star_of(NULL), time_of(NULL, KDA_TIME_COLUMN)), from);
+		rel->shown_time = true;
+	}
+	rel->ncolumns = side->split->ncolumns;
+	rel->pseudo_time = !side->split->has_rowtime;
+	find_times(rel, side->split);
+	side->names = side->split->names;
+	side->rels = list_make1(rel);
+}
+
+/* The result of a join, alone. */
+static void
+describe_made(KdaCompose *c, KdaJoinSide *side, Node *item, KdaMadeJoin *made)
+{
+	RangeVar   *rv = copyObject((RangeVar *) item);
+	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
+	SelectStmt *select = makeNode(SelectStmt);
+
+	/* as a relation like others */
+	rv->alias = makeAlias("kda_side", NIL);
+	select->targetList = list_make1(star_of(NULL));
+	select->fromClause = list_make1(rv);
+	spec->select = select;
+	spec->outer_location = -1;
+	side->split = kda_split_query(spec, c->source_text, c->time_zone, false);
+	side->names = made->names;
+	side->rels = made->rels;
+}
+
+/*---- a stream beside tables */
+
+typedef struct NamedContext
+{
+	List	   *names;			/* String */
+	bool		all;
+} NamedContext;
+
+static bool
+named_walker(Node *node, void *arg)
+{
+	NamedContext *cxt = arg;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((ColumnRef *) node)->fields)
+			if (IsA(lfirst(lc), String))
+				cxt->names = lappend(cxt->names, lfirst(lc));
+			else
+				cxt->all = true;
+		return false;
+	}
+	return raw_expression_tree_walker(node, named_walker, cxt);
+}
+
+static bool
+is_named(const NamedContext *named, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, named->names)
+		if (strcmp(strVal(lfirst(lc)), name) == 0)
+			return true;
+	return named->all;
+}
+
+typedef struct Beside
+{
+	KdaCompose *c;
+	Node	   *from;			/* the whole side */
+	NamedContext named;			/* in the query */
+	List	   *rels;
+	List	   *targets;		/* ResTarget of the side's columns */
+	List	   *names;			/* String, of the same */
+	int			location;
+} Beside;
+
+static void
+add_column(Beside *b, const char *alias, const char *column)
+{
+	const char *as = psprintf("s%d", list_length(b->targets) + 1);
+
+	b->names = lappend(b->names, makeString(pstrdup(column)));
+	b->targets = lappend(b->targets, kda_raw_target(as, kda_raw_column(alias, column, -1)));
+}
+
+static void
+add_rels(Beside *b, Node *item)
+{
+	KdaMadeJoin *made = kda_made_join(b->c, item);
+	KdaJoinRel *rel;
+	KdaSplit   *split;
+	bool		stream;
+	ListCell   *lc;
+
+	check_stack_depth();
+	if (IsA(item, JoinExpr))
+	{
+		add_rels(b, ((JoinExpr *) item)->larg);
+		add_rels(b, ((JoinExpr *) item)->rarg);
+		return;
+	}
+	if (made)
+	{
+		foreach(lc, made->rels)
+		{
+			rel = memcpy(palloc(sizeof(KdaJoinRel)), lfirst(lc), sizeof(KdaJoinRel));
+			rel->first = list_length(b->targets);
+			for (int i = 0; i < rel->ncolumns; i++)
+				add_column(b, rel->alias, made->names[((KdaJoinRel *) lfirst(lc))->first + i]);
+			b->rels = lappend(b->rels, rel);
+		}
+		return;
+	}
+	rel = palloc0(sizeof(KdaJoinRel));
+	rel->alias = kda_join_alias(item);
+	if (rel->alias == NULL)
+		refuse_nameless(b->c, b->location);
+	rel->first = list_length(b->targets);
+	stream = kda_raw_has_stream(item);
+	split = split_of(b->c, list_make1(star_of(rel->alias)), copyObject(b->from));
+	for (int i = 0; i < split->ncolumns; i++)
+		if (stream || is_named(&b->named, rel->alias) || is_named(&b->named, split->names[i]))
+			add_column(b, rel->alias, split->names[i]);
+	if (stream)
+	{
+		rel->pseudo_time = !split->has_rowtime;
+		if (rel->pseudo_time && names_rowtime(b->c, rel->alias))
+		{
+			const char *as = psprintf("s%d", list_length(b->targets) + 1);
+
+			b->names = lappend(b->names, makeString(KDA_TIME_COLUMN));
+			b->targets = lappend(b->targets, time_of(rel->alias, as));
+			rel->shown_time = true;
+		}
+	}
+	rel->ncolumns = list_length(b->targets) - rel->first;
+	b->rels = lappend(b->rels, rel);
+}
+
+static void
+describe_beside(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
+{
+	Beside		b = {c, item};
+	ListCell   *lc;
+
+	b.location = location;
+	(void) raw_expression_tree_walker((Node *) c->joined, named_walker, &b.named);
+	add_rels(&b, item);
+	side->split = split_of(c, b.targets, copyObject(item));
+	side->rels = b.rels;
+	side->names = palloc(sizeof(char *) * list_length(b.names));
+	foreach(lc, b.names)
+		side->names[foreach_current_index(lc)] = strVal(lfirst(lc));
+	/* of tables nothing is found */
+	foreach(lc, b.rels)
+		if (((KdaJoinRel *) lfirst(lc))->times == NIL)
+			find_times(lfirst(lc), side->split);
+}
+
+void
+kda_join_describe(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
+{
+	KdaMadeJoin *made = kda_made_join(c, item);
+
+	if (made)
+		describe_made(c, side, item, made);
+	else if (IsA(item, JoinExpr))
+		describe_beside(c, side, item, location);
+	else
+		describe_alone(c, side, item, location);
+	side->ncolumns = side->split->ncolumns;
+	side->types = side->split->types;
+	side->typmods = side->split->typmods;
+}
+
+Node *
+kda_join_stand_in(const KdaJoinSide *side, const KdaJoinRel *rel)
+{
+	SelectStmt *select = makeNode(SelectStmt);
+	RangeSubselect *sub = makeNode(RangeSubselect);
+
+	for (int i = 0; i < rel->ncolumns + (rel->pseudo_time ? 1 : 0); i++)
+	{
+		ResTarget  *rt = makeNode(ResTarget);
+		TypeCast   *cast = makeNode(TypeCast);
+		A_Const    *null = makeNode(A_Const);
+		int			at = rel->first + i;
+
+		null->isnull = true;
+		null->location = cast->location = rt->location = -1;
+		cast->arg = (Node *) null;
+		cast->typeName = i < rel->ncolumns ? makeTypeNameFromOid(side->types[at], side->typmods[at]) :
+			makeTypeNameFromOid(TIMESTAMPTZOID, -1);
+		/* also of a rel that has been joined before */
+		rt->name = i < rel->ncolumns && !(rel->shown_time && !rel->pseudo_time && i == rel->ncolumns - 1) ?
+			side->names[at] : "rowtime";
+		rt->val = (Node *) cast;
+		select->targetList = lappend(select->targetList, rt);
+	}
+	sub->subquery = (Node *) select;
+	sub->alias = makeAlias(rel->alias, NIL);
+	return (Node *) sub;
+}
+
+Node *
+kda_join_analysable(KdaCompose *c, Node *item, int location)
+{
+	KdaJoinSide side = {0};
+	KdaJoinRel *rel;
+
+	if (IsA(item, JoinExpr))
+	{
+		JoinExpr   *join = makeNode(JoinExpr);
+
+		memcpy(join, item, sizeof(JoinExpr));
+		join->larg = kda_join_analysable(c, join->larg, location);
+		join->rarg = kda_join_analysable(c, join->rarg, location);
+		return (Node *) join;
+	}
+	if (!kda_raw_has_stream(item))
+		return copyObject(item);
+	describe_alone(c, &side, item, location);
+	side.types = side.split->types;
+	side.typmods = side.split->typmods;
+	/* what it does not declare is no column */
+	rel = linitial(side.rels);
+	rel->pseudo_time = false;
+	rel->ncolumns -= rel->shown_time ? 1 : 0;
+	rel->shown_time = false;
+	return kda_join_stand_in(&side, rel);
+}
+
+/*---- what stands in FROM instead */
+
+/* LATERAL (SELECT kda_join.c1 AS x, ...) alias */
+static Node *
+rel_in_from(const KdaMadeJoin *made, const KdaJoinRel *rel)
+{
+	RangeSubselect *sub = makeNode(RangeSubselect);
+	SelectStmt *select = makeNode(SelectStmt);
+
+	for (int i = 0; i < rel->ncolumns; i++)
+		select->targetList = lappend(select->targetList,
+									 kda_raw_target(made->names[rel->first + i],
+													kda_raw_column(KDA_JOIN_ALIAS, psprintf("j%d", rel->first + i + 1), -1)));
+	sub->lateral = true;
+	sub->subquery = (Node *) select;
+	sub->alias = makeAlias(rel->alias, NIL);
+	return (Node *) sub;
+}
+
+Node *
+kda_join_in_from(KdaCompose *c, Node *item)
+{
+	KdaMadeJoin *made = kda_made_join(c, item);
+	ListCell   *lc;
+
+	if (IsA(item, JoinExpr))
+	{
+		((JoinExpr *) item)->larg = kda_join_in_from(c, ((JoinExpr *) item)->larg);
+		((JoinExpr *) item)->rarg = kda_join_in_from(c, ((JoinExpr *) item)->rarg);
+	}
+	if (made)
+		foreach(lc, made->rels)
+		{
+			JoinExpr   *cross = makeNode(JoinExpr);
+
+			cross->jointype = JOIN_INNER;
+			cross->larg = item;
+			cross->rarg = rel_in_from(made, lfirst(lc));
+			item = (Node *) cross;
+		}
+	return item;
+}
