@@ -18,7 +18,7 @@ COMMENT ON SEQUENCE kda_storage.id_seq IS 'numbers of streams and queries; stora
 CREATE TABLE kda_storage.stream (
 	stream_id	int PRIMARY KEY,
 	rel			regclass NOT NULL UNIQUE,
-	inbox		regclass,				-- rows of a database stream: the segment that is written now
+	inbox		regclass,				-- rows of a database stream, or what the slots of a source stream hand to slot 0: the segment that is written now
 	inbox2		regclass,				-- the other segment
 	ring		regclass,				-- raw records of a source stream, UNLOGGED: the segment that is written now
 	ring2		regclass,				-- the other segment
@@ -58,7 +58,9 @@ CREATE TABLE kda_storage.stream_progress (
 	backpressured_ms bigint NOT NULL DEFAULT 0,
 	last_commit	timestamptz,
 	last_error	text,
-	stats_reset	timestamptz
+	stats_reset	timestamptz,
+	relayed		boolean NOT NULL DEFAULT false	-- source streams: queries that one slot has to run read what the slots hand on; how far is
+											-- said by snapshot1 ... and derived
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.stream_progress IS 'what each commit of a worker leaves behind of a stream';
 
@@ -132,7 +134,7 @@ CREATE TABLE kda_storage.query (
 	every_us	bigint,					-- EMIT EVERY
 	shown_keys	text,					-- numbers of the columns that tell a window's rows apart; NULL: only all of them do
 	revision_columns text,				-- numbers of the columns that are window_revision
-	one_slot	text					-- why one process has to see all records of its stream; NULL: they may be divided
+	one_slot	text					-- why one process has to see all records of its stream (src/runtime/relay.c); NULL: they may be divided
 );
 COMMENT ON TABLE kda_storage.query IS 'one row a continuous view or pump';
 
@@ -156,6 +158,17 @@ CREATE TABLE kda_storage.query_progress (
 	emitted_at	timestamptz				-- EMIT EVERY: when changes were emitted last
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.query_progress IS 'what each commit of a worker leaves behind of a query';
+
+-- Rows only of queries whose state is in parts.
+CREATE TABLE kda_storage.query_share (
+	query_id	int NOT NULL,
+	slot		int NOT NULL,
+	open_windows bigint NOT NULL,
+	groups		bigint NOT NULL,
+	state_bytes	bigint NOT NULL,
+	PRIMARY KEY (query_id, slot)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE kda_storage.query_share IS 'what slots other than 0 keep of a query';
 
 CREATE TABLE kda_storage.sort_mark (
 	query_id	int NOT NULL,
@@ -206,6 +219,7 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.shard', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.slot', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_share', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.sort_mark', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.advance', '');
@@ -542,7 +556,7 @@ CREATE VIEW kda.shards AS
 SELECT s.rel AS stream,
 	h.shard,
 	h.slot,
-	coalesce(h.position::text, CASE WHEN s.inbox IS NOT NULL THEN coalesce(p.snapshot2, p.snapshot1) END) AS position,
+	coalesce(h.position::text, CASE WHEN f.srvtype IS NULL THEN coalesce(p.snapshot2, p.snapshot1) END) AS position,
 	h.watermark,
 	greatest(h.end_position - h.position, 0) AS lag_records,
 	CASE WHEN h.closed THEN 'closed' WHEN h.idle THEN 'idle' ELSE 'open' END AS state,
@@ -553,8 +567,10 @@ FROM kda_storage.shard h
 JOIN kda_storage.stream s USING (stream_id)
 JOIN kda_storage.stream_progress p USING (stream_id)
 JOIN pg_class c ON c.oid = s.rel
+JOIN pg_foreign_table t ON t.ftrelid = c.oid
+JOIN pg_foreign_server f ON f.oid = t.ftserver
 WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
-	AND (h.position IS NOT NULL OR s.inbox IS NOT NULL);	-- where it begins is still to be found
+	AND (h.position IS NOT NULL OR f.srvtype IS NULL);	-- where it begins is still to be found
 COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS
@@ -563,15 +579,15 @@ SELECT q.rel::text AS name,
 	CASE WHEN coalesce(p.failure, f.failure) IS NOT NULL THEN 'failed' WHEN q.stopped THEN 'stopped' ELSE 'running' END AS state,
 	CASE WHEN pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') THEN q.definition END AS definition,
 	c.relowner::regrole AS owner,
-	CASE WHEN p.joined THEN sp.watermark END AS watermark,
+	CASE WHEN NOT p.joined THEN NULL WHEN sp.relayed AND q.one_slot IS NOT NULL THEN sp.derived ELSE sp.watermark END AS watermark,
 	p.complete_from,
 	p.records_in,
 	p.records_late + coalesce((SELECT sum(pp.records_late) FROM kda_storage.query part JOIN kda_storage.query_progress pp USING (query_id)
 		WHERE part.part_of = q.query_id), 0)::bigint AS records_late,
 	p.records_out,
-	p.open_windows,
-	p.groups,
-	p.state_bytes,
+	greatest(p.open_windows, o.open_windows) AS open_windows,
+	(p.groups + coalesce(o.groups, 0))::bigint AS groups,
+	(p.state_bytes + coalesce(o.state_bytes, 0))::bigint AS state_bytes,
 	p.busy_ms,
 	p.last_commit,
 	coalesce(p.failure, f.failure, p.last_error) AS last_error,
@@ -581,6 +597,8 @@ JOIN kda_storage.query_progress p USING (query_id)
 JOIN pg_class c ON c.oid = q.rel
 LEFT JOIN kda_storage.stream s ON s.rel = q.stream
 LEFT JOIN kda_storage.stream_progress sp USING (stream_id)
+LEFT JOIN LATERAL (SELECT max(h.open_windows) AS open_windows, sum(h.groups) AS groups, sum(h.state_bytes) AS state_bytes
+	FROM kda_storage.query_share h JOIN kda_storage.slot l ON l.stream_id = s.stream_id AND l.slot = h.slot WHERE h.query_id = q.query_id) o ON true
 LEFT JOIN LATERAL (SELECT pp.failure FROM kda_storage.query part JOIN kda_storage.query_progress pp USING (query_id)	-- it is as good as its parts
 	WHERE part.part_of = q.query_id AND pp.failure IS NOT NULL ORDER BY part.query_id LIMIT 1) f ON true
 WHERE q.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT'));

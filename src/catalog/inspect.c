@@ -73,8 +73,9 @@ kda_watermark(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (query.id != 0 && !kda_stream_ids(query.stream, &stream))
 		PG_RETURN_NULL();
-	kda_owner_row(psprintf("SELECT pg_catalog.timestamptz_out(watermark) FROM kda_storage.stream_progress "
-						   "WHERE stream_id = %d", stream.id), 1, &text);
+	kda_owner_row(psprintf("SELECT pg_catalog.timestamptz_out(CASE WHEN p.relayed AND EXISTS (SELECT FROM kda_storage.query q WHERE q.query_id = %d "
+						   "AND q.one_slot IS NOT NULL) THEN p.derived ELSE p.watermark END) FROM kda_storage.stream_progress p "
+						   "WHERE p.stream_id = %d", query.id, stream.id), 1, &text);
 	if (text == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(DirectFunctionCall3(timestamptz_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),

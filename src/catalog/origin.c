@@ -162,8 +162,8 @@ kda_adopt_strangers(void)
 		SPI_execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id), false, 0);
 		if (outside)
 			paused++;
-		else
-			kda_inbox_restamp(id, rel);
+		/* of an outside stream: if its slots have handed records on */
+		kda_inbox_restamp(id, rel);
 	}
 	kda_owner_end(&scope);
 	if (n > 0)

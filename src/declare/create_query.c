@@ -248,6 +248,18 @@ one_row(const char *sql, char **first, char **second)
 	return found;
 }
 
+/* What the slots of a stream have handed to slot 0 until now: after the row of their progress was locked. */
+static char *
+snapshot_of_now(void)
+{
+	char	   *snapshot;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	snapshot = kda_inbox_snapshot();
+	PopActiveSnapshot();
+	return snapshot;
+}
+
 /*
  * Decides where the query begins, and where the stream does if this is its
  * first one.  Returns the snapshot before which rows do not count, or NULL.
@@ -260,6 +272,9 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	char	   *begun = NULL;
 	bool		database = kda_stream_options_get(split->stream)->server_type == NULL;
 	KdaShardStart want = kda_parse_start(start);
+	KdaStreamIds ids;
+	bool		relay = !database && kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	char	   *now;
 
 	/*
 	 * The stream's progress is one row: queries of one stream are declared one
@@ -270,19 +285,20 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 					 split->stream), &queries, NULL);
 	one_row(psprintf("UPDATE kda_storage.stream_progress SET declared = declared + 1 WHERE stream_id = %d "
 					 "RETURNING has_read, start", stream_id), &records, &begun);
+	now = database ? kda_inbox_snapshot() : relay ? snapshot_of_now() : NULL;
 
 	if (strcmp(queries, "0") == 0)
 	{
 		/* First query: the stream begins where this one does. */
-		char	   *snapshot = database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
+		char	   *snapshot = database && want.kind != KDA_START_LATEST ? NULL : now;
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
 								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
-								  "begun = declared WHERE stream_id = %d",
+								  "begun = declared%s WHERE stream_id = %d",
 								  quote_literal_cstr(start),
-								  snapshot ? quote_literal_cstr(snapshot) : "NULL", stream_id));
+								  snapshot ? quote_literal_cstr(snapshot) : "NULL", relay ? ", derived = NULL" : "", stream_id));
 		if (!database && want.kind == KDA_START_LATEST)
 			ereport(NOTICE,
 					(errmsg("records that are already in stream %s are not counted", stream_name),
@@ -290,7 +306,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 		return NULL;
 	}
 	if (strcmp(records, "f") == 0 && begun && strcmp(begun, start) == 0)
-		return database && want.kind == KDA_START_LATEST ? kda_inbox_snapshot() : NULL;
+		return database && want.kind == KDA_START_LATEST ? now : NULL;
 	if (want.kind != KDA_START_LATEST)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -298,7 +314,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 						stream_name, start),
 				 errdetail("Catching up with a running stream is not part of this release."),
 				 errhint("Use WITH (start = 'latest'), or create the queries of a stream in one transaction.")));
-	return database ? kda_inbox_snapshot() : NULL;
+	return now;
 }
 
 /* Are there rows in a database stream that this query will not count? */
@@ -308,8 +324,8 @@ leaves_rows_out(Oid stream, const char *start)
 	KdaStreamIds ids;
 	char	   *found;
 
-	if (kda_parse_start(start).kind == KDA_START_EARLIEST || !kda_stream_ids(stream, &ids) ||
-		!OidIsValid(ids.inbox))
+	if (kda_parse_start(start).kind == KDA_START_EARLIEST || kda_stream_options_get(stream)->server_type != NULL ||
+		!kda_stream_ids(stream, &ids) || !OidIsValid(ids.inbox))
 		return false;
 	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.%s UNION ALL SELECT 1 FROM kda_storage.%s LIMIT 1",
 								  quote_identifier(get_rel_name(ids.inbox)),
@@ -525,19 +541,6 @@ check_part_columns(KdaStmt *stmt, KdaSplit *split, const char *source_text)
 
 #define JOIN_ONE_SLOT	"A join of streams finds matches among the records of all shards."
 
-/* One process has to see all records of the query's stream: so it says when several share them. */
-static void
-refuse_slots(Oid stream, int parallelism, const char *query, const char *why)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 query ? errmsg("query \"%s\" cannot run on stream \"%s\" with a parallelism of %d", query, get_rel_name(stream), parallelism) :
-			 errmsg("this query cannot run on stream \"%s\" with a parallelism of %d", get_rel_name(stream), parallelism),
-			 errdetail("%s", why),
-			 errhint("Let one process read the stream: ALTER STREAM %s OPTIONS (SET parallelism '1').",
-					 quote_identifier(get_rel_name(stream)))));
-}
-
 static const char *
 why_one_slot(KdaSplit *split, bool pump, const KdaEmission *emission)
 {
@@ -550,19 +553,23 @@ why_one_slot(KdaSplit *split, bool pump, const KdaEmission *emission)
 	return split->one_slot;
 }
 
-void
-kda_check_parallelism(Oid stream)
+/* Several processes read the stream: those that have to be run by one get its records from them. */
+static void
+ensure_relay(Oid stream, const char *one_slot)
 {
-	int			parallelism = kda_stream_parallelism(stream);
-	char	   *found[2];
+	if (one_slot && kda_stream_parallelism(stream) > 1)
+		kda_stream_ensure_relay(stream);
+}
 
-	if (parallelism == 1 ||
-		!kda_owner_row(psprintf("SELECT coalesce(o.rel, q.rel)::text, q.one_slot FROM kda_storage.query q "
-								"LEFT JOIN kda_storage.query o ON o.query_id = q.part_of "
-								"WHERE %u IN (q.stream::oid, q.stream2::oid) AND q.one_slot IS NOT NULL ORDER BY q.query_id LIMIT 1", stream),
-					   2, found))
-		return;
-	refuse_slots(stream, parallelism, found[0], found[1]);
+void
+kda_parallelism_changed(Oid stream)
+{
+	char	   *found;
+
+	if (kda_stream_parallelism(stream) > 1 &&
+		kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query q WHERE %u IN (q.stream::oid, q.stream2::oid) AND q.one_slot IS NOT NULL LIMIT 1", stream),
+					  1, &found))
+		kda_stream_ensure_relay(stream);
 }
 
 static const char *const shape_names[] = {"rows", "groups", "windows", "join", "over"};
@@ -660,9 +667,8 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		}
 	}
 	one_slot = why_one_slot(split, pump, &emission);
-	if (one_slot && kda_stream_parallelism(split->stream) > 1)
-		refuse_slots(split->stream, kda_stream_parallelism(split->stream), stmt->name->relname, one_slot);
 	stream_id = kda_stream_ensure_storage(split->stream);
+	ensure_relay(split->stream, one_slot);
 	if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
 	start = options->start ? options->start :
@@ -867,8 +873,7 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);
-		if (kda_stream_parallelism(stream) > 1)
-			refuse_slots(stream, kda_stream_parallelism(stream), NULL, JOIN_ONE_SLOT);
+		ensure_relay(stream, JOIN_ONE_SLOT);
 		batches[i] = kda_store_view(psprintf(i == 0 ? "batch_%d" : "rbatch_%d", id), parts->sides[i]->batch, owner);
 	}
 	match = kda_store_view(psprintf("final_%d", id), parts->match, owner);

@@ -41,8 +41,8 @@ extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run);
  * Core would ask for ADD; that a default is not written down is our affair.
  */
 extern void kda_set_may_add(Node *stmt);
-/* create_query.c: are there queries on the stream that its option parallelism does not fit? */
-extern void kda_check_parallelism(Oid stream);
+/* create_query.c: what queries of the stream need now that several processes may read it. */
+extern void kda_parallelism_changed(Oid stream);
 /* Option start was set: a failed stream begins there when it is resumed. */
 extern void kda_stream_start_changed(Oid relid);
 

@@ -129,6 +129,30 @@ meant(SelectStmt *select, Node *item)
 	return item;
 }
 
+/* A continuous query sorts the records that it groups; core, once, would sort the groups, which have no such column. */
+static void
+refuse_grouped(Bind *b)
+{
+	Node	   *time = linitial_node(SortBy, b->select->sortClause)->node;
+	ListCell   *lc;
+
+	if (!IsA(time, ColumnRef) || !kda_words_aggregated(b->select))
+		return;
+	foreach(lc, b->select->targetList)
+	{
+		ResTarget  *rt = lfirst_node(ResTarget, lc);
+
+		if (rt->name && list_length(((ColumnRef *) time)->fields) == 1 &&
+			strcmp(rt->name, strVal(linitial(((ColumnRef *) time)->fields))) == 0)
+			return;
+	}
+	foreach(lc, kda_words_group_items(b->select))
+		if (equal(kda_words_group_item(b->select, lfirst(lc)), time))
+			return;
+	refuse(b, "ORDER BY ... WITHIN sorts the records of a SELECT with aggregates only in continuous queries",
+		   "Leave it out: nothing is late in what the buffer holds.");
+}
+
 void
 kda_sort_bind(ParseState *pstate, Node *query, const KdaQuerySpec *spec, bool once)
 {
@@ -150,7 +174,10 @@ kda_sort_bind(ParseState *pstate, Node *query, const KdaQuerySpec *spec, bool on
 					 parser_errposition(pstate, b.sort->location)));
 		us = interval_us(&b);
 		if (once)
+		{
+			refuse_grouped(&b);
 			continue;
+		}
 		by = linitial_node(SortBy, b.select->sortClause);
 		if (by->sortby_dir != SORTBY_DEFAULT && by->sortby_dir != SORTBY_ASC)
 			refuse(&b, "ORDER BY ... WITHIN sorts by time in ascending order", "Leave DESC out.");

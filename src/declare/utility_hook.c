@@ -429,8 +429,8 @@ after_alter_table(AlterTableStmt *stmt)
 	{
 		CommandCounterIncrement();
 		kda_check_stream(relid);
-		kda_check_parallelism(relid);
 		kda_stream_sync_storage(relid);
+		kda_parallelism_changed(relid);
 		kda_emission_check_stream(relid);
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
@@ -768,6 +768,7 @@ forget_relation(Oid relid)
 	}
 	else if (kind == RELKIND_VIEW && kda_query_ids(relid, &query))
 	{
+		delete_rows("query_share", 1, F_INT4EQ, Int32GetDatum(query.id));
 		delete_rows("sort_mark", 1, F_INT4EQ, Int32GetDatum(query.id));
 		delete_rows("query_progress", 1, F_INT4EQ, Int32GetDatum(query.id));
 		delete_rows("query", 1, F_INT4EQ, Int32GetDatum(query.id));

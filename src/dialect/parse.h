@@ -97,8 +97,8 @@ pg_noreturn extern void kda_refuse_flink_table(KdaParser *p);
 /*
  * Goes through what core has made of the copy: STEP and its like become
  * functions of ours, windows that are GROUP BY items go into spec->windows,
- * those that slide along rows into spec->row_windows.  all: also the ones that
- * are ordinary calls to core, GROUP BY TUMBLE (…).
+ * those that slide along rows into spec->row_windows.  all: GROUP BY TUMBLE (…)
+ * is one even where a function is called so.
  */
 extern void kda_parse_settle(KdaParser *p, KdaQuerySpec *spec, Node *query, bool all);
 

@@ -451,6 +451,8 @@ suspicious_word(const char *p, bool quoted)
 				(quoted && word_at(p, "connector'"));
 		case 'f':
 			return call_at(p, "floor");
+		case 'h':
+			return call_at(p, "hop");
 		case 'o':
 			return word_at(p, "output");
 		case 'p':
@@ -458,9 +460,9 @@ suspicious_word(const char *p, bool quoted)
 		case 'r':
 			return word_at(p, "reference") || word_at(p, "rowtime");
 		case 's':
-			return word_at(p, "stream") || call_at(p, "step") || word_at(p, "system_time");
+			return word_at(p, "stream") || call_at(p, "step") || word_at(p, "system_time") || call_at(p, "session");
 		case 't':
-			return call_at(p, "table");
+			return call_at(p, "table") || call_at(p, "tumble");
 		case 'w':
 			return word_at(p, "windowed") || word_at(p, "within");
 		default:
@@ -475,10 +477,10 @@ suspicious_word(const char *p, bool quoted)
 static const uint8 byte_kinds[256] = {
 	['0' ... '9'] = IN_WORD,['$'] = IN_WORD,['_'] = IN_WORD,[0x80 ... 0xff] = IN_WORD,
 	['A' ... 'B'] = IN_WORD,['C'] = IN_WORD | FIRST,['D' ... 'E'] = IN_WORD,['F'] = IN_WORD | FIRST,
-	['G' ... 'N'] = IN_WORD,['O' ... 'P'] = IN_WORD | FIRST,['Q'] = IN_WORD,['R' ... 'T'] = IN_WORD | FIRST,
+	['G'] = IN_WORD,['H'] = IN_WORD | FIRST,['I' ... 'N'] = IN_WORD,['O' ... 'P'] = IN_WORD | FIRST,['Q'] = IN_WORD,['R' ... 'T'] = IN_WORD | FIRST,
 	['U' ... 'V'] = IN_WORD,['W'] = IN_WORD | FIRST,['X' ... 'Z'] = IN_WORD,
 	['a' ... 'b'] = IN_WORD,['c'] = IN_WORD | FIRST,['d' ... 'e'] = IN_WORD,['f'] = IN_WORD | FIRST,
-	['g' ... 'n'] = IN_WORD,['o' ... 'p'] = IN_WORD | FIRST,['q'] = IN_WORD,['r' ... 't'] = IN_WORD | FIRST,
+	['g'] = IN_WORD,['h'] = IN_WORD | FIRST,['i' ... 'n'] = IN_WORD,['o' ... 'p'] = IN_WORD | FIRST,['q'] = IN_WORD,['r' ... 't'] = IN_WORD | FIRST,
 	['u' ... 'v'] = IN_WORD,['w'] = IN_WORD | FIRST,['x' ... 'z'] = IN_WORD,
 };
 

@@ -5,11 +5,12 @@
  *	  again in the tree, by its place.
  *
  * STEP (x, i), FLOOR (x, 'minute') and CEIL (x, 'minute') become kda.step,
- * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE) and, in
- * statements of ours, TUMBLE (c, i), HOP (c, slide, size), SESSION (c, gap) are
- * noted as windows; the items stay where they are, since STEP of another column
- * than the time is just a key (declare/query_words.c knows).  Windows of joined
- * relations become conditions on their times.
+ * kda.floor, kda.ceil.  GROUP BY … STEP (c BY i), FLOOR (c TO MINUTE), TUMBLE
+ * (c, i), HOP (c, slide, size), SESSION (c, gap) are noted as windows (the last
+ * three, outside of statements of ours, unless a function is called so); the
+ * items stay where they are, since STEP of another column than the time is just
+ * a key (declare/query_words.c knows).  Windows of joined relations become
+ * conditions on their times.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +18,7 @@
 
 #include "declare/query_words.h"
 #include "dialect/parse.h"
+#include "dialect/words.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 
@@ -61,8 +63,9 @@ is_ours(Settle *s, FuncCall *call)
 static bool
 is_plain(Settle *s, FuncCall *call, const char *name, int min, int max)
 {
-	return s->all && list_length(call->funcname) == 1 && strcmp(strVal(linitial(call->funcname)), name) == 0 &&
-		list_length(call->args) >= min && list_length(call->args) <= max;
+	return list_length(call->funcname) == 1 && strcmp(strVal(linitial(call->funcname)), name) == 0 &&
+		list_length(call->args) >= min && list_length(call->args) <= max &&
+		(s->all || !kda_raw_is_function(name));
 }
 
 /* The window that a GROUP BY item is; NULL: it is none. */

@@ -10,14 +10,16 @@
  * moves.  When core has parsed the copy, kda_parse_settle() finds in the tree
  * what stood there, and the windows that are GROUP BY items.
  *
- * Names only, no catalog: whether STEP is of the stream's time, and whose
- * windows these are, says declare/query_words.c.
+ * Names only; the catalog is asked but for functions that are called TUMBLE,
+ * HOP or SESSION.  Whether STEP is of the stream's time, and whose windows these
+ * are, says declare/query_words.c.
  *
  *-------------------------------------------------------------------------
  */
 #include "kda_stream.h"
 
 #include "dialect/parse.h"
+#include "dialect/words.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parser.h"
@@ -248,6 +250,23 @@ is_from_over(const KdaTokens *tokens, int i)
 	return false;
 }
 
+/* GROUP BY TUMBLE ( column, INTERVAL '…': Flink's older spelling, unless somebody has a function of that name */
+static bool
+is_group_window(const KdaTokens *tokens, int i)
+{
+	static const char *const words[] = {"tumble", "hop", "session"};
+	int			at = i + 3;
+
+	if (!is_any(tokens, i, words, lengthof(words)) || !kda_token_is_char(tokens, i + 1, '(') ||
+		kda_token_is_char(tokens, i - 1, '.') ||
+		(tokens->t[i + 2].kind != KDA_TOKEN_WORD && tokens->t[i + 2].kind != KDA_TOKEN_QUOTED))
+		return false;
+	if (kda_token_is_char(tokens, at, '.'))
+		at += 2;
+	return kda_token_is_char(tokens, at, ',') && kda_token_is(tokens, at + 1, "interval") &&
+		tokens->t[at + 2].kind == KDA_TOKEN_STRING && !kda_raw_is_function(kda_token_value(tokens, i));
+}
+
 bool
 kda_parse_is_spelled(const KdaTokens *tokens)
 {
@@ -257,7 +276,7 @@ kda_parse_is_spelled(const KdaTokens *tokens)
 			continue;
 		if ((kda_token_is(tokens, i, "windowed") && kda_token_is(tokens, i + 1, "by")) || step_by(tokens, i) ||
 			floor_to(tokens, i) || table_function(tokens, i) || is_as_of(tokens, i) || is_within(tokens, i) ||
-			is_from_over(tokens, i))
+			is_from_over(tokens, i) || is_group_window(tokens, i))
 			return true;
 	}
 	return false;

@@ -35,6 +35,13 @@ kda_raw_is_aggregate(FuncCall *call)
 	return false;
 }
 
+bool
+kda_raw_is_function(const char *name)
+{
+	return !IsTransactionState() ||
+		FuncnameGetCandidates(list_make1(makeString(pstrdup(name))), -1, NIL, false, false, false, true) != NULL;
+}
+
 #define REPLACE(field)	((field) = (void *) kda_words_replace((Node *) (field), words))
 
 Node *

@@ -33,5 +33,7 @@ extern void kda_words_replace_in_joins(Node *from, KdaWords *words);
 
 /* Is it an aggregate, as far as the syntax or the catalog tells?  In a transaction that is not aborted. */
 extern bool kda_raw_is_aggregate(FuncCall *call);
+/* Is there a function of that name on the search path?  Yes, where the catalog cannot be asked. */
+extern bool kda_raw_is_function(const char *name);
 
 #endif							/* KDA_WORDS_H */

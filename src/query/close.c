@@ -51,7 +51,8 @@ emit_ended(KdaQuery *query, KdaTime frontier)
 static inline KdaTime
 earlier(KdaTime t, int64 us)
 {
-	return TIMESTAMP_NOT_FINITE(t) ? t : t - us;
+	/* a row that came before any watermark has one that is close to the least */
+	return TIMESTAMP_NOT_FINITE(t) ? t : t < KDA_NO_TIME + us ? KDA_NO_TIME : t - us;
 }
 
 KdaTime

@@ -30,6 +30,7 @@
 #include "runtime/runtime.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
+#include "stream/indexes.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -102,8 +103,7 @@ emit_to_closed(Emission *em, int from, int to)
 {
 	KdaQuery   *query = em->query;
 	Relation	rel = table_open(query->closed_rel, RowExclusiveLock);
-	EState	   *estate = CreateExecutorState();
-	ResultRelInfo *info = makeNode(ResultRelInfo);
+	KdaIndexes	indexes;
 	TupleTableSlot *in = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
 	TupleTableSlot *out = table_slot_create(rel, NULL);
 	BulkInsertState bistate = GetBulkInsertState();
@@ -113,16 +113,14 @@ emit_to_closed(Emission *em, int from, int to)
 
 	/* indexes may hold expressions of the owner's */
 	kda_become_owner(query, &save);
-	InitResultRelInfo(info, rel, 1, NULL, 0);
-	ExecOpenIndices(info, false);
+	kda_indexes_open(&indexes, rel);
 	start_at(em, from);
 	for (int i = from; i < to && tuplestore_gettupleslot(em->rows, true, false, in); i++)
 	{
 		KdaTime		wm;
 		KdaTime		time = emitted_time(em, in, &wm);
 
-		ResetPerTupleExprContext(estate);
-		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(indexes.estate));
 		ExecClearTuple(out);
 		slot_getallattrs(in);
 		memcpy(out->tts_values + 1, in->tts_values + em->ours, sizeof(Datum) * (em->desc->natts - em->ours));
@@ -132,17 +130,15 @@ emit_to_closed(Emission *em, int from, int to)
 		ExecStoreVirtualTuple(out);
 		MemoryContextSwitchTo(old);
 		table_tuple_insert(rel, out, cid, 0, bistate);
-		if (info->ri_NumIndices > 0)
-			list_free(kda_insert_index_tuples(info, out, estate));
+		kda_indexes_add(&indexes, out);
 		KDA_FAULT("emit_closed");
 	}
 	kda_become_self(&save);
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
-	ExecCloseIndices(info);
+	kda_indexes_close(&indexes);
 	ExecDropSingleTupleTableSlot(in);
 	ExecDropSingleTupleTableSlot(out);
-	FreeExecutorState(estate);
 	table_close(rel, NoLock);
 }
 

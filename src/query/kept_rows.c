@@ -30,6 +30,7 @@
 #include "query/sessions.h"
 #include "storage/bufmgr.h"
 #include "stream/fdw.h"
+#include "stream/indexes.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -275,8 +276,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 	KdaBatch   *batch = query->stream->batch;
 	TupleDesc	desc = kda_plan_desc(query->batch_plan);
 	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	TupleTableSlot *in,
 			   *out;
 	BulkInsertState bistate;
@@ -289,13 +289,10 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		return first;
 	rel = table_open(query->open_rel, RowExclusiveLock);
 	cid = GetCurrentCommandId(true);
-	estate = CreateExecutorState();
-	info = makeNode(ResultRelInfo);
 	in = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	out = table_slot_create(rel, NULL);
 	bistate = GetBulkInsertState();
-	InitResultRelInfo(info, rel, 1, NULL, 0);
-	ExecOpenIndices(info, false);
+	kda_indexes_open(&indexes, rel);
 	while (tuplestore_gettupleslot(rows, true, false, in))
 	{
 		bool		isnull;
@@ -308,7 +305,7 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		slot_getallattrs(in);
 		if (kept->sessions)
 		{
-			MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+			MemoryContext old = MemoryContextSwitchTo(GetPerTupleMemoryContext(indexes.estate));
 
 			mark = note_row(kept, in, row, time, kept->next_seq, &number);
 			MemoryContextSwitchTo(old);
@@ -330,19 +327,16 @@ kda_kept_append(KdaKeptRows *kept, Tuplestorestate *rows)
 		}
 		ExecStoreVirtualTuple(out);
 		table_tuple_insert(rel, out, cid, 0, bistate);
-		if (info->ri_NumIndices > 0)
-			list_free(kda_insert_index_tuples(info, out, estate));
-		ResetPerTupleExprContext(estate);
+		kda_indexes_add(&indexes, out);
 		kept->nrows++;
 		if (query->shape == KDA_SHAPE_WINDOWS && kept->sessions == NULL)
 			note_windows(kept, time, mark);
 	}
 	FreeBulkInsertState(bistate);
 	table_finish_bulk_insert(rel, 0);
-	ExecCloseIndices(info);
+	kda_indexes_close(&indexes);
 	ExecDropSingleTupleTableSlot(in);
 	ExecDropSingleTupleTableSlot(out);
-	FreeExecutorState(estate);
 	table_close(rel, NoLock);
 	return first;
 }

@@ -22,6 +22,7 @@
 #include "query/shown.h"
 #include "runtime/fault.h"
 #include "runtime/runtime.h"
+#include "stream/indexes.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
@@ -97,8 +98,7 @@ typedef struct Look
 	ShownRow  **rows;
 	int			nrows;
 	TupleTableSlot *out;		/* of the table */
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	Snapshot	snapshot;
 } Look;
 
@@ -394,10 +394,7 @@ begin_look(Look *look, KdaQuery *query, Step step)
 	look->desc = RelationGetDescr(look->rel);
 	look->ncolumns = look->desc->natts - (SHOWN_FIRST - 1);
 	look->out = table_slot_create(look->rel, NULL);
-	look->estate = CreateExecutorState();
-	look->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(look->info, look->rel, 1, NULL, 0);
-	ExecOpenIndices(look->info, false);
+	kda_indexes_open(&look->indexes, look->rel);
 	look->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	make_specs(look);
 }
@@ -406,9 +403,8 @@ static void
 end_look(Look *look)
 {
 	UnregisterSnapshot(look->snapshot);
-	ExecCloseIndices(look->info);
+	kda_indexes_close(&look->indexes);
 	ExecDropSingleTupleTableSlot(look->out);
-	FreeExecutorState(look->estate);
 	table_close(look->rel, NoLock);
 	CommandCounterIncrement();
 }
@@ -429,9 +425,7 @@ put_row(Look *look, KdaTime end, int32 revision, bool gone, const Datum *values,
 		out->tts_values[SHOWN_FIRST - 1 + look->shown->revisions[i]] = Int32GetDatum(revision);
 	ExecStoreVirtualTuple(out);
 	table_tuple_insert(look->rel, out, GetCurrentCommandId(true), 0, NULL);
-	if (look->info->ri_NumIndices > 0)
-		list_free(kda_insert_index_tuples(look->info, out, look->estate));
-	ResetPerTupleExprContext(look->estate);
+	kda_indexes_add(&look->indexes, out);
 	KDA_FAULT("shown");
 }
 

@@ -25,46 +25,12 @@
 #include "query/groups.h"
 #include "runtime/fault.h"
 #include "storage/bufmgr.h"
+#include "stream/indexes.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #define INSERT_ROWS	500
-
-/* The table's indexes, if it has any. */
-typedef struct Indexes
-{
-	EState	   *estate;			/* NULL: none */
-	ResultRelInfo *info;
-} Indexes;
-
-static void
-open_indexes(Indexes *indexes, Relation rel)
-{
-	indexes->estate = NULL;
-	if (!rel->rd_rel->relhasindex)
-		return;
-	indexes->estate = CreateExecutorState();
-	indexes->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(indexes->info, rel, 1, NULL, 0);
-	ExecOpenIndices(indexes->info, false);
-}
-
-static void
-add_to_indexes(Indexes *indexes, TupleTableSlot *slot)
-{
-	list_free(kda_insert_index_tuples(indexes->info, slot, indexes->estate));
-	ResetPerTupleExprContext(indexes->estate);
-}
-
-static void
-close_indexes(Indexes *indexes)
-{
-	if (indexes->estate == NULL)
-		return;
-	ExecCloseIndices(indexes->info);
-	FreeExecutorState(indexes->estate);
-}
 
 static int
 by_address(const void *a, const void *b)
@@ -111,7 +77,7 @@ remember(KdaGroups *groups, KdaGroup *g)
 }
 
 static void
-insert_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list, int n, CommandId cid)
+insert_groups(KdaGroups *groups, Relation rel, KdaIndexes *indexes, KdaGroup **list, int n, CommandId cid)
 {
 	TupleTableSlot *slots[INSERT_ROWS];
 	BulkInsertState bistate = GetBulkInsertState();
@@ -139,8 +105,7 @@ insert_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 		{
 			remember(groups, list[from + i]);
 			list[from + i]->tid = slots[i]->tts_tid;
-			if (indexes->estate)
-				add_to_indexes(indexes, slots[i]);
+			kda_indexes_add(indexes, slots[i]);
 			ExecClearTuple(slots[i]);
 		}
 		MemoryContextReset(groups->temp);
@@ -152,7 +117,7 @@ insert_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 }
 
 static void
-update_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list, int n)
+update_groups(KdaGroups *groups, Relation rel, KdaIndexes *indexes, KdaGroup **list, int n)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -181,8 +146,8 @@ update_groups(KdaGroups *groups, Relation rel, Indexes *indexes, KdaGroup **list
 		old = MemoryContextSwitchTo(groups->temp);
 		fill_slot(groups, g, slot);
 		kda_table_tuple_update(rel, &tid, slot, snapshot, &index);
-		if (index && indexes->estate)
-			add_to_indexes(indexes, slot);
+		if (index)
+			kda_indexes_add(indexes, slot);
 		MemoryContextSwitchTo(old);
 		remember(groups, g);
 		g->tid = slot->tts_tid;
@@ -226,7 +191,7 @@ kda_groups_write_back(KdaGroups *groups)
 	int			nfresh = 0,
 				nknown = 0;
 	CommandId	cid;
-	Indexes		indexes;
+	KdaIndexes	indexes;
 
 	if (groups->ndirty == 0)
 		return;
@@ -247,7 +212,7 @@ kda_groups_write_back(KdaGroups *groups)
 	}
 	if (groups->sessions)
 		delete_gone(groups, rel);
-	open_indexes(&indexes, rel);
+	kda_indexes_open(&indexes, rel);
 	qsort(known, nknown, sizeof(KdaGroup *), by_address);
 	if (nknown > 0)
 		update_groups(groups, rel, &indexes, known, nknown);
@@ -256,7 +221,7 @@ kda_groups_write_back(KdaGroups *groups)
 	for (int i = 0; i < groups->ndirty; i++)
 		groups->dirty[i]->dirty = false;
 	groups->ndirty = 0;
-	close_indexes(&indexes);
+	kda_indexes_close(&indexes);
 	pfree(fresh);
 	pfree(known);
 	table_close(rel, NoLock);

@@ -93,7 +93,7 @@ kda_growth_look(KdaWorker *worker, TimestampTz now)
 	{
 		KdaQuery   *query = lfirst(lc);
 
-		if (kda_query_runs(query) && kda_feed_runs(kda_feed_by_relid(query->stream->relid)) && query->groups)
+		if (kda_query_runs(query) && kda_feed_runs(kda_feed_of(query->stream)) && query->groups)
 			growing |= grows(query);
 	}
 	holder = growing || worker->interval_floor_ms > 0 ? snapshot_holder(worker->growth_look_xid) : NULL;

@@ -47,6 +47,15 @@ value(uint64 row, const char *name, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name), isnull);
 }
 
+static bool
+is_null(uint64 row, const char *name)
+{
+	bool		isnull;
+
+	(void) value(row, name, &isnull);
+	return isnull;
+}
+
 static int64
 int_value(uint64 row, const char *name, int64 if_null)
 {
@@ -110,7 +119,7 @@ kda_feed_has_queries(const KdaFeed *feed)
 	foreach(lc, feed->stream->queries)
 		if (kda_query_runs(lfirst(lc)))
 			return true;
-	return false;
+	return feed->relays;
 }
 
 KdaFeed *
@@ -122,7 +131,7 @@ kda_feed_by_relid(Oid relid)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->stream->relid == relid)
+		if (feed->stream->relid == relid && feed->relay_of == NULL)
 			return feed;
 	}
 	return NULL;
@@ -135,7 +144,7 @@ load_shards(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
 
-	if (OidIsValid(stream->inbox) || stream->options->server_type == NULL)
+	if (stream->options->server_type == NULL)
 	{
 		stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
 		stream->nshards = 1;
@@ -185,8 +194,8 @@ load_shards(KdaFeed *feed)
 	}
 }
 
-static void
-load_progress(KdaFeed *feed)
+void
+kda_load_progress(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
 
@@ -241,7 +250,7 @@ make_feed(KdaWorker *worker, int32 id, Oid relid, int nslots, int64 generation, 
 	feed->tick_at = KDA_END_TIME;
 	feed->derived_sent = KDA_NO_TIME;
 	MemoryContextSwitchTo(old);
-	load_progress(feed);
+	kda_load_progress(feed);
 	load_shards(feed);
 	feed->next_position = feed->position;
 	kda_feed_remember(feed);
@@ -304,7 +313,7 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
+	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
 						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
 						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
@@ -329,7 +338,8 @@ load_streams(KdaWorker *worker)
 					begun,
 					generation;
 		int			nslots;
-		bool		slotted;
+		bool		slotted,
+					relayed;
 		KdaTime		accepted;
 
 		SPI_tuptable = table;
@@ -348,6 +358,7 @@ load_streams(KdaWorker *worker)
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
 		slotted = int_value(i, "slotted", 0);
+		relayed = int_value(i, "relayed", 0);
 		nslots = Max((int) int_value(i, "nslots", 0), 1);
 		generation = int_value(i, "generation", 0);
 		accepted = int_value(i, "accepted", KDA_NO_TIME);
@@ -365,6 +376,10 @@ load_streams(KdaWorker *worker)
 		else
 			feed = make_feed(worker, id, relid, nslots, generation, accepted);
 		feed->slotted = slotted;
+		feed->relayed = relayed;
+		feed->relays = false;
+		bms_free(feed->relay_columns);
+		feed->relay_columns = NULL;
 		feed->declared = declared;
 		feed->begun = begun;
 		feed->stream->inbox = segments[0];
@@ -381,7 +396,7 @@ load_streams(KdaWorker *worker)
 		if (!feed->position_known)
 		{
 			/* the first query may have been created since */
-			load_progress(feed);
+			kda_load_progress(feed);
 			feed->next_position = feed->position;
 		}
 		feed->stream->queries = NIL;
@@ -389,6 +404,15 @@ load_streams(KdaWorker *worker)
 		feed->writers = NIL;
 		feed->level = 0;
 		feeds = lappend(feeds, feed);
+		if (worker->slot == 0 && feed->stream->options->server_type && OidIsValid(segments[0]))
+		{
+			if (feed->relay)
+				worker->feeds = list_delete_ptr(worker->feeds, feed->relay);
+			else
+				feed->relay = kda_relay_make(feed);
+			kda_relay_follow(feed->relay);
+			feeds = lappend(feeds, feed->relay);
+		}
 	}
 	/* what is left was dropped or made anew */
 	foreach(lc, worker->feeds)
@@ -427,6 +451,8 @@ drop_query(KdaQuery *query)
 	for (int s = 0; s < 2; s++)
 		if (query->sides[s] && query->sides[s]->batch_plan)
 			kda_plan_free(query->sides[s]->batch_plan);
+	if (query->prune_plan)
+		SPI_freeplan(query->prune_plan);
 	MemoryContextDelete(query->context);
 }
 
@@ -476,11 +502,8 @@ load_sides(KdaQuery *query, KdaStream *right, uint64 row)
 static void
 load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 {
-	bool		isnull;
-	bool		slotted;
+	bool		slotted = feed->slotted && is_null(row, "one_slot") && query->shape != KDA_SHAPE_ROWS;
 
-	(void) value(row, "one_slot", &isnull);
-	slotted = feed->slotted && isnull && query->shape != KDA_SHAPE_ROWS;
 	if (slotted != query->slotted && query->final_plan)
 	{
 		kda_plan_free(query->final_plan);
@@ -500,6 +523,32 @@ load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 		query->leftovers = SPI_processed > 0;
 		SPI_tuptable = table;
 	}
+}
+
+/* Does that query take its records of the stream from the relay?  Then they are to be handed on. */
+static bool
+note_relayed(Oid stream, uint64 row)
+{
+	KdaFeed    *feed = OidIsValid(stream) ? kda_feed_by_relid(stream) : NULL;
+
+	if (feed == NULL || !feed->relayed || !OidIsValid(feed->stream->inbox) || is_null(row, "one_slot"))
+		return false;
+	if (is_null(row, "failure") && !int_value(row, "stopped", 0))
+	{
+		Oid			batch2 = (Oid) int_value(row, "batch2", 0);
+		Bitmapset  *columns = kda_plan_columns_of((Oid) int_value(row, "batch", 0), stream);
+		MemoryContext old;
+
+		if (OidIsValid(batch2))
+			columns = bms_add_members(columns, kda_plan_columns_of(batch2, stream));
+		old = MemoryContextSwitchTo(feed->stream->context);
+		feed->relays = true;
+		feed->relay_columns = bms_add_members(feed->relay_columns, columns);
+		if (feed->stream->options->rowtime_attno > 0)
+			feed->relay_columns = bms_add_member(feed->relay_columns, feed->stream->options->rowtime_attno);
+		MemoryContextSwitchTo(old);
+	}
+	return true;
 }
 
 static void
@@ -525,11 +574,19 @@ load_queries(KdaWorker *worker)
 		MemoryContext context;
 		char	   *shape;
 		char	   *state;
+		bool		relayed,
+					right_relayed;
 
 		SPI_tuptable = table;
+		relayed = note_relayed((Oid) int_value(i, "stream", 0), i);
+		right_relayed = note_relayed((Oid) int_value(i, "stream2", 0), i);
 		feed = kda_feed_by_relid((Oid) int_value(i, "stream", 0));
 		if (feed == NULL)
 			continue;			/* another worker's */
+		if (worker->slot > 0 && !is_null(i, "one_slot"))
+			continue;			/* slot 0 runs it */
+		if (relayed)
+			feed = feed->relay;
 		id = (int32) int_value(i, "query_id", 0);
 		query = query_by_id(worker->queries, id);
 		if (query && query->stream == feed->stream &&
@@ -613,6 +670,8 @@ load_queries(KdaWorker *worker)
 
 			if (right == NULL)
 				continue;		/* being moved to another worker */
+			if (right_relayed)
+				right = right->relay;
 			load_sides(query, right->stream, i);
 			old = MemoryContextSwitchTo(right->stream->context);
 			if (right != feed)
@@ -683,10 +742,12 @@ derive(KdaWorker *worker)
 			{
 				KdaQuery   *query = lfirst(lq);
 
-				feed->level = Max(feed->level, kda_feed_by_relid(query->stream->relid)->level + 1);
+				feed->level = Max(feed->level, kda_feed_of(query->stream)->level + 1);
 				if (query->sides[1])
-					feed->level = Max(feed->level, kda_feed_by_relid(query->sides[1]->stream->relid)->level + 1);
+					feed->level = Max(feed->level, kda_feed_of(query->sides[1]->stream)->level + 1);
 			}
+			if (feed->relay_of)
+				feed->level = feed->relay_of->level + 1;
 		}
 	list_sort(worker->feeds, by_level);
 
@@ -697,10 +758,13 @@ derive(KdaWorker *worker)
 		KdaStream  *stream = feed->stream;
 		Bitmapset  *needed = NULL;
 
-		if (stream->options->server_type == NULL)
+		if (feed->relay_of)
+			needed = bms_add_members(needed, feed->relay_of->relay_columns);
+		else if (stream->options->server_type == NULL)
 			needed = bms_add_range(needed, 1, stream->desc->natts);
 		else if (stream->options->rowtime_attno > 0)
 			needed = bms_add_member(needed, stream->options->rowtime_attno);
+		needed = bms_add_members(needed, feed->relay_columns);
 		if (stream->options->server_type)
 			foreach(lq, stream->queries)
 			{

@@ -304,8 +304,12 @@ make_list(KdaWorker *worker)
 		if (!kda_feed_runs(feed))
 			continue;
 		want(stream->relid, AccessShareLock, PHASE_STREAM);
-		want(stream->inbox, feed->writers ? RowExclusiveLock : AccessShareLock, PHASE_STORAGE);
-		want(stream->inbox2, feed->writers ? RowExclusiveLock : AccessShareLock, PHASE_STORAGE);
+		/* a source stream's is that of its relay; those who write it lock what is written now */
+		if (stream->options->server_type == NULL)
+		{
+			want(stream->inbox, feed->writers ? RowExclusiveLock : AccessShareLock, PHASE_STORAGE);
+			want(stream->inbox2, feed->writers ? RowExclusiveLock : AccessShareLock, PHASE_STORAGE);
+		}
 		want(stream->ring, RowExclusiveLock, PHASE_STORAGE);
 		want(stream->ring2, RowExclusiveLock, PHASE_STORAGE);
 		sources |= stream->options->server_type != NULL;
@@ -319,6 +323,7 @@ make_list(KdaWorker *worker)
 	want_storage("slot", RowExclusiveLock);
 	want_storage("query", AccessShareLock);
 	want_storage("query_progress", RowExclusiveLock);
+	want_storage("query_share", RowExclusiveLock);
 	want_storage("sort_mark", RowExclusiveLock);
 	want_storage("error", RowExclusiveLock);
 	want_storage("forgotten", RowExclusiveLock);

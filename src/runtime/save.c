@@ -63,10 +63,16 @@ static Statement save_stream_share = {
 	8, {INT4OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID}
 };
 
-static Statement save_query_share = {
+static Statement save_query_counts = {
 	"UPDATE kda_storage.query_progress SET records_in = records_in + $2, records_late = records_late + $3, "
 	"records_out = records_out + $4, busy_ms = busy_ms + $5, last_commit = $6 WHERE query_id = $1",
 	6, {INT4OID, INT8OID, INT8OID, INT8OID, FLOAT8OID, TIMESTAMPTZOID}
+};
+
+static Statement save_query_share = {
+	"INSERT INTO kda_storage.query_share AS h (query_id, slot, open_windows, groups, state_bytes) VALUES ($1, $2, $3, $4, $5) "
+	"ON CONFLICT (query_id, slot) DO UPDATE SET open_windows = EXCLUDED.open_windows, groups = EXCLUDED.groups, state_bytes = EXCLUDED.state_bytes",
+	5, {INT4OID, INT4OID, INT8OID, INT8OID, INT8OID}
 };
 
 static Statement save_query = {
@@ -172,6 +178,7 @@ static int64
 save_all(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
+	KdaFeed    *inbox = feed->relay ? feed->relay : feed;	/* whose rows are in the inbox */
 	Datum		values[MAX_PARAMS];
 	char		nulls[MAX_PARAMS];
 
@@ -181,11 +188,11 @@ save_all(KdaFeed *feed, TimestampTz now)
 	set_time(values, nulls, 1, feed->nslots > 1 ? feed->closing : stream->watermark);
 	set_time(values, nulls, 16, feed->nslots > 1 ? stream->watermark : KDA_NO_TIME);
 	set_time(values, nulls, 2, stream->advanced);
-	set_time(values, nulls, 3, feed->derived_sent);
-	set_text(values, nulls, 4, feed->next_position.snapshot1);
-	set_text(values, nulls, 5, feed->next_position.snapshot2);
-	values[6] = UInt64GetDatum(feed->next_position.last_xid);
-	values[7] = Int64GetDatum(feed->next_position.last_seq);
+	set_time(values, nulls, 3, inbox->derived_sent);
+	set_text(values, nulls, 4, inbox->next_position.snapshot1);
+	set_text(values, nulls, 5, inbox->next_position.snapshot2);
+	values[6] = UInt64GetDatum(inbox->next_position.last_xid);
+	values[7] = Int64GetDatum(inbox->next_position.last_seq);
 	values[8] = Int64GetDatum(stream->d_records);
 	values[9] = Int64GetDatum(stream->d_bytes);
 	values[10] = Int64GetDatum(stream->d_late);
@@ -193,7 +200,7 @@ save_all(KdaFeed *feed, TimestampTz now)
 	values[12] = Int64GetDatum(stream->d_skipped);
 	values[13] = TimestampTzGetDatum(now);
 	set_text(values, nulls, 14, feed->last_error[0] ? feed->last_error : NULL);
-	set_time(values, nulls, 15, stream->derived);
+	set_time(values, nulls, 15, inbox->stream->derived);
 	return run(&save_stream, values, nulls);
 }
 
@@ -204,6 +211,8 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 	Datum		values[MAX_PARAMS];
 	char		nulls[MAX_PARAMS];
 
+	if (feed->relay_of)
+		return;					/* with its stream */
 	/* rows of kda_storage.slot come first: slots.c */
 	if (stream->slot > 0)
 		kda_slots_publish(feed);
@@ -262,6 +271,10 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 				nwindows = 0,
 				bytes = 0;
 
+	if (query->groups)
+		kda_groups_stats(query->groups, &ngroups, &nwindows, &bytes);
+	else if (query->kept)
+		kda_kept_stats(query->kept, &ngroups, &nwindows, &bytes);
 	if (query->slot > 0)
 	{
 		values[0] = Int32GetDatum(query->id);
@@ -270,13 +283,17 @@ kda_save_query(KdaQuery *query, TimestampTz now)
 		values[3] = Int64GetDatum(query->d_out);
 		values[4] = Float8GetDatum(query->d_busy_ms);
 		values[5] = TimestampTzGetDatum(now);
+		run(&save_query_counts, values, NULL);
+		if (query->state == KDA_STATE_NONE)
+			return;
+		values[1] = Int32GetDatum(query->slot);
+		values[2] = Int64GetDatum(nwindows);
+		values[3] = Int64GetDatum(ngroups);
+		/* the table is shared, and slot 0 counts it */
+		values[4] = Int64GetDatum(query->groups ? bytes : 0);
 		run(&save_query_share, values, NULL);
 		return;
 	}
-	if (query->groups)
-		kda_groups_stats(query->groups, &ngroups, &nwindows, &bytes);
-	else if (query->kept)
-		kda_kept_stats(query->kept, &ngroups, &nwindows, &bytes);
 	memset(nulls, ' ', sizeof(nulls));
 	values[0] = Int32GetDatum(query->id);
 	set_time(values, nulls, 1, query->frontier);

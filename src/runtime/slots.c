@@ -10,10 +10,13 @@
  *							makes new rows and divides them
  *		slot				each slot its own row, in every commit; slot 0 all of them
  *							when it divides, resets or has found a shard
- *		stream_progress		slot 0: watermark, coming, advanced.  All: counters
+ *		stream_progress		slot 0: watermark, coming, advanced, how far the relay
+ *							is.  All: counters
  *		query_progress		slot 0: joined, frontier, complete_from.  All: counters
  *		open tables			each slot its own rows (kda_slot); slot 0 also those of
  *							slots that there are no more
+ *		query_share			each slot but 0 its own rows
+ *		inbox				all, for the queries that slot 0 runs alone: relay.c
  *		closed tables,		slot 0; rows without aggregates: the slot that has read
  *		targets of pumps	the record
  *		error stream		whoever has read the record
@@ -71,7 +74,7 @@ static Statement read_accepted = {
 };
 
 static Statement read_first = {
-	"SELECT coalesce(p.coming, p.watermark), p.advanced, s.ring::oid, s.ring2::oid FROM kda_storage.stream s "
+	"SELECT coalesce(p.coming, p.watermark), p.advanced, s.ring::oid, s.ring2::oid, p.snapshot1 FROM kda_storage.stream s "
 	"JOIN kda_storage.stream_progress p USING (stream_id) JOIN kda_storage.slot l USING (stream_id) "
 	"WHERE stream_id = $1 AND l.slot = $2 AND l.generation = $3",
 	3, {INT4OID, INT4OID, INT8OID}
@@ -158,6 +161,8 @@ divide(KdaFeed *feed)
 	SPI_connect();
 	execute(psprintf("DELETE FROM kda_storage.slot WHERE stream_id = %d", id));
 	execute(psprintf("UPDATE kda_storage.stream_progress SET slotted = slotted OR %d > 1 WHERE stream_id = %d", n, id));
+	if (n > 1 && !feed->relayed)
+		kda_relay_begin(feed);
 	if (n > 1)
 		execute(psprintf("INSERT INTO kda_storage.slot SELECT p.stream_id, n, pg_catalog.pg_current_xact_id()::text::bigint, coalesce(p.coming, p.watermark) "
 						 "FROM kda_storage.stream_progress p, pg_catalog.generate_series(0, %d) n WHERE p.stream_id = %d", n - 1, id));
@@ -181,13 +186,19 @@ kda_slots_arrange(KdaWorker *worker)
 	if (worker->slot > 0)
 		return false;
 	foreach(lc, worker->feeds)
-		if (is_to_be_divided(lfirst(lc)))
-		{
-			PushActiveSnapshot(GetLatestSnapshot());
+	{
+		bool		divided = is_to_be_divided(lfirst(lc));
+
+		if (!divided && !kda_relay_is_drained(lfirst(lc)))
+			continue;
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (divided)
 			divide(lfirst(lc));
-			PopActiveSnapshot();
-			any = true;
-		}
+		else
+			kda_relay_end(lfirst(lc));
+		PopActiveSnapshot();
+		any = true;
+	}
 	if (any)
 		kda_catalog_changed();
 	return any;
@@ -247,6 +258,14 @@ read_from_first(KdaFeed *feed)
 	stream->ring2 = DatumGetObjectId(column(0, 4, &isnull));
 	if (isnull)
 		stream->ring2 = InvalidOid;
+	if (feed->relays)
+	{
+		char	   *read = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
+
+		if (feed->relay_read)
+			pfree(feed->relay_read);
+		feed->relay_read = read ? MemoryContextStrdup(stream->context, read) : NULL;
+	}
 	values[0] = ObjectIdGetDatum(stream->relid);
 	n = run(&read_frontiers, values, NULL, true);
 	for (uint64 i = 0; i < n; i++)

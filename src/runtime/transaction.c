@@ -70,8 +70,12 @@ typedef struct RefuseContext
 static KdaStream *
 current_stream(Oid relid)
 {
-	KdaFeed    *feed = kda_feed_by_relid(relid);
+	KdaFeed    *feed;
 
+	/* the query that runs may do so over the stream's relay */
+	if (kda_current_query && kda_current_query->stream->relid == relid)
+		return kda_current_query->stream;
+	feed = kda_feed_by_relid(relid);
 	return feed ? feed->stream : NULL;
 }
 
@@ -150,13 +154,16 @@ add_error(KdaFeed *feed, int row, const char *name, const char *message, Oid que
 static void
 stop_on_error(KdaFeed *feed, const char *shard, int64 position, const char *message)
 {
-	if (feed->stream->options->on_error_stop)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("stream %s has stopped at shard %s position " INT64_FORMAT ": %s",
-						feed->stream->name, shard, position, message),
-				 errhint("Correct the cause or set option on_error 'continue', then ALTER STREAM %s RESUME.",
-						 feed->stream->name)));
+	if (!feed->stream->options->on_error_stop)
+		return;
+	/* the stream's affair, not that of the query that has found it */
+	kda_current_query = NULL;
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("stream %s has stopped at shard %s position " INT64_FORMAT ": %s",
+					feed->stream->name, shard, position, message),
+			 errhint("Correct the cause or set option on_error 'continue', then ALTER STREAM %s RESUME.",
+					 feed->stream->name)));
 }
 
 static void
@@ -253,6 +260,8 @@ stage_read(KdaFeed *feed)
 						   after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
+		if (stream->relay)
+			return;				/* whether shards are quiet, those know who read them */
 		if (n > 0 || feed->more)
 			stream->shards[0].quiet_since = 0;
 		else if (stream->shards[0].quiet_since == 0)
@@ -260,7 +269,7 @@ stage_read(KdaFeed *feed)
 		return;
 	}
 
-	if (stream->raw->n == 0)
+	if (stream->raw->n == 0 || feed->held)
 		return;
 	shard_map = palloc(sizeof(int32) * Max(stream->source->nshards, 1));
 	names = palloc(sizeof(char *) * Max(stream->nshards, 1));
@@ -335,7 +344,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 	KdaBatch   *batch = stream->batch;
 	uint8	   *mask = NULL;
 	bool		windows = query->shape == KDA_SHAPE_WINDOWS;
-	bool		snapshot = query->start_snapshot != NULL;
+	bool		snapshot = query->start_snapshot != NULL && stream->options->server_type == NULL;
 	bool		early = query->early;
 	bool		corrects = query->shown && query->lateness_us > 0;
 	KdaTime		frontier = Max(query->frontier, query->accepts);
@@ -347,7 +356,7 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 
 		if (unlikely(t == KDA_NO_TIME))
 			skip = true;		/* refused as ahead */
-		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->position[i])))
+		else if (unlikely(snapshot && kda_inbox_xid_visible(query->start_snapshot, batch->xid[i])))
 			skip = true;
 		else if (query->shape == KDA_SHAPE_OVER)
 		{
@@ -403,6 +412,8 @@ join_query(KdaFeed *feed, KdaQuery *query)
 
 	if (query->joined)
 		return;
+	if (feed->relay_of)
+		feed = feed->relay_of;
 	query->joined = true;
 	query->frontier = query->forgotten = kda_query_closed_upto(query, stream->watermark);
 	/* a sort waits for what is earlier */
@@ -410,12 +421,15 @@ join_query(KdaFeed *feed, KdaQuery *query)
 		query->frontier = query->forgotten = query->frontier - query->delay_us;
 	/* a database stream that had no rows when the query was created has missed none */
 	if (query->shape == KDA_SHAPE_WINDOWS &&
-		(stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
+		(feed->stream->options->server_type == NULL ? query->complete_from == KDA_END_TIME :
 		 kda_parse_start(feed->start ? feed->start : "latest").kind != KDA_START_EARLIEST))
 	{
-		KdaTime		seen = stream->watermark == KDA_NO_TIME ? kda_clock_now() :
-			stream->watermark + stream->options->watermark_us;
+		KdaTime		seen;
 
+		/* records that are on their way are not this query's */
+		stream = feed->stream;
+		seen = stream->watermark == KDA_NO_TIME ? kda_clock_now() :
+			stream->watermark + stream->options->watermark_us;
 		for (int s = 0; s < stream->nshards; s++)
 			if (stream->shards[s].watermark != KDA_NO_TIME)
 				seen = Max(seen, stream->shards[s].watermark + stream->options->watermark_us);
@@ -439,6 +453,12 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		return;
 	late_any = palloc0(batch->nrows);
 	failed_any = palloc0(batch->nrows);
+	if (stream->relay)
+		for (int i = 0; i < batch->nrows; i++)
+		{
+			late_any[i] = batch->refused[i] & KDA_REFUSED_LATE ? KDA_LATE_REPORTED : 0;
+			failed_any[i] = (batch->refused[i] & KDA_REFUSED_FAILED) != 0;
+		}
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
@@ -501,6 +521,7 @@ run_queries(KdaFeed *feed, TimestampTz now)
 			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid);
 			stream->d_late++;
 		}
+	kda_relay_records(feed, late_any, failed_any);
 }
 
 /* Closes what the watermark has passed, writes the rest back. */
@@ -570,7 +591,7 @@ settle_queries(KdaFeed *feed, TimestampTz now)
 static KdaTime
 passes(KdaQuery *query)
 {
-	KdaFeed    *feed = kda_feed_by_relid(query->stream->relid);
+	KdaFeed    *feed = kda_feed_of(query->stream);
 
 	return feed->nslots == 1 ? feed->stream->watermark :
 		query->shape == KDA_SHAPE_WINDOWS ? feed->closing : feed->saved_watermark;
@@ -584,7 +605,9 @@ pass_watermark_on(KdaFeed *feed, TimestampTz now)
 	ListCell   *lc;
 	KdaInboxWriter *writer;
 
-	if (feed->writers == NIL)
+	if (feed->relay_of)
+		least = kda_feed_runs(feed) ? kda_relay_watermark(feed) : KDA_NO_TIME;
+	else if (feed->writers == NIL)
 		return;
 	foreach(lc, feed->writers)
 	{
@@ -605,6 +628,8 @@ pass_watermark_on(KdaFeed *feed, TimestampTz now)
 	kda_inbox_end(writer);
 	feed->derived_sent = least;
 	feed->touched = true;
+	if (feed->relay_of)
+		feed->relay_of->touched = true; /* saved with it */
 	feed->more = true;
 }
 
@@ -619,6 +644,8 @@ source_shard_names(KdaStream *stream)
 	return names;
 }
 
+static void run_feed(KdaFeed *feed, TimestampTz now);
+
 /* ALTER STREAM … RESET: emits the open windows and forgets the watermark. */
 static void
 reset_stream(KdaFeed *feed)
@@ -627,6 +654,19 @@ reset_stream(KdaFeed *feed)
 	ListCell   *lc;
 
 	kda_slots_reset(feed);
+	/* what has been handed on until now belongs before it */
+	if (feed->relay && kda_feed_runs(feed->relay))
+	{
+		do
+		{
+			CommandCounterIncrement();
+			PushActiveSnapshot(GetLatestSnapshot());
+			run_feed(feed->relay, kda_clock_now());
+			PopActiveSnapshot();
+		} while (feed->relay->more);
+		reset_stream(feed->relay);
+		kda_current_feed = feed;
+	}
 	foreach(lc, stream->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
@@ -741,6 +781,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	ListCell   *lc;
 
 	feed->more = false;
+	feed->held = false;
 	feed->tick_at = KDA_END_TIME;
 	if (stream->failure || stream->paused)
 		return;
@@ -750,6 +791,9 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		return;
 	kda_current_feed = feed;
 	kda_slots_begin(feed);
+	feed->held = kda_relay_holds(feed);
+	if (stream->relay)
+		kda_relay_see_shards(feed);
 	foreach(lc, stream->queries)
 		join_query(feed, lfirst(lc));
 
@@ -767,14 +811,19 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
 	KDA_FAULT("watermark");
-	if (OidIsValid(stream->ring) && stream->raw->n > 0)
-		kda_ring_append(stream, stream->raw, source_shard_names(stream), now);
+	if (OidIsValid(stream->ring) && stream->raw->n > 0 && !feed->held)
+		kda_ring_append(stream, stream->raw, source_shard_names(stream));
 	KDA_FAULT("ring");
 	run_queries(feed, now);
 	KDA_FAULT("queries");
 
 	/* idle shards and the wall clock come after the rows that were there */
-	feed->tick_at = kda_watermark_tick(stream, now, &moved);
+	if (stream->relay)
+		feed->tick_at = KDA_END_TIME;	/* the stream does that */
+	else if (feed->held && stream->raw->n > 0)
+		feed->tick_at = now + (int64) kda_worker->interval_ms * 1000;	/* its shards are not quiet */
+	else
+		feed->tick_at = kda_watermark_tick(stream, now, &moved);
 	if (stream->slot > 0)
 		moved |= stream->watermark != feed->accepted;
 	else if (kda_watermark_update(stream))
@@ -808,6 +857,8 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		feed->touched |= TransactionIdIsValid(GetTopTransactionIdIfAny());
 	else if (now >= feed->rotate_at && (feed->touched || feed->rotate_at != 0))
 		rotate(feed, now);
+	if (stream->relay)
+		kda_relay_count(feed);
 	kda_current_feed = NULL;
 }
 
@@ -862,12 +913,13 @@ kda_transaction(KdaWorker *worker)
 	kda_current_stream = current_stream;
 	kda_running_batch = running_batch;
 
+	foreach(lc, worker->feeds)
+		((KdaFeed *) lfirst(lc))->next_position = ((KdaFeed *) lfirst(lc))->position;
 	reset_streams(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		feed->next_position = feed->position;
 		/* a snapshot of its own each, so that it sees what the stages before it have written */
 		PushActiveSnapshot(GetLatestSnapshot());
 		run_feed(feed, now);
@@ -926,7 +978,8 @@ kda_transaction(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->stream->source && feed->stream->raw->n > 0)
+		kda_relay_at_commit(feed);
+		if (feed->stream->source && feed->stream->raw->n > 0 && !feed->held)
 			feed->stream->source->ops->release(feed->stream->source, feed->stream->raw);
 		strlcpy(feed->stored_error, feed->last_error, sizeof(feed->stored_error));
 		KDA_FAULT("remember");
@@ -934,6 +987,7 @@ kda_transaction(KdaWorker *worker)
 		if (feed->stream->slot > 0 && feed->touched)
 			feed->accepted = feed->stream->watermark;
 		kda_feed_remember(feed);
+		feed->drained = feed->relay_of && kda_feed_runs(feed) && !feed->more;
 		more |= feed->more && kda_feed_runs(feed);
 		foreach(lq, feed->stream->queries)
 		{

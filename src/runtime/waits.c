@@ -31,6 +31,7 @@ typedef struct Wait
 	uint64		ticket;
 	List	   *pending;		/* Oid of streams that are still to be found empty */
 	bool		armed;			/* a transaction has begun since the current level came up */
+	bool		relayed;		/* the current level is done, but for what its slots have handed on */
 } Wait;
 
 static List *waits = NIL;
@@ -172,18 +173,10 @@ static bool
 reached(Wait *wait, KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
-	bool		live = false;
 
 	if (stream->paused || stream->failure)
 		return false;			/* what it holds has not been processed */
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
-
-		live |= !query->stopped && query->failure == NULL;
-	}
-	if (!live)
+	if (!kda_feed_has_queries(feed))
 		return true;			/* nothing depends on it that could still come */
 	if (stream->options->server_type == NULL)
 		return wait->armed && !feed->more;
@@ -196,6 +189,13 @@ reached(Wait *wait, KdaFeed *feed)
 		if (!shard_reached(wait, stream->source, &stream->shards[s]))
 			return false;
 	return true;
+}
+
+/* Have the queries that run over its relay processed all that is in it? */
+static bool
+relay_reached(KdaFeed *feed)
+{
+	return feed->relay == NULL || !kda_feed_runs(feed->relay) || (feed->relay->drained && !feed->relay->more);
 }
 
 void
@@ -213,10 +213,17 @@ kda_waits_after_commit(KdaWorker *worker)
 		{
 			KdaFeed    *feed = kda_feed_by_relid(linitial_oid(wait->pending));
 
-			if (feed && !reached(wait, feed))
+			if (feed && (wait->relayed ? !relay_reached(feed) : !reached(wait, feed)))
 				break;
+			if (feed && !wait->relayed && !relay_reached(feed))
+			{
+				/* by a transaction that begins now */
+				feed->relay->more = true;
+				wait->relayed = true;
+				break;
+			}
 			wait->pending = list_delete_first(wait->pending);
-			wait->armed = false;
+			wait->armed = wait->relayed = false;
 			if (wait->pending && (feed = kda_feed_by_relid(linitial_oid(wait->pending))) != NULL &&
 				feed->stream->options->server_type == NULL)
 				break;			/* its rows are read by a transaction that begins now */

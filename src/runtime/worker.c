@@ -400,7 +400,7 @@ poll_sources(KdaWorker *worker, bool *any)
 							   limit - stream->raw->bytes);
 		if (stream->raw->n > 0)
 			*any = true;
-		if (stream->raw->n >= kda_batch_records || stream->raw->bytes >= limit)
+		if (!feed->held && (stream->raw->n >= kda_batch_records || stream->raw->bytes >= limit))
 			full = true;
 
 		now = kda_clock_now();
@@ -499,7 +499,7 @@ look_into_inboxes(KdaWorker *worker)
 			feed->more = true;
 			feed->advanced = true;
 		}
-		else if (feed->stream->queries == NIL && OidIsValid(feed->stream->inbox) && feed->tick_at == KDA_END_TIME)
+		else if (feed->stream->queries == NIL && feed->stream->options->server_type == NULL && feed->tick_at == KDA_END_TIME)
 			feed->tick_at = feed->rotate_at;	/* rows that nobody reads are looked after, too */
 	}
 }

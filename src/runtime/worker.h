@@ -31,6 +31,21 @@ typedef struct KdaFeed
 	KdaTime		closing;		/* windows may close up to this watermark in this transaction */
 	bool		published;		/* other slots: this transaction has updated its row */
 	KdaTime		closed;			/* … and have done so in the last one */
+	/* relay.c; of a source stream */
+	bool		relayed;		/* queries that one process has to run do so over the relay */
+	bool		relays;			/* … and there are some */
+	Bitmapset  *relay_columns;	/* … that read these, attribute numbers */
+	struct KdaFeed *relay;		/* slot 0; NULL: it has none */
+	bool		held;			/* what has been fetched waits in this transaction */
+	char	   *relay_read;		/* other slots: how far the relay has been read; as KdaInboxPosition.snapshot1 */
+	uint64		relay_xid;		/* this transaction has written into it; 0: it has not */
+	uint64		relay_mark,		/* bytes before it up to the first, and after it up to the second transaction */
+				relay_last;
+	int64		relay_before,	/* … were not read when we looked last */
+				relay_after;
+	/* … of a relay */
+	struct KdaFeed *relay_of;	/* NULL: it is none */
+	bool		drained;		/* the last transaction has found nothing more in it */
 
 	List	   *writers;		/* KdaQuery: pumps that write it */
 	KdaInboxPosition position;	/* database streams: as of the last commit */
@@ -116,7 +131,8 @@ kda_feed_runs(const KdaFeed *feed)
 
 /* Brings feeds and queries in line with the catalog; in a transaction of its own. */
 extern void kda_load(KdaWorker *worker);
-extern KdaFeed *kda_feed_by_relid(Oid relid);
+extern KdaFeed *kda_feed_by_relid(Oid relid);	/* the stream, not its relay */
+extern void kda_load_progress(KdaFeed *feed);
 /* Ends reading from a source; what was fetched and not applied is forgotten.  deadline_ms 0: the process ends. */
 extern void kda_source_close(KdaStream *stream, int deadline_ms);
 /* Opens sources of streams that have queries, closes the others; no transaction. */
@@ -171,6 +187,30 @@ extern void kda_slots_reset(KdaFeed *feed);
 extern void kda_slots_after_commit(KdaFeed *feed, KdaTime watermark_before, bool saved);
 /* Has all closed that the watermark has passed? */
 extern bool kda_slots_are_closed(const KdaFeed *feed);
+
+/*---- relay.c: queries that one process has to run over a stream that several read */
+
+/* The feed of a stream, or of its relay, that is held here. */
+extern KdaFeed *kda_feed_of(const KdaStream *stream);
+/* While loading: the relay of a source stream, and what it takes from the stream each time. */
+extern KdaFeed *kda_relay_make(KdaFeed *source);
+extern void kda_relay_follow(KdaFeed *relay);
+/* Must what this process has fetched of the stream wait? */
+extern bool kda_relay_holds(KdaFeed *source);
+/* Hands the batch's records on; by row, whether it was late for other queries, and refused by them. */
+extern void kda_relay_records(KdaFeed *source, const uint8 *late, const uint8 *failed);
+extern void kda_relay_at_commit(KdaFeed *source);
+/* Before the relay runs: the shards as the stream has them. */
+extern void kda_relay_see_shards(KdaFeed *relay);
+/* No record that is handed on from now on is earlier without being late; KDA_NO_TIME: not known. */
+extern KdaTime kda_relay_watermark(const KdaFeed *relay);
+/* After it has run: its counters are the stream's. */
+extern void kda_relay_count(KdaFeed *relay);
+/* While shards are divided: what it gets comes after all that slot 0 has processed alone. */
+extern void kda_relay_begin(KdaFeed *source);
+/* May slot 0, which is alone, run all queries over the stream itself again?  And does so from the next load on. */
+extern bool kda_relay_is_drained(const KdaFeed *source);
+extern void kda_relay_end(KdaFeed *source);
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

@@ -42,6 +42,8 @@ resize(KdaBatch *batch, int capacity)
 	RESIZE(batch->shard_wm);
 	RESIZE(batch->shard);
 	RESIZE(batch->position);
+	RESIZE(batch->xid);
+	RESIZE(batch->refused);
 	RESIZE(batch->arrival);
 	RESIZE(batch->record);
 	batch->capacity = capacity;

@@ -20,6 +20,10 @@
 
 typedef struct KdaArenaChunk KdaArenaChunk;
 
+/* A record that came by way of an inbox had been refused by queries before: */
+#define KDA_REFUSED_LATE	1	/* it was late for one */
+#define KDA_REFUSED_FAILED	2	/* an expression of one has failed */
+
 typedef struct KdaBatch
 {
 	TupleDesc	desc;			/* the stream relation's; not owned */
@@ -34,7 +38,9 @@ typedef struct KdaBatch
 	KdaTime    *rowtime;		/* the record's time, never KDA_NO_TIME after the watermark stage */
 	KdaTime    *shard_wm;		/* the watermark its shard had before this row */
 	int32	   *shard;			/* index into KdaStream.shards */
-	int64	   *position;		/* offset in the shard; derived rows: origin's */
+	int64	   *position;		/* offset in the shard; rows of an inbox: as xid, unless their origin is known */
+	uint64	   *xid;			/* rows of an inbox: the transaction that wrote them */
+	uint8	   *refused;		/* rows of an inbox: KDA_REFUSED_* bits, 0: by nobody */
 	KdaTime    *arrival;
 	int32	   *record;			/* index of the raw record it came from (row_path, CSV: several rows each) */
 

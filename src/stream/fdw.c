@@ -35,6 +35,7 @@
 #include "stream/fdw.h"
 #include "stream/inbox.h"
 #include "stream/ring.h"
+#include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -146,12 +147,10 @@ typedef struct StreamScan
 
 	/* session */
 	KdaStreamOptions *options;
-	Relation	segment;
 	Oid			segments[2];
-	int			nth;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-	AttrNumber *map;
+	bool		open;
+	KdaSegments rows;
+	AttrNumber *maps[2];		/* of the inbox's segments */
 	bool		ring;
 	KdaDecoder *decoder;
 	KdaRawBatch *raw;
@@ -408,35 +407,34 @@ ignore_refusal(void *arg, int index, const KdaDecodeError *error)
 {
 }
 
-static bool
-next_segment(StreamScan *s, TupleDesc desc, EState *estate)
+/* The next row of the buffer, in the order in which they came; NULL: no more. */
+static KdaSegmentCursor *
+next_stored(StreamScan *s, ForeignScanState *node)
 {
-	MemoryContext old;
+	/* the executor calls in memory that lasts for one row */
+	MemoryContext old = MemoryContextSwitchTo(s->context);
 
-	if (s->scan)
+	CHECK_FOR_INTERRUPTS();
+	if (s->open)
+		kda_segments_advance(&s->rows);
+	else
 	{
-		table_endscan(s->scan);
-		ExecDropSingleTupleTableSlot(s->slot);
-		table_close(s->segment, NoLock);
-		s->scan = NULL;
+		kda_segments_open(&s->rows, s->segments[0], s->segments[1], node->ss.ps.state->es_snapshot, 0, 0, false);
+		for (int i = 0; i < 2; i++)
+			if (!s->ring && s->rows.cursors[i].rel)
+				s->maps[i] = kda_inbox_map(RelationGetDescr(node->ss.ss_currentRelation), s->rows.cursors[i].rel);
+		s->open = true;
 	}
-	while (s->nth < 2)
-	{
-		Oid			segment = s->segments[s->nth++];
+	MemoryContextSwitchTo(old);
+	return kda_segments_row(&s->rows);
+}
 
-		if (!OidIsValid(segment))
-			continue;
-		/* the executor calls in memory that lasts for one row */
-		old = MemoryContextSwitchTo(s->context);
-		s->segment = table_open(segment, AccessShareLock);
-		s->slot = table_slot_create(s->segment, NULL);
-		s->scan = table_beginscan(s->segment, estate->es_snapshot, 0, NULL);
-		if (!s->ring)
-			s->map = kda_inbox_map(desc, s->segment);
-		MemoryContextSwitchTo(old);
-		return true;
-	}
-	return false;
+static void
+close_stored(StreamScan *s)
+{
+	if (s->open)
+		kda_segments_close(&s->rows);
+	s->open = false;
 }
 
 static void
@@ -458,32 +456,24 @@ next_of_inbox(ForeignScanState *node, StreamScan *s, TupleTableSlot *slot)
 {
 	TupleDesc	desc = slot->tts_tupleDescriptor;
 	AttrNumber	rowtime = s->options->rowtime_attno;
+	KdaSegmentCursor *row;
 	KdaTime		t;
 
-	for (;;)
+	do
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
+		row = next_stored(s, node);
+		if (row == NULL)
 			return NULL;
-		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
-		{
-			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
-				return NULL;
-			continue;
-		}
-		slot_getallattrs(s->slot);
-		if (!s->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
-			continue;
-		break;
-	}
+		slot_getallattrs(row->slot);
+	} while (!row->slot->tts_isnull[KDA_INBOX_CONTROL - 1]);
 	for (int i = 0; i < desc->natts; i++)
 	{
-		AttrNumber	from = s->map[i];
+		AttrNumber	from = s->maps[row - s->rows.cursors][i];
 
-		slot->tts_isnull[i] = from <= 0 || s->slot->tts_isnull[from - 1];
-		slot->tts_values[i] = slot->tts_isnull[i] ? (Datum) 0 : s->slot->tts_values[from - 1];
+		slot->tts_isnull[i] = from <= 0 || row->slot->tts_isnull[from - 1];
+		slot->tts_values[i] = slot->tts_isnull[i] ? (Datum) 0 : row->slot->tts_values[from - 1];
 	}
-	t = DatumGetTimestampTz(s->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
+	t = DatumGetTimestampTz(row->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
 	if (rowtime > 0)
 	{
 		Oid			type = TupleDescAttr(desc, rowtime - 1)->atttypid;
@@ -506,6 +496,7 @@ next_block(ForeignScanState *node, StreamScan *s)
 {
 	for (;;)
 	{
+		KdaSegmentCursor *row;
 		bytea	   *data;
 		char	  **names;
 		int			nnames;
@@ -514,18 +505,12 @@ next_block(ForeignScanState *node, StreamScan *s)
 		KdaDecodeCounts counts = {0};
 		MemoryContext old;
 
-		CHECK_FOR_INTERRUPTS();
-		if (s->scan == NULL && !next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
+		row = next_stored(s, node);
+		if (row == NULL)
 			return false;
-		if (!table_scan_getnextslot(s->scan, ForwardScanDirection, s->slot))
-		{
-			if (!next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state))
-				return false;
-			continue;
-		}
 		MemoryContextReset(s->block_context);
 		old = MemoryContextSwitchTo(s->block_context);
-		data = DatumGetByteaPP(slot_getattr(s->slot, 2, &isnull));
+		data = DatumGetByteaPP(slot_getattr(row->slot, KDA_RING_DATA, &isnull));
 		kda_batch_reset(s->block);
 		if (kda_ring_unpack(VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data), s->raw, &names, &nnames))
 		{
@@ -591,9 +576,7 @@ rescan(ForeignScanState *node)
 		s->next = s->batch ? s->batch->scan_from : 0;
 		return;
 	}
-	s->nth = 2;
-	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
-	s->nth = 0;
+	close_stored(s);
 	s->nrows = 0;
 	s->block_next = 0;
 	if (s->block)
@@ -607,8 +590,7 @@ end_scan(ForeignScanState *node)
 
 	if (s == NULL || kda_in_worker)
 		return;
-	s->nth = 2;
-	next_segment(s, RelationGetDescr(node->ss.ss_currentRelation), node->ss.ps.state);
+	close_stored(s);
 	forget_scan(s);
 }
 

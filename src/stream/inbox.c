@@ -15,7 +15,6 @@
 #include "kda_stream.h"
 
 #include "access/detoast.h"
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -29,8 +28,9 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "runtime/runtime.h"
-#include "storage/bufmgr.h"
 #include "stream/inbox.h"
+#include "stream/indexes.h"
+#include "stream/segment.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -75,7 +75,7 @@ kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
 	initStringInfo(&s);
 	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
 					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
-					 "kda_derived boolean NOT NULL, kda_control \"char\"",
+					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint",
 					 durable ? "" : "UNLOGGED ", name);
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -224,8 +224,7 @@ struct KdaInboxWriter
 {
 	Oid			stream_relid;
 	Relation	rel;
-	EState	   *estate;
-	ResultRelInfo *info;
+	KdaIndexes	indexes;
 	BulkInsertState bistate;
 	TupleTableSlot *slots[WRITE_ROWS];
 	int			n;
@@ -237,6 +236,8 @@ struct KdaInboxWriter
 	KdaStreamOptions *options;
 	CommandId	cid;
 	MemoryContext context;
+	Datum	   *shards;			/* names of the source's, as text */
+	int			nshards;
 };
 
 static int64 next_seq = 1;
@@ -318,10 +319,7 @@ kda_inbox_begin(Oid stream_relid)
 				 errhint("See kda.workers and kda.queries for what holds them back, or raise kda_stream.buffer_size.")));
 	}
 
-	w->estate = CreateExecutorState();
-	w->info = makeNode(ResultRelInfo);
-	InitResultRelInfo(w->info, w->rel, 1, NULL, 0);
-	ExecOpenIndices(w->info, false);
+	kda_indexes_open(&w->indexes, w->rel);
 	w->bistate = GetBulkInsertState();
 	w->cid = GetCurrentCommandId(true);
 	written[nwritten % REMEMBERED].relid = stream_relid;
@@ -340,12 +338,17 @@ flush(KdaInboxWriter *w)
 	table_multi_insert(w->rel, w->slots, w->n, w->cid, 0, w->bistate);
 	for (int i = 0; i < w->n; i++)
 	{
-		if (w->info->ri_NumIndices > 0)
-			list_free(kda_insert_index_tuples(w->info, w->slots[i], w->estate));
+		kda_indexes_add(&w->indexes, w->slots[i]);
 		ExecClearTuple(w->slots[i]);
 	}
-	ResetPerTupleExprContext(w->estate);
 	w->n = 0;
+}
+
+static inline void
+put(TupleTableSlot *slot, AttrNumber column, Datum value)
+{
+	slot->tts_values[column - 1] = value;
+	slot->tts_isnull[column - 1] = false;
 }
 
 static TupleTableSlot *
@@ -366,11 +369,28 @@ next_slot(KdaInboxWriter *w)
 	slot = w->slots[w->n++];
 	ExecClearTuple(slot);
 	memset(slot->tts_isnull, true, sizeof(bool) * slot->tts_tupleDescriptor->natts);
-	slot->tts_values[KDA_INBOX_XID - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	slot->tts_values[KDA_INBOX_SEQ - 1] = Int64GetDatum(next_seq++);
-	slot->tts_isnull[KDA_INBOX_XID - 1] = slot->tts_isnull[KDA_INBOX_SEQ - 1] = false;
-	slot->tts_isnull[KDA_INBOX_ARRIVAL - 1] = slot->tts_isnull[KDA_INBOX_DERIVED - 1] = false;
+	put(slot, KDA_INBOX_XID, FullTransactionIdGetDatum(GetTopFullTransactionId()));
+	put(slot, KDA_INBOX_SEQ, Int64GetDatum(next_seq++));
 	return slot;
+}
+
+/* As text; made once per writer. */
+static Datum
+shard_name(KdaInboxWriter *w, KdaStream *stream, int shard)
+{
+	if (shard >= w->nshards)
+	{
+		MemoryContext old = MemoryContextSwitchTo(w->context);
+
+		w->shards = w->shards ? repalloc(w->shards, sizeof(Datum) * stream->nshards) : palloc(sizeof(Datum) * stream->nshards);
+		while (w->nshards < stream->nshards)
+		{
+			w->shards[w->nshards] = CStringGetTextDatum(stream->shards[w->nshards].name);
+			w->nshards++;
+		}
+		MemoryContextSwitchTo(old);
+	}
+	return w->shards[shard];
 }
 
 void
@@ -388,19 +408,39 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 		}
 	/* a user's row: the worker takes the arrival for it, made monotone, and so do those who look */
 	if (derived && w->rowtime > 0 && from->tts_isnull[w->rowtime - 1] && w->map[w->rowtime - 1] > 0)
-	{
-		slot->tts_values[w->map[w->rowtime - 1] - 1] = kda_rowtime_value(w->options, w->rowtime_type, arrival);
-		slot->tts_isnull[w->map[w->rowtime - 1] - 1] = false;
-	}
-	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(arrival);
-	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(derived);
+		put(slot, w->map[w->rowtime - 1], kda_rowtime_value(w->options, w->rowtime_type, arrival));
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(arrival));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(derived));
 	if (derived && shard_wm != KDA_NO_TIME)
-	{
-		slot->tts_values[KDA_INBOX_SHARD_WM - 1] = TimestampTzGetDatum(shard_wm);
-		slot->tts_isnull[KDA_INBOX_SHARD_WM - 1] = false;
-	}
+		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(shard_wm));
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, uint8 refused)
+{
+	KdaBatch   *batch = stream->batch;
+	TupleTableSlot *slot = next_slot(w);
+	int			c = -1;
+
+	while ((c = bms_next_member(columns, c)) >= 0)
+	{
+		int			i = c - 1;
+
+		if (i >= 0 && i < w->natts && w->map[i] > 0 && batch->values[i] && !batch->nulls[i][row])
+			put(slot, w->map[i], batch->values[i][row]);
+	}
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(batch->rowtime[row]));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
+	if (batch->shard_wm[row] != KDA_NO_TIME)
+		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(batch->shard_wm[row]));
+	if (refused)
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(refused)));
+	put(slot, KDA_INBOX_SHARD, shard_name(w, stream, batch->shard[row]));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(batch->position[row]));
+	/* what it points to is the batch's, which is there until the writer has ended */
+	ExecStoreVirtualTuple(slot);
 }
 
 void
@@ -408,10 +448,9 @@ kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
 {
 	TupleTableSlot *slot = next_slot(w);
 
-	slot->tts_values[KDA_INBOX_ARRIVAL - 1] = TimestampTzGetDatum(time);
-	slot->tts_values[KDA_INBOX_DERIVED - 1] = BoolGetDatum(true);
-	slot->tts_values[KDA_INBOX_CONTROL - 1] = CharGetDatum(control);
-	slot->tts_isnull[KDA_INBOX_CONTROL - 1] = false;
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(time));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
+	put(slot, KDA_INBOX_CONTROL, CharGetDatum(control));
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -421,10 +460,9 @@ kda_inbox_end(KdaInboxWriter *w)
 	flush(w);
 	FreeBulkInsertState(w->bistate);
 	table_finish_bulk_insert(w->rel, 0);
-	ExecCloseIndices(w->info);
+	kda_indexes_close(&w->indexes);
 	for (int i = 0; i < w->nslots; i++)
 		ExecDropSingleTupleTableSlot(w->slots[i]);
-	FreeExecutorState(w->estate);
 	table_close(w->rel, NoLock);
 	pfree(w);
 	kda_notify_rows();
@@ -545,100 +583,36 @@ kda_inbox_snapshot(void)
 
 /*---- reading */
 
-/* The rows of one segment from a place on, in the order of (xid, seq). */
-typedef struct Cursor
+/* Of a record that another slot has read: that of its source. */
+static int
+shard_of(KdaStream *stream, text *name)
 {
-	Relation	rel;
-	Relation	index;
-	IndexScanDesc scan;
-	TupleTableSlot *slot;
-	AttrNumber *map;
-	bool		within;			/* first the rest of the transaction that we stopped in */
-	uint64		from_xid;
-	bool		valid;
-	uint64		xid;
-	int64		seq;
-} Cursor;
+	static int	last = 0;
+	Size		len = VARSIZE_ANY_EXHDR(name);
 
-static void
-start_scan(Cursor *c, uint64 xid, int64 seq, bool within)
-{
-	ScanKeyData keys[2];
-
-	c->within = within;
-	c->from_xid = xid;
-	if (within)
+	for (int i = 0; i < stream->nshards; i++)
 	{
-		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_XID8EQ, UInt64GetDatum(xid));
-		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(seq));
+		int			s = (last + i) % stream->nshards;
+
+		if (strlen(stream->shards[s].name) == len && memcmp(stream->shards[s].name, VARDATA_ANY(name), len) == 0)
+			return last = s;
 	}
-	else
-		ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_XID8GE, UInt64GetDatum(xid));
-	c->scan = kda_index_beginscan(c->rel, c->index, GetActiveSnapshot(), within ? 2 : 1);
-	index_rescan(c->scan, keys, within ? 2 : 1, NULL, 0);
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("shard \"%s\" of stream %s is not known yet", text_to_cstring(name), stream->name)));
+}
+
+/* Moves nothing but adds a row. */
+static inline bool
+is_record(Datum control, bool isnull)
+{
+	char		c = isnull ? '\0' : DatumGetChar(control);
+
+	return c != KDA_CONTROL_ADVANCE && c != KDA_CONTROL_WATERMARK;
 }
 
 static void
-advance(Cursor *c)
-{
-	for (;;)
-	{
-		bool		isnull;
-
-		c->valid = index_getnext_slot(c->scan, ForwardScanDirection, c->slot);
-		if (!c->valid && c->within)
-		{
-			index_endscan(c->scan);
-			start_scan(c, c->from_xid + 1, 0, false);
-			continue;
-		}
-		if (!c->valid)
-			return;
-		c->xid = DatumGetUInt64(slot_getattr(c->slot, KDA_INBOX_XID, &isnull));
-		c->seq = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_SEQ, &isnull));
-		return;
-	}
-}
-
-static bool
-open_cursor(Cursor *c, KdaStream *stream, Oid segment, uint64 xid, int64 seq, bool within)
-{
-	List	   *indexes;
-
-	memset(c, 0, sizeof(*c));
-	if (!OidIsValid(segment))
-		return false;
-	c->rel = table_open(segment, AccessShareLock);
-	if (RelationGetNumberOfBlocks(c->rel) == 0)
-	{
-		table_close(c->rel, NoLock);
-		c->rel = NULL;
-		return false;
-	}
-	indexes = RelationGetIndexList(c->rel);
-	if (indexes == NIL)
-		elog(ERROR, "the index of %s is missing", RelationGetRelationName(c->rel));
-	c->index = index_open(linitial_oid(indexes), AccessShareLock);
-	c->slot = table_slot_create(c->rel, NULL);
-	c->map = kda_inbox_map(stream->desc, c->rel);
-	start_scan(c, xid, seq, within);
-	advance(c);
-	return true;
-}
-
-static void
-close_cursor(Cursor *c)
-{
-	if (c->rel == NULL)
-		return;
-	index_endscan(c->scan);
-	ExecDropSingleTupleTableSlot(c->slot);
-	index_close(c->index, NoLock);
-	table_close(c->rel, NoLock);
-}
-
-static void
-take_row(KdaStream *stream, Cursor *c)
+take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 {
 	KdaBatch   *batch = stream->batch;
 	int			row = kda_batch_add_row(batch);
@@ -652,7 +626,7 @@ take_row(KdaStream *stream, Cursor *c)
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		AttrNumber	from = c->map[i];
+		AttrNumber	from = map[i];
 		Datum		value;
 
 		if (batch->values[i] == NULL || from <= 0 || from > c->slot->tts_tupleDescriptor->natts ||
@@ -680,7 +654,16 @@ take_row(KdaStream *stream, Cursor *c)
 	derived = DatumGetBool(c->slot->tts_values[KDA_INBOX_DERIVED - 1]);
 	batch->shard[row] = 0;
 	batch->record[row] = row;
+	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
+	batch->refused[row] = 0;
+	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
+	{
+		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
+		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
+			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]) - KDA_CONTROL_REFUSED(0);
+	}
 	batch->arrival[row] = DatumGetTimestampTz(c->slot->tts_values[KDA_INBOX_ARRIVAL - 1]);
 	mark = slot_getattr(c->slot, KDA_INBOX_SHARD_WM, &isnull);
 	/* "came before any watermark" is still not "no pump's row" */
@@ -703,7 +686,9 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	Snap	   *snap2;
 	char	   *text2 = position->snapshot2;
 	bool		old_snapshot = text2 != NULL;
-	Cursor		cursors[2];
+	KdaSegments segments;
+	AttrNumber *maps[2] = {NULL, NULL};
+	KdaSegmentCursor *c;
 	int			n = 0;
 	bool		any = false;
 	bool		resumed = text2 != NULL;
@@ -714,22 +699,18 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		text2 = kda_inbox_snapshot();
 	snap2 = parse_snapshot(text2);
 	*more = false;
-	open_cursor(&cursors[0], stream, stream->inbox, from, position->last_seq, within);
-	open_cursor(&cursors[1], stream, stream->inbox2, from, position->last_seq, within);
-	for (;;)
+	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
+	for (int i = 0; i < 2; i++)
+		if (segments.cursors[i].rel)
+			maps[i] = kda_inbox_map(stream->desc, segments.cursors[i].rel);
+	while ((c = kda_segments_row(&segments)) != NULL && c->xid < snap2->xmax)
 	{
-		Cursor	   *c = &cursors[0];
 		bool		isnull;
 		Datum		control;
 
-		if (!c->valid || (cursors[1].valid &&
-						  (cursors[1].xid < c->xid || (cursors[1].xid == c->xid && cursors[1].seq < c->seq))))
-			c = &cursors[1];
-		if (!c->valid || c->xid >= snap2->xmax)
-			break;
 		if (!visible_in(snap2, c->xid) || visible_in(snap1, c->xid))
 		{
-			advance(c);
+			kda_segments_advance(&segments);
 			continue;
 		}
 		if (n >= max_rows || batch->bytes >= max_bytes)
@@ -747,7 +728,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		any = true;
 		position->last_xid = c->xid;
 		position->last_seq = c->seq;
-		if (!isnull)
+		if (!is_record(control, isnull))
 		{
 			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));
 
@@ -758,15 +739,14 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		}
 		else
 		{
-			take_row(stream, c);
+			take_row(stream, c, maps[c - segments.cursors]);
 			n++;
 		}
 		if (n % 64 == 0)
 			CHECK_FOR_INTERRUPTS();
-		advance(c);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&cursors[0]);
-	close_cursor(&cursors[1]);
+	kda_segments_close(&segments);
 	MemoryContextSwitchTo(context);
 	if (any || *more)
 	{
@@ -798,19 +778,19 @@ bool
 kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position)
 {
 	Snap	   *snap = position && position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
-	Cursor		c;
+	KdaSegments segments;
+	KdaSegmentCursor *c;
 	bool		consumed = true;
 
 	if (position && position->snapshot2)
 		return false;
-	if (!open_cursor(&c, stream, segment, snap ? snap->xmin : 0, 0, false))
-		return true;
-	while (consumed && c.valid)
+	kda_segments_open(&segments, segment, InvalidOid, GetActiveSnapshot(), snap ? snap->xmin : 0, 0, false);
+	while (consumed && (c = kda_segments_row(&segments)) != NULL)
 	{
-		consumed = visible_in(snap, c.xid);
-		advance(&c);
+		consumed = visible_in(snap, c->xid);
+		kda_segments_advance(&segments);
 	}
-	close_cursor(&c);
+	kda_segments_close(&segments);
 	return consumed;
 }
 
@@ -851,6 +831,7 @@ kda_inbox_restamp(int32 stream_id, Oid stream_relid)
 	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
 						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
 						 quote_literal_cstr(snapshot), stream_id), false, 0);
+	/* also of queries of a source stream whose records came by way of it */
 	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = CASE WHEN stream = r THEN NULL ELSE start_snapshot END, "
 						 "start_snapshot2 = CASE WHEN stream2 = r THEN NULL ELSE start_snapshot2 END "
 						 "FROM (SELECT %u::pg_catalog.regclass AS r) s WHERE r IN (stream, stream2)",

@@ -26,12 +26,16 @@ enum
 	KDA_INBOX_ARRIVAL,			/* timestamptz; derived rows: the event's time; control rows: the watermark */
 	KDA_INBOX_SHARD_WM,			/* timestamptz: derived rows only */
 	KDA_INBOX_DERIVED,			/* bool: a pump wrote it */
-	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers; NULL: a row */
-	KDA_INBOX_NCOLS = KDA_INBOX_CONTROL
+	KDA_INBOX_CONTROL,			/* "char": 'a' advance, 'w' watermark of the writers; NULL: a row; KDA_CONTROL_REFUSED (…): a row, too */
+	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
+	KDA_INBOX_POSITION,			/* bigint: … and position in it */
+	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
 };
 
 #define KDA_CONTROL_ADVANCE		'a'
 #define KDA_CONTROL_WATERMARK	'w'
+/* A record that other queries have refused: it was counted and reported for that.  Of KDA_REFUSED_* bits (batch.h). */
+#define KDA_CONTROL_REFUSED(bits)	('0' + (bits))
 
 /*
  * A reader's position (the rule of PgQ).  Everything visible in snapshot1 has
@@ -67,6 +71,12 @@ extern KdaInboxWriter *kda_inbox_begin(Oid stream_relid);
  */
 extern void kda_inbox_put(KdaInboxWriter *writer, TupleTableSlot *slot, KdaTime time,
 						  KdaTime shard_wm, bool derived);
+/*
+ * The batch's record as it is, for slot 0: those of its columns that are in
+ * columns (attribute numbers), with its time, shard and position.  refused:
+ * KDA_REFUSED_* bits.
+ */
+extern void kda_inbox_put_record(KdaInboxWriter *writer, KdaStream *stream, int row, Bitmapset *columns, uint8 refused);
 /* A control row, ordered after the rows put so far. */
 extern void kda_inbox_put_control(KdaInboxWriter *writer, char control, KdaTime time);
 extern void kda_inbox_end(KdaInboxWriter *writer);

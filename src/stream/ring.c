@@ -27,10 +27,12 @@
 #include "executor/tuptable.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "stream/indexes.h"
 #include "stream/ring.h"
 #include "stream/stream.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/xid8.h"
 
 #define BLOCK_MAGIC		0x4b444131	/* KDA1 */
 #define BLOCK_RECORDS	1000
@@ -65,25 +67,48 @@ put_bytes(StringInfo s, const char *data, Size len)
 		put_raw(s, data, len);
 }
 
+char *
+kda_ring_ddl(const char *name)
+{
+	return psprintf("CREATE UNLOGGED TABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, data bytea NOT NULL); "
+					"ALTER TABLE %s ALTER data SET STORAGE EXTERNAL; CREATE INDEX ON %s (kda_xid, kda_seq)",
+					name, name, name);
+}
+
+/* What writes blocks, for the time of one batch. */
+typedef struct Writer
+{
+	Relation	rel;
+	KdaIndexes	indexes;
+	TupleTableSlot *slot;
+	CommandId	cid;
+	BulkInsertState bistate;
+} Writer;
+
+/* Blocks of one transaction have to be told apart. */
+static int64 next_seq = 1;
+
 static void
-store_block(Relation rel, TupleTableSlot *slot, StringInfo body, KdaTime time, CommandId cid,
-			BulkInsertState bistate)
+store_block(Writer *w, StringInfo body)
 {
 	int			bound = LZ4_compressBound(body->len);
 	bytea	   *block = palloc(VARHDRSZ + 2 * sizeof(int32) + bound);
 	int32		header[2] = {BLOCK_MAGIC, body->len};
 	int			size = LZ4_compress_default(body->data, VARDATA(block) + sizeof(header), body->len, bound);
+	TupleTableSlot *slot = w->slot;
 
 	if (size <= 0)
 		elog(ERROR, "could not compress a block of the buffer");
 	memcpy(VARDATA(block), header, sizeof(header));
 	SET_VARSIZE(block, VARHDRSZ + sizeof(header) + size);
 	ExecClearTuple(slot);
-	slot->tts_values[0] = TimestampTzGetDatum(time);
-	slot->tts_values[1] = PointerGetDatum(block);
-	slot->tts_isnull[0] = slot->tts_isnull[1] = false;
+	slot->tts_values[KDA_RING_XID - 1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	slot->tts_values[KDA_RING_SEQ - 1] = Int64GetDatum(next_seq++);
+	slot->tts_values[KDA_RING_DATA - 1] = PointerGetDatum(block);
+	memset(slot->tts_isnull, false, sizeof(bool) * KDA_RING_NCOLS);
 	ExecStoreVirtualTuple(slot);
-	table_tuple_insert(rel, slot, cid, 0, bistate);
+	table_tuple_insert(w->rel, slot, w->cid, 0, w->bistate);
+	kda_indexes_add(&w->indexes, slot);
 	ExecClearTuple(slot);
 	pfree(block);
 }
@@ -105,24 +130,23 @@ begin_body(StringInfo s, char *const *names, int nnames)
 }
 
 void
-kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names, TimestampTz now)
+kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names)
 {
-	Relation	rel;
-	TupleTableSlot *slot;
+	Writer		w;
 	StringInfoData body;
 	int			from = 0;
 	int			nnames = stream->source->nshards;
-	BulkInsertState bistate;
 	bool		headers = false;
-	CommandId	cid = GetCurrentCommandId(true);
 	int			count_at;
 
 	for (int i = 0; i < stream->desc->natts; i++)
 		headers |= stream->options->columns[i].meta == KDA_META_HEADERS;
 
-	rel = table_open(stream->ring, RowExclusiveLock);
-	slot = table_slot_create(rel, NULL);
-	bistate = GetBulkInsertState();
+	w.rel = table_open(stream->ring, RowExclusiveLock);
+	kda_indexes_open(&w.indexes, w.rel);
+	w.slot = table_slot_create(w.rel, NULL);
+	w.cid = GetCurrentCommandId(true);
+	w.bistate = GetBulkInsertState();
 	initStringInfo(&body);
 	while (from < raw->n)
 	{
@@ -145,13 +169,14 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 			put_bytes(&body, rec->data, rec->len);
 		}
 		memcpy(body.data + count_at, &n, sizeof(n));
-		store_block(rel, slot, &body, now, cid, bistate);
+		store_block(&w, &body);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(body.data);
-	FreeBulkInsertState(bistate);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
+	FreeBulkInsertState(w.bistate);
+	kda_indexes_close(&w.indexes);
+	ExecDropSingleTupleTableSlot(w.slot);
+	table_close(w.rel, NoLock);
 }
 
 /*---- reading */

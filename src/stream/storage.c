@@ -27,6 +27,7 @@
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "stream/inbox.h"
+#include "stream/ring.h"
 #include "stream/stream.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -36,9 +37,8 @@
 #define MIN_ROTATE_US	(10 * USECS_PER_SEC)
 
 static Oid
-make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *suffix)
+make_segment(Oid relid, const KdaStreamOptions *options, bool database, int32 id, const char *suffix)
 {
-	bool		database = options->server_type == NULL;
 	char	   *name = psprintf("%s_%d%s", database ? "inbox" : "ring", id, suffix);
 	char	   *qualified = psprintf(KDA_STORAGE_SCHEMA ".%s", name);
 	ObjectAddress self,
@@ -48,8 +48,7 @@ make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *s
 	if (database)
 		kda_run_as_owner(kda_inbox_ddl(relid, qualified, options->durable));
 	else
-		kda_run_as_owner(psprintf("CREATE UNLOGGED TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, data bytea NOT NULL); "
-								  "ALTER TABLE %s ALTER data SET STORAGE EXTERNAL", qualified, qualified));
+		kda_run_as_owner(kda_ring_ddl(qualified));
 	CommandCounterIncrement();
 	oid = kda_storage_relation(name);
 	ObjectAddressSet(self, RelationRelationId, oid);
@@ -58,14 +57,22 @@ make_segment(Oid relid, const KdaStreamOptions *options, int32 id, const char *s
 	return oid;
 }
 
+/* To a stream that has none of that kind. */
+static void
+add_segments(Oid relid, const KdaStreamOptions *options, bool database, int32 id)
+{
+	const char *kind = database ? "inbox" : "ring";
+
+	kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass WHERE stream_id = %d",
+							  kind, make_segment(relid, options, database, id, "a"),
+							  kind, make_segment(relid, options, database, id, "b"), id));
+}
+
 int32
 kda_stream_ensure_storage(Oid relid)
 {
 	KdaStreamIds ids;
 	KdaStreamOptions *options;
-	Oid			a = InvalidOid,
-				b = InvalidOid;
-	const char *kind;
 
 	if (kda_stream_ids(relid, &ids))
 		return ids.id;
@@ -77,20 +84,29 @@ kda_stream_ensure_storage(Oid relid)
 
 	options = kda_stream_options_get(relid);
 	ids.id = kda_next_id();
-	if (options->server_type == NULL || options->retention_us > 0)
-	{
-		a = make_segment(relid, options, ids.id, "a");
-		b = make_segment(relid, options, ids.id, "b");
-	}
-	kind = options->server_type == NULL ? "inbox" : "ring";
-	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin, %s, %s2) VALUES (%d, %u::pg_catalog.regclass, %s, %s, %s); "
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.stream (stream_id, rel, origin) VALUES (%d, %u::pg_catalog.regclass, %s); "
 							  "INSERT INTO kda_storage.stream_progress (stream_id) VALUES (%d)",
-							  kind, kind, ids.id, relid, quote_literal_cstr(kda_origin()),
-							  OidIsValid(a) ? psprintf("%u::pg_catalog.regclass", a) : "NULL",
-							  OidIsValid(b) ? psprintf("%u::pg_catalog.regclass", b) : "NULL", ids.id));
+							  ids.id, relid, quote_literal_cstr(kda_origin()), ids.id));
+	if (options->server_type == NULL || options->retention_us > 0)
+		add_segments(relid, options, options->server_type == NULL, ids.id);
 	CommandCounterIncrement();
 	kda_catalog_changed();
 	return ids.id;
+}
+
+void
+kda_stream_ensure_relay(Oid relid)
+{
+	int32		id = kda_stream_ensure_storage(relid);
+	KdaStreamIds ids;
+
+	LockRelationOid(kda_storage_relation("stream"), ShareRowExclusiveLock);
+	CommandCounterIncrement();
+	if (!kda_stream_ids(relid, &ids) || OidIsValid(ids.inbox))
+		return;
+	add_segments(relid, kda_stream_options_get(relid), true, id);
+	CommandCounterIncrement();
+	kda_catalog_changed();
 }
 
 void
@@ -120,14 +136,8 @@ kda_stream_sync_storage(Oid relid)
 										  options->durable ? "LOGGED" : "UNLOGGED"));
 		}
 	}
-	else if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
-	{
-		Oid			a = make_segment(relid, options, ids.id, "a");
-		Oid			b = make_segment(relid, options, ids.id, "b");
-
-		kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET ring = %u::pg_catalog.regclass, ring2 = %u::pg_catalog.regclass "
-								  "WHERE stream_id = %d", a, b, ids.id));
-	}
+	if (!OidIsValid(ids.ring) && options->retention_us > 0 && options->server_type != NULL)
+		add_segments(relid, options, false, ids.id);
 	kda_catalog_changed();
 }
 
@@ -230,9 +240,9 @@ kda_stream_rotate(KdaStream *stream, TimestampTz now, const KdaInboxPosition *po
 		return false;
 	if (now < stream->segment_since + Max(retention, MIN_ROTATE_US) && !full)
 		return false;
-	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass, "
-				 "segment_since = pg_catalog.clock_timestamp() WHERE stream_id = %d",
-				 kind, other, kind, current, stream->id));
+	/* the time is that of a source stream's ring */
+	run(psprintf("UPDATE kda_storage.stream SET %s = %u::pg_catalog.regclass, %s2 = %u::pg_catalog.regclass%s WHERE stream_id = %d",
+				 kind, other, kind, current, stream->relay ? "" : ", segment_since = pg_catalog.clock_timestamp()", stream->id));
 	if (database)
 	{
 		stream->inbox = other;

@@ -48,7 +48,7 @@ typedef struct KdaStream
 	TupleDesc	desc;			/* copy */
 	bool		paused;
 	char	   *failure;		/* NULL: runs */
-	Oid			inbox,			/* segments of a database stream, the one that is written first */
+	Oid			inbox,			/* segments of a database stream or relay, the one that is written first */
 				inbox2;
 	Oid			ring,			/* segments of a source stream's buffer; InvalidOid: retention '0' */
 				ring2;
@@ -65,6 +65,7 @@ typedef struct KdaStream
 	KdaTime		advanced;		/* by kda.advance: shards and stream are at least this */
 	KdaTime		derived;		/* from the pumps that write it: their rows do not fall below */
 	bool		has_writers;
+	bool		relay;			/* what several slots have read of a source stream, for slot 0: runtime/relay.c */
 	TimestampTz idle_since;		/* all shards are idle since; 0: no */
 	TransactionId retired_by;	/* transaction after which nobody needs the other segment's rows */
 	int			slot;			/* of the worker that has it: 0 alone moves the watermark */
@@ -103,13 +104,14 @@ extern TimestampTz kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *
 
 /*---- ring.c: raw records in compressed blocks, for looking at */
 
-extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names,
-							TimestampTz now);
+extern void kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_names);
 
 /*---- storage.c: storage tables, in two segments that take turns */
 
 /* Creates storage and the row of kda_storage.stream if missing (CREATE FOREIGN TABLE by hand, first use); returns the id. */
 extern int32 kda_stream_ensure_storage(Oid relid);
+/* Of a source stream: makes the inbox by which its slots hand records to slot 0 (runtime/relay.c), if there is none. */
+extern void kda_stream_ensure_relay(Oid relid);
 /* After ALTER FOREIGN TABLE: the segments follow the columns and options. */
 extern void kda_stream_sync_storage(Oid relid);
 /*

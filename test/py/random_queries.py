@@ -45,7 +45,9 @@ JOINS = [("{s}", []), ("{s} JOIN dim y ON y.k = a.k", ["y.w", "y.name"]), ("{s} 
          ("{s} LEFT JOIN LATERAL (SELECT x.w FROM dim x WHERE x.k = a.k ORDER BY x.w DESC LIMIT 1) y ON true", ["y.w"]),
          ("{s} LEFT JOIN dim_view y ON y.k = a.k", ["y.w"]), ("{s} JOIN dim_parts y ON y.k = a.k", ["y.w"]),
          ("{s} LEFT JOIN c y ON y.k = a.k", ["y.w"]), ("{s} JOIN (SELECT k, avg(w) AS w FROM dim GROUP BY k) y USING (k)", ["y.w"]),
-         ("{s}, dimu y", ["y.w", "y.name"], "y.k = a.k")]
+         ("{s}, dimu y", ["y.w", "y.name"], "y.k = a.k"),
+         # as they were at the row's time: @OF@ is written by a user, @HELD@ is what it means
+         ("{s} LEFT JOIN dim_times@OF@ y ON y.k = a.k@HELD@", ["y.w", "y.name"]), ("{s} JOIN dim_times@OF@ y ON y.k < a.k@HELD@", ["y.w", "y.name"])]
 
 DIMENSIONS = """
 CREATE TABLE dim (k int, w int, name text);
@@ -57,6 +59,9 @@ CREATE TABLE dim_parts (k int, w int) PARTITION BY LIST (k);
 CREATE TABLE dim_parts_0 PARTITION OF dim_parts FOR VALUES IN (0, 1);
 CREATE TABLE dim_parts_2 PARTITION OF dim_parts DEFAULT;
 INSERT INTO dim_parts VALUES (0, 5), (1, 6), (2, 7), (NULL, 8);
+CREATE TABLE dim_times (k int, w int, name text, valid_from timestamptz, valid_to timestamptz);
+INSERT INTO dim_times SELECT k, i, 'time ' || i, CASE WHEN i > 0 THEN start + i * step END, CASE WHEN i < 6 THEN start + (i + 1) * step END
+    FROM generate_series(0, 2) k, generate_series(0, 6) i, LATERAL (VALUES ({start}, {step} * (k + 2) * interval '1 us')) v(start, step) WHERE (k, i) <> (2, 3);
 CREATE FUNCTION widest(text, text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS
     $$ SELECT CASE WHEN length($1) > length($2) OR length($1) = length($2) AND $1 > $2 THEN $1 ELSE $2 END $$;
 -- of one's own: one that can be put together from parts, and one that cannot
@@ -66,6 +71,18 @@ CREATE FUNCTION add_numbers(numeric, VARIADIC numeric[]) RETURNS numeric LANGUAG
     $$ SELECT coalesce($1, 0) + coalesce((SELECT sum(x) FROM unnest($2) x), 0) $$;
 CREATE AGGREGATE add_up (VARIADIC numeric[]) (SFUNC = add_numbers, STYPE = numeric);
 """
+
+
+def spell(text, words):
+    """Each word that two spellings say differently, by what one of them says."""
+    for word, said in words.items():
+        text = text.replace(word, said)
+    return text
+
+
+def fill(text, tables):
+    """@0@, @1@ ... by the tables of a join."""
+    return spell(text, {"@%d@" % i: table for i, table in enumerate(tables)})
 
 
 def literal(when):
@@ -101,6 +118,10 @@ class Window:
 
     def keyed(self):
         return self.kind in ("session", "stagger")
+
+    def options(self):
+        """WITH (...) of the query that it stands in."""
+        return " WITH (time_zone = '%s')" % self.zone if self.unit != "us" else ""
 
     def relation(self):
         """SELECT of ws, we: all windows that a row of the relation base can be in."""
@@ -227,11 +248,16 @@ class Select:
         self.items = []         # expressions
         self.distinct = ""
         self.source_from = "{s}"
+        self.time = None        # column of the stream that @OF@ names
         self.where = []
         self.keys = []
         self.grouping = None    # GROUP BY, if it is more than the list of keys
         self.having = None
         self.tail = ""          # ORDER BY, LIMIT
+
+    def names_bounds(self):
+        """A view that names no bound of its windows gets both as columns."""
+        return any("@WS@" in e or "@WE@" in e for e in self.items + [self.having or ""])
 
     def text(self, source, where=(), group=(), words=None, window=""):
         out = "SELECT %s%s FROM %s" % (self.distinct, ", ".join("%s AS c%d" % (e, i + 1) for i, e in enumerate(self.items)),
@@ -247,17 +273,17 @@ class Select:
         if self.having:
             out += " HAVING " + self.having
         out += self.tail
-        for word, value in (words or OUR_WORDS).items():
-            out = out.replace(word, value)
+        out = spell(out, words or {**OUR_WORDS, "@OF@": " FOR SYSTEM_TIME AS OF a.%s" % self.time})
         return "WITH %s %s" % (self.cte, out) if self.cte else out
 
 
-OUR_WORDS = {"@WS@": "window_start", "@WE@": "window_end", "@WT@": "window_time", "@CLOSED@": "window_closed"}
+OUR_WORDS = {"@WS@": "window_start", "@WE@": "window_end", "@WT@": "window_time", "@CLOSED@": "window_closed", "@HELD@": ""}
+PLAIN_WORDS = {"@OF@": "", "@HELD@": " AND a.rt >= coalesce(y.valid_from, '-infinity') AND a.rt < coalesce(y.valid_to, 'infinity')"}
 
 
 def plain_words(watermark, kind):
     closed = "(w.we %s %s)" % ("<" if kind == "session" else "<=", literal(watermark))
-    return {"@WS@": "w.ws", "@WE@": "w.we", "@WT@": "(w.we - interval '1 ms')", "@CLOSED@": closed}
+    return {**PLAIN_WORDS, "@WS@": "w.ws", "@WE@": "w.we", "@WT@": "(w.we - interval '1 ms')", "@CLOSED@": closed}
 
 
 class Generator:
@@ -309,8 +335,9 @@ class Generator:
         """FROM and WHERE; gives the expressions that the joins add."""
         r = self.r
         join = r.choice(JOINS) if joins and r.random() < 0.35 else JOINS[0]
-        if not source.has("a.k a.arr" if "arr" in join[0] else "a.k"):
+        if not source.has("a.k a.arr" if "arr" in join[0] else "a.k") or "@OF@" in join[0] and not source.time:
             join = JOINS[0]
+        select.time = source.time
         select.source_from = join[0]
         select.cte = CTE if " c y " in join[0] else ""
         select.where = list(join[2:])
@@ -395,7 +422,7 @@ class Generator:
             words = plain_words(source.watermark(state), window.kind)
             watermark = literal(source.watermark(state))
             where = " AND ".join("(%s)" % c for c in select.where) or "true"
-            from_ = select.source_from.replace("{s}", "base a")
+            from_ = spell(select.source_from.replace("{s}", "base a"), words)
             base = "WITH base AS MATERIALIZED (%s)" % source.plain(state) + (", " + select.cte if select.cte else "")
             if window.keyed():
                 win = self.place(base, from_, where, window, shards_keys, state)
@@ -460,8 +487,7 @@ class Generator:
         if in_table_session:
             window.by_bounds = True
             keys = partition = r.sample([k for k in ("k", "t", "b") if k in source.columns], r.choice([0, 1, 1]))
-        # a view that names no bound gets both as columns
-        prefix = not any("@WS@" in e or "@WE@" in e for e in select.items + [select.having or ""]) and not (spelling == "table" and aggregated)
+        prefix = not select.names_bounds() and not (spelling == "table" and aggregated)
         if spelling == "ours":
             saved = list(select.keys), select.grouping
             if window.kind == "stagger":
@@ -473,11 +499,8 @@ class Generator:
                                group=r.choice([["window_start", "window_end"], ["window_end", "window_start"]]) if aggregated else ())
         else:
             body = select.text(source.ours(), group=[window.group(r, source.time)])
-        options = ""
-        if window.unit != "us":
-            options = " WITH (time_zone = '%s')" % window.zone
         q.shape += " %s/%s" % (window.kind, spelling)
-        return body, select, window, prefix, options, [("a." + k if in_table_session else k) for k in keys]
+        return body, select, window, prefix, window.options(), [("a." + k if in_table_session else k) for k in keys]
 
     def with_window(self, select, source, window, keys):
         return select.text(source.ours(), window=window.clause(self.r, keys))
@@ -489,8 +512,8 @@ class Generator:
         r = self.r
         q = Query(self.number)
         self.number += 1
-        kinds = [(self.make_windowed, 46), (self.make_plain, 8), (self.make_endless, 10), (self.make_over, 12), (self.make_join, 12),
-                 (self.make_composed, 12), (self.make_refused, 3)]
+        kinds = [(self.make_windowed, 44), (self.make_plain, 8), (self.make_endless, 9), (self.make_over, 11), (self.make_join, 10),
+                 (self.make_window_join, 6), (self.make_sorted, 6), (self.make_composed, 12), (self.make_refused, 3)]
         kind = r.choices([k for k, _ in kinds], [w for _, w in kinds])[0]
         q.shape = kind.__name__[5:]
         kind(q)
@@ -543,7 +566,7 @@ class Generator:
 
     def plain_sql(self, source, select):
         def sql(state):
-            return "WITH base AS MATERIALIZED (%s) SELECT * FROM (%s) x" % (source.plain(state), select.text("base a"))
+            return "WITH base AS MATERIALIZED (%s) SELECT * FROM (%s) x" % (source.plain(state), select.text("base a", words=PLAIN_WORDS))
         return sql
 
     def make_plain(self, q):
@@ -565,6 +588,32 @@ class Generator:
         select = Select()
         self.aggregated(source, select, self.base(source, select), windowed=False)
         self.view_only(q, select, source, self.plain_sql(source, select))
+
+    # ---- ORDER BY ... WITHIN
+
+    def make_sorted(self, q):
+        """Rows that have left, or windows of them: what came too late for the sort is in none."""
+        r = self.r
+        stream = self.stream()
+        within = r.choice(self.world.gaps + [0])
+        mark = lambda state: stream.watermark(state) and stream.watermark(state) - within * US
+        plain = lambda state: "SELECT seq, rt, '-infinity'::timestamptz AS wm, %s FROM (%s) a WHERE rt >= wm - interval '%d us' AND rt <= %s" % (
+            ", ".join(stream.columns), stream.plain(state), within, literal(mark(state)))
+        source = Source(stream.ours, plain, stream.columns, stream.time, mark, stream.streams, stream.ordered)
+        sort = " ORDER BY a.%s WITHIN %s" % (source.time, us_interval(r, within))
+        select = Select()
+        if r.random() < 0.5:
+            self.rows(source, select, self.base(source, select), windowed=False)
+            select.distinct = ""
+            sql = self.plain_sql(source, select)
+            return self.finish(q, select.text(source.ours()) + sort, "", lambda bounds, closed: sql, windowed=False)
+        window = self.window(keyed=False)
+        self.aggregated(source, select, self.base(source, select))
+        select.tail = select.distinct = ""
+        q.shape += " " + window.kind
+        prefix = not select.names_bounds()
+        self.finish(q, self.with_window(select, source, window, []) + sort, window.options(),
+                    lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, []))
 
     # ---- OVER
 
@@ -690,9 +739,7 @@ class Generator:
                 on, rest = rest[0], " LEFT JOIN " + rest[1] if len(rest) > 1 else ""
                 text = ("(SELECT a.id AS a_id, b.id AS b_id FROM (@0@) a LEFT JOIN (@1@) b ON %s UNION ALL SELECT NULL, b.id FROM (@1@) b WHERE NOT EXISTS (SELECT FROM (@0@) a WHERE %s)) u "
                         "LEFT JOIN (@0@) a ON a.id = u.a_id LEFT JOIN (@1@) b ON b.id = u.b_id%s" % (on, on, rest))
-            for i, s in enumerate(sources):
-                text = text.replace("@%d@" % i, "SELECT * FROM (%s) x WHERE rt >= wm" % s.plain(state))
-            return text
+            return fill(text, ["SELECT * FROM (%s) x WHERE rt >= wm" % s.plain(state) for s in sources])
         return ours, from_, where, outer, names, sources
 
     def watermark_of(self, sources):
@@ -728,10 +775,47 @@ class Generator:
         select.items = ([key] if key else []) + [a.replace("b.", "a.") for a in aggs]
         select.keys = [key] if key else []
         q.shape += " windowed"
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
-        q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, options, text))
+        q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, window.options(), text))
         q.expected = self.windowed_sql(source, select, window, True, False, [])
         q.skip_open = outer
+
+    def make_window_join(self, q):
+        """Rows of the same window: for each of the windows, the join of what each side has in it."""
+        r = self.r
+        three = r.random() < 0.2
+        sources = [self.stream() for _ in range(3 if three else 2)]
+        names = ["a", "b", "c"][:len(sources)]
+        window = self.window(keyed=False)
+        from_ = "@0@ a"
+        for i, n in enumerate(names[1:], 1):
+            key = r.choice(["a.k = %s.k" % n] * 3 + ["a.t = %s.t AND a.b = %s.b" % (n, n), "a.id %% 4 = %s.id %% 4" % n])
+            extra = r.choice(["", "", " AND a.v > 2", " AND a.id <> %s.id" % n])
+            kind = r.choice(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN" if not extra else "LEFT JOIN"])
+            from_ += " %s @%d@ %s ON %s%s" % (kind, i, n, key, extra)
+            q.shape += " " + kind
+        if r.random() < 0.2:
+            from_ += " LEFT JOIN dimu z ON z.k = a.k"
+        where = r.choice(["", "", " WHERE a.v > 1 OR b.v IS NULL", " WHERE b.id IS NOT NULL"])
+        group = ""
+        if r.random() < 0.5:
+            items = ["%s.id AS %s_id" % (n, n) for n in names] + r.sample(["a.t", "a.v + b.v AS x", "coalesce(a.k, b.k) AS y", "b.n"], 2)
+        else:
+            key = r.choice(["a.k", "b.t", "a.b"])
+            items = [key] + r.sample(["count(*) AS n", "count(DISTINCT b.v) AS d", "sum(a.n) AS s", "max(b.t) AS m", "count(b.id) AS bs"], 2)
+            group = " GROUP BY " + key
+        text = "SELECT %s FROM %s%s" % (", ".join(items), from_, where)
+        q.shape += " " + window.kind
+
+        def sql(bounds, closed):
+            def expected(state):
+                with_ = ", ".join("base_%s AS MATERIALIZED (%s)" % (n, s.plain(state)) for n, s in zip(names, sources))
+                with_ += ", base AS MATERIALIZED (%s)" % " UNION ALL ".join("SELECT rt FROM base_%s" % n for n in names)
+                each = ["(SELECT * FROM base_%s WHERE rt >= x.ws AND rt < x.we AND x.we > wm)" % n for n in names]
+                condition = " WHERE x.we <= %s" % literal(self.watermark_of(sources)(state)) if closed else ""
+                return "WITH %s SELECT %so.* FROM (%s) x CROSS JOIN LATERAL (%s%s) o%s" % (
+                    with_, "x.ws AS window_start, x.we AS window_end, " if bounds else "", window.relation(), fill(text, each), group, condition)
+            return expected
+        self.finish(q, fill(text, [s.table_name for s in sources]) + " WINDOWED BY " + window.clause(r, []) + group, window.options(), sql)
 
     # ---- queries over queries
 
@@ -757,11 +841,10 @@ class Generator:
         def plain(state):
             return ("SELECT row_number() OVER (ORDER BY window_end) AS seq, row_number() OVER () AS id, window_end - interval '1 us' AS rt, '-infinity'::timestamptz AS wm, "
                     "window_start, window_end, %s FROM (%s) x" % (names, sql(state)))
-        options = " WITH (time_zone = '%s')" % window.zone if window.unit != "us" else ""
         lag = US if window.kind == "session" else 0 * US
         mark = lambda state: base.watermark(state) and base.watermark(state) - lag
         source = Source(None, plain, columns, None, mark, base.streams, ordered=False)
-        return text, options, source
+        return text, window.options(), source
 
     def make_composed(self, q):
         r = self.r

@@ -1,5 +1,6 @@
 """A real Kafka topic becomes a stream."""
 import json
+import random
 
 import pytest
 from harness import wait_until
@@ -43,6 +44,21 @@ def test_json_topic_to_live_view(server, kafka, msk):
         ("running", 1001, 0)]
     assert server.value("SELECT sum(position::bigint) FROM kda.shards WHERE stream = 'live'::regclass") == 1001
     assert server.value("SELECT max(lag_records) FROM kda.shards WHERE stream = 'live'::regclass") == 0
+
+
+def test_buffer_shows_records_in_their_order(server, kafka, msk):
+    """Blocks of records lie where a page has room: the last ones, which are small, beside the first."""
+    kafka.create_topic("t_order", 1)
+    stream(server, "in_order", "n int, filler text", "t_order")
+    server.sql("CREATE CONTINUOUS VIEW in_order_v AS SELECT n FROM in_order")
+    r = random.Random(1)
+    for n in range(16):
+        kafka.produce("t_order", [{"n": n, "filler": "%x" % r.getrandbits(4 * (1700 if n < 12 else 200))}])
+        assert server.value("SELECT kda.wait('in_order')")
+    ring = server.value("SELECT ring FROM kda_storage.stream WHERE rel = 'in_order'::regclass")
+    as_they_lie = server.value("SELECT array_agg(kda_seq ORDER BY ctid) FROM %s" % ring)
+    assert len(as_they_lie) == 16 and as_they_lie != sorted(as_they_lie)
+    assert server.value("SELECT array_agg(n) FROM in_order") == list(range(16))
 
 
 def test_envelope_columns(server, kafka, msk):

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
+from datetime import datetime, timedelta
+from io import StringIO
 
 import psycopg2
 import pytest
@@ -20,7 +21,7 @@ PARTITIONS = 4
 
 def declare(server, name, topic, parallelism, worker="main"):
     """A stream and queries of every kind that several processes may share."""
-    server.sql("CREATE STREAM {0} (rowtime timestamptz OPTIONS (path '$.ts'), id int, k text, v int) SERVER msk "
+    server.sql("CREATE STREAM {0} (rowtime timestamptz OPTIONS (path '$.ts'), id int, k text, v int, part int OPTIONS (meta 'shard')) SERVER msk "
                "OPTIONS (topic '{1}', start 'earliest', watermark '5 seconds', max_ahead 'never', parallelism '{2}', worker '{3}')".format(
                    name, topic, parallelism, worker))
     server.sql("""
@@ -28,6 +29,9 @@ def declare(server, name, topic, parallelism, worker="main"):
         INSERT INTO names SELECT k, 'the ' || k FROM unnest('{{a,b,c}}'::text[]) k ON CONFLICT DO NOTHING;
         CREATE TABLE {0}_table (id int, k text, v int);
         CREATE TABLE {0}_closed (at timestamptz, k text, n bigint);
+        CREATE TABLE {0}_counts (k text PRIMARY KEY, n bigint, s bigint);
+        CREATE TABLE {0}_windows (at timestamptz, k text, n bigint, PRIMARY KEY (at, k));
+        CREATE TABLE {0}_sorted (n serial, id int, ts timestamptz);
         CREATE STREAM {0}_derived (rowtime timestamptz, k text, v int) OPTIONS (worker '{1}');
         CREATE STREAM {0}_rows (rowtime timestamptz, k text, v int) OPTIONS (worker '{1}')""".format(name, worker))
     with server.connect(autocommit=False) as conn:
@@ -54,6 +58,23 @@ def declare(server, name, topic, parallelism, worker="main"):
             CREATE PUMP {0}_to_derived AS INSERT INTO {0}_derived (k, v) SELECT k, count(*) FROM {0}
                 WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k;
             CREATE PUMP {0}_to_rows AS INSERT INTO {0}_rows SELECT rowtime, k, v FROM {0};
+            -- what one process has to run: the others hand the records to it
+            CREATE CONTINUOUS VIEW {0}_sessions AS SELECT k, count(*) n, sum(v) s FROM {0} WINDOWED BY SESSION (INTERVAL '0.1' SECOND) GROUP BY k;
+            CREATE CONTINUOUS VIEW {0}_ids_of_sessions AS SELECT k, array_agg(id ORDER BY id) ids FROM {0}
+                WHERE v % 2 = 0 WINDOWED BY SESSION (INTERVAL '0.1' SECOND) GROUP BY k;
+            CREATE CONTINUOUS VIEW {0}_staggered AS SELECT part, count(*) n, sum(v) s FROM {0}
+                WINDOWED BY STAGGER (PARTITION BY part RANGE INTERVAL '7' SECOND);
+            CREATE CONTINUOUS VIEW {0}_arrays AS SELECT part, array_agg(id) ids FROM {0} WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY part;
+            CREATE CONTINUOUS VIEW {0}_sliding AS SELECT id, count(*) OVER w n, sum(v) OVER w s FROM {0}
+                WINDOW w AS (PARTITION BY k ORDER BY rowtime RANGE INTERVAL '1' SECOND PRECEDING);
+            CREATE CONTINUOUS VIEW {0}_pairs AS SELECT a.id AS a, b.id AS b FROM {0} a JOIN {0} b
+                ON a.k = b.k AND b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' SECOND AND a.v % 10 = 0 AND b.v % 10 = 5;
+            CREATE PUMP {0}_to_counts AS INSERT INTO {0}_counts SELECT k, count(*), sum(v) FROM {0} GROUP BY k
+                ON CONFLICT (k) DO UPDATE SET n = EXCLUDED.n, s = EXCLUDED.s;
+            CREATE PUMP {0}_to_windows AS INSERT INTO {0}_windows SELECT window_start, k, count(*) FROM {0}
+                WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k EMIT CHANGES ON CONFLICT (at, k) DO UPDATE SET n = EXCLUDED.n;
+            CREATE PUMP {0}_to_sorted AS INSERT INTO {0}_sorted (id, ts) SELECT s.id, s.rowtime FROM {0} s
+                ORDER BY s.rowtime WITHIN INTERVAL '1' SECOND;
             CREATE CONTINUOUS VIEW {0}_over_plain AS SELECT k, count(*) n, sum(v) s FROM {0}_plain GROUP BY k;
             CREATE CONTINUOUS VIEW {0}_over_tumbling AS SELECT k, sum(n) n, count(*) windows FROM {0}_tumbling GROUP BY k
             """.format(name))
@@ -64,10 +85,15 @@ def declare(server, name, topic, parallelism, worker="main"):
             WINDOWED BY TUMBLING (INTERVAL '10' SECOND) GROUP BY k""".format(name))
 
 
+# the rows with the number of their session
+SESSIONS = ("(SELECT *, sum(begins) OVER (PARTITION BY k ORDER BY ts) nth FROM (SELECT *, "
+            "CASE WHEN ts - lag(ts) OVER (PARTITION BY k ORDER BY ts) <= interval '0.1 s' THEN 0 ELSE 1 END begins FROM {}) g) i")
+
+
 def answers(name, plain):
     """(what the queries have given, the same SELECT over the table of all records), for each of them."""
     t = "(SELECT *, date_bin('10 s', ts, '2026-01-01 00:00:00+00') w FROM {0}) r".format(plain)
-    return [s.format(name, t) for s in (
+    return [s.format(name, t, plain) for s in (
         "SELECT window_start, k, n, s, lo, hi, m FROM {0}_tumbling | SELECT w, k, count(*), sum(v), min(v), max(v), avg(v) FROM {1} GROUP BY 1, 2",
         "SELECT window_start, k, n, s FROM {0}_hop | SELECT w - o * interval '10 s', k, count(*), sum(v) FROM {1}, generate_series(0, 2) o GROUP BY 1, 2",
         "SELECT window_start, k, s FROM {0}_top | SELECT w, k, s FROM (SELECT w, k, sum(v) s, row_number() OVER (PARTITION BY w ORDER BY sum(v) DESC, k) i FROM {1} GROUP BY 1, 2) x WHERE i <= 2",
@@ -81,6 +107,17 @@ def answers(name, plain):
         "SELECT id, k, v FROM {0}_table | SELECT id, k, v FROM {1} WHERE v % 7 = 0",
         "SELECT k, n, s FROM {0}_over_plain | SELECT k, count(*), sum(v) FROM {1} WHERE v % 10 = 0 GROUP BY 1",
         "SELECT window_start, k, n, s FROM {0}_rows_v | SELECT w, k, count(*), sum(v) FROM {1} GROUP BY 1, 2",
+        "SELECT window_start, window_end, k, n, s FROM {0}_sessions | "
+        "SELECT min(ts), max(ts) + interval '0.1 s', k, count(*), sum(v) FROM " + SESSIONS.format("{1}") + " GROUP BY k, nth",
+        "SELECT window_start, k, ids FROM {0}_ids_of_sessions | "
+        "SELECT min(ts), k, array_agg(id ORDER BY id) FROM " + SESSIONS.format("(SELECT * FROM {1} WHERE v % 2 = 0) e") + " GROUP BY k, nth",
+        "SELECT window_start, part, n, s FROM {0}_staggered | SELECT at, part, count(*), sum(v) FROM {1} JOIN {2}_staggered USING (id) GROUP BY 1, 2",
+        # as in PostgreSQL, nothing says in which order
+        "SELECT window_start, part, (SELECT array_agg(i ORDER BY i) FROM unnest(ids) i) FROM {0}_arrays | SELECT w, part, array_agg(id ORDER BY id) FROM {1} GROUP BY 1, 2",
+        "SELECT a, b FROM {0}_pairs | SELECT a.id, b.id FROM {2} a JOIN {2} b ON a.k = b.k AND b.ts BETWEEN a.ts AND a.ts + interval '1 s' "
+        "AND a.v % 10 = 0 AND b.v % 10 = 5",
+        "SELECT k, n, s FROM {0}_counts | SELECT k, count(*), sum(v) FROM {1} GROUP BY 1",
+        "SELECT at, k, n FROM {0}_windows | SELECT w, k, count(*) FROM {1} GROUP BY 1, 2",
     )]
 
 
@@ -94,6 +131,10 @@ def closed_answers(name, plain):
         "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2",
         "SELECT k, n, windows FROM {0}_over_tumbling | SELECT k, sum(n), count(*) FROM (SELECT w, k, count(*) n FROM {1} "
         "WHERE w + interval '10 s' <= kda.watermark('{0}'::regclass) GROUP BY 1, 2) c GROUP BY 1",
+        "SELECT id, n, s FROM {0}_sliding | SELECT id, n, s FROM (SELECT id, ts, count(*) OVER w n, sum(v) OVER w s FROM {1} "
+        "WINDOW w AS (PARTITION BY k ORDER BY ts RANGE INTERVAL '1 s' PRECEDING)) o WHERE ts <= kda.watermark('{0}'::regclass)",
+        "SELECT row_number() OVER (ORDER BY n), id FROM {0}_sorted | "
+        "SELECT row_number() OVER (ORDER BY ts), id FROM {1} WHERE ts <= kda.watermark('{0}'::regclass) - interval '1 s'",
     )]
 
 
@@ -104,6 +145,21 @@ def compare(server, name, plain="plain"):
         differ = server.sql("(SELECT 'got', x::text FROM (({0}) EXCEPT ALL ({1})) x) UNION ALL (SELECT 'want', x::text FROM (({1}) EXCEPT ALL ({0})) x) LIMIT 10".format(got, want))
         assert differ == [], (both, differ)
         assert server.value("SELECT count(*) > 0 FROM (%s) x" % want), "nothing to compare: " + want
+
+
+def staggered(records, size=timedelta(seconds=7), delay=timedelta(seconds=5)):
+    """The id of each record with the start of its window: the one that a record of its partition, in the order there, has opened."""
+    opened, greatest = {}, {}
+    for number, ts, _, _, part in records:
+        t = datetime.fromisoformat(ts.replace("Z", "+00:00"))
+        past = greatest.get(part, t) - delay
+        starts = opened.setdefault(part, [])
+        start = next((s for s in starts if s <= t < s + size and s + size > past), None)
+        if start is None:
+            starts.append(start := t)
+        del starts[:-20]        # older ones are past
+        greatest[part] = max(greatest.get(part, t), t)
+        yield number, start.isoformat()
 
 
 class Feeder(threading.Thread):
@@ -125,7 +181,8 @@ class Feeder(threading.Thread):
 
     def feed(self):
         p = self.kafka.producer(enable_idempotence="true", linger_ms=2)
-        second = 0.0
+        second = 3.0
+        times = set()
         r = self.random
         while not self.stopping.is_set():
             begun = time.monotonic()
@@ -134,11 +191,15 @@ class Feeder(threading.Thread):
                     self.stopping.set()
                     break
                 second += 0.01
-                # out of order, within the stream's watermark
-                ts = "2026-01-01T%02d:%02d:%09.6fZ" % (lambda at: (at // 3600, at // 60 % 60, at % 60))(max(0.0, second - r.random() * 3))
-                record = (len(self.records), ts, r.choice("abcdef"), r.randrange(1000))
+                # out of order, within the stream's watermark; no two at once, among which the order of arrival would decide
+                at = round(second - r.random() * 3, 6)
+                while at in times:
+                    at = round(at + 0.000001, 6)
+                times.add(at)
+                ts = "2026-01-01T%02d:%02d:%09.6fZ" % (at // 3600, at // 60 % 60, at % 60)
+                record = (len(self.records), ts, r.choice("abcdef"), r.randrange(1000), r.randrange(PARTITIONS))
                 self.records.append(record)
-                p.produce(self.topic, json.dumps(dict(zip(("id", "ts", "k", "v"), record))), partition=r.randrange(PARTITIONS))
+                p.produce(self.topic, json.dumps(dict(zip(("id", "ts", "k", "v"), record))), partition=record[4])
                 p.poll(0)
             if self.limit is None:
                 self.stopping.wait(max(0, 0.05 - (time.monotonic() - begun)))
@@ -151,9 +212,11 @@ class Feeder(threading.Thread):
         assert self.error is None, self.error
         with server.connect() as conn:
             cur = conn.cursor()
-            cur.execute("CREATE TABLE %s (id int, ts timestamptz, k text, v int)" % plain)
-            from io import StringIO
-            cur.copy_expert("COPY %s FROM STDIN" % plain, StringIO("".join("%d\t%s\t%s\t%d\n" % r for r in self.records)))
+            cur.execute("CREATE TABLE %s (id int, ts timestamptz, k text, v int, part int); "
+                        "CREATE TABLE %s_staggered (id int, at timestamptz)" % (plain, plain))
+            cur.copy_expert("COPY %s FROM STDIN" % plain, StringIO("".join("%d\t%s\t%s\t%d\t%d\n" % r for r in self.records)))
+            cur.copy_expert("COPY %s_staggered FROM STDIN" % plain, StringIO("".join("%d\t%s\n" % r for r in staggered(self.records))))
+            cur.execute("CREATE INDEX ON %s (k, ts); ANALYZE %s" % (plain, plain))
 
 
 def caught_up(server, stream, timeout=120):
@@ -200,7 +263,8 @@ def test_same_result_with_any_number_of_processes(server, kafka, msk, parallelis
     assert server.sql("SELECT slot FROM kda.workers WHERE worker = 'w%d' AND state = 'running' ORDER BY 1" % parallelism) == [(i,) for i in range(parallelism)]
     assert server.value("SELECT records_late FROM kda.streams WHERE stream = %s::regclass", name) == 0
     assert server.value("SELECT records_in FROM kda.streams WHERE stream = %s::regclass", name) == 6000
-    for obj in ("PUMP {0}_to_table", "PUMP {0}_to_closed", "PUMP {0}_to_derived", "PUMP {0}_to_rows"):
+    for obj in ("PUMP {0}_to_table", "PUMP {0}_to_closed", "PUMP {0}_to_derived", "PUMP {0}_to_rows", "PUMP {0}_to_counts",
+                "PUMP {0}_to_windows", "PUMP {0}_to_sorted"):
         server.sql("DROP " + obj.format(name))
     server.sql("DROP STREAM {0} CASCADE; DROP STREAM {0}_derived CASCADE; DROP STREAM {0}_rows CASCADE".format(name))
 
@@ -271,13 +335,15 @@ def test_kill_9_of_slots_at_random_moments(kafka):
     server.destroy()
 
 
-FAULTS = ["read", "watermark", "query", "write_back", "write_back_new", "queries", "close", "emit_closed", "emit_stream", "emit_table", "closed", "settled",
+FAULTS = ["relayed", "relay_ended", "read", "watermark", "query", "write_back", "write_back_new", "queries", "close", "emit_closed", "emit_stream", "emit_table", "closed", "settled",
           "slots_read", "slots_published", "slots_divided", "save", "saved", "commit", "committed", "remember"]
+# reached only when the number of processes changes
+OF_A_CHANGE = ("slots_divided", "relay_ended")
 
 
 def test_faults_in_any_process_at_any_point(kafka):
     """One process fails, ends or crashes in the middle of it; the others go on from what it has committed."""
-    server = own_server("slotfaults", kafka, "kda_stream.commit_interval = '10ms'", "kda_stream.batch_records = 200", "fsync = off",
+    server = own_server("slotfaults", kafka, "kda_stream.commit_interval = '10ms'", "kda_stream.batch_records = 200", "kda_stream.buffer_size = '1MB'", "fsync = off",
                         bindir=FAULT_BINDIR)
     server.sql("CREATE SCHEMA fault")
     server.sql("CREATE FUNCTION fault.arm(text, int, text) RETURNS void LANGUAGE C STRICT AS '$libdir/kda_stream', 'kda_fault_arm'")
@@ -300,7 +366,7 @@ def test_faults_in_any_process_at_any_point(kafka):
     n = 2
     for point in r.sample(FAULTS, len(FAULTS)) * (3 if LONG else 1):
         action = r.choice(["40001", "58030", "kill"])
-        patiently("SELECT fault.arm(%s, %s, %s)", point, r.choice([1, 2, 5]) if point != "slots_divided" else 1, action)
+        patiently("SELECT fault.arm(%s, %s, %s)", point, r.choice([1, 2, 5]) if point not in OF_A_CHANGE else 1, action)
 
         def reached():
             nonlocal n
@@ -308,9 +374,12 @@ def test_faults_in_any_process_at_any_point(kafka):
                 return True
             if point == "slots_divided":
                 n = n % 4 + 1
+            elif point == "relay_ended":
+                n = 1 if n > 1 and set(slots_of(server, "slotfaults")) != {0} else 3
+            if point in OF_A_CHANGE:
                 patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
             return False
-        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point == "slots_divided" else 0.05)
+        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point in OF_A_CHANGE else 0.05)
         if r.random() < 0.3:
             n = r.randrange(1, 5)
             patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
@@ -440,29 +509,111 @@ def test_reset_pause_late_and_errors(server, kafka, msk):
     wait_until(lambda: server.value("SELECT count(*) FROM kda.workers WHERE worker = 'ops'") == 0, "its processes to end")
 
 
-def test_queries_that_one_process_has_to_run(server, msk):
-    """Refused, at CREATE and at ALTER; what is in the way is named."""
-    server.sql("CREATE STREAM one (rowtime timestamptz, k text, v int) SERVER msk OPTIONS (topic 't_one', parallelism '2', worker 'one')")
-    server.sql("CREATE STREAM other (rowtime timestamptz, k text, v int) SERVER msk OPTIONS (topic 't_one', worker 'one')")
-    queries = [
-        "SELECT k, count(*) FROM {} WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k",
-        "SELECT k, count(*) FROM {} WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE)",
-        "SELECT k, count(*) OVER (PARTITION BY k ORDER BY rowtime RANGE INTERVAL '1' MINUTE PRECEDING) n FROM {}",
-        "SELECT k, array_agg(v) FROM {} WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k",
-        "SELECT a.k, a.v, b.v AS w FROM {} a JOIN other b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' MINUTE",
-    ]
-    for q in queries:
-        with pytest.raises(psycopg2.Error, match="parallelism of 2") as e:
-            server.sql("CREATE CONTINUOUS VIEW one_v AS " + q.format("one"))
-        assert "OPTIONS (SET parallelism '1')" in e.value.diag.message_hint
-        server.sql("CREATE CONTINUOUS VIEW one_v AS " + q.format("other"))
-        with pytest.raises(psycopg2.Error, match='query "public.one_v" cannot run on stream "other" with a parallelism of 2'):
-            server.sql("ALTER STREAM other OPTIONS (ADD parallelism '2')")
-        server.sql("DROP CONTINUOUS VIEW one_v")
-    server.sql("CREATE TABLE one_t (k text PRIMARY KEY, n bigint)")
-    with pytest.raises(psycopg2.Error, match="hands on groups"):
-        server.sql("CREATE PUMP one_p AS INSERT INTO one_t SELECT k, count(*) FROM one GROUP BY k ON CONFLICT (k) DO UPDATE SET n = EXCLUDED.n")
-    server.sql("DROP STREAM one; DROP STREAM other")
+def test_queries_that_one_process_runs(server, kafka, msk):
+    """What is late, refused, waited for and reset, where records come by way of other processes: as if it had read them itself."""
+    kafka.create_topic("t_one", PARTITIONS)
+    server.sql("CREATE STREAM one (rowtime timestamptz OPTIONS (path '$.ts'), k text, v int) SERVER msk "
+               "OPTIONS (topic 't_one', start 'earliest', max_ahead 'never', idle_timeout 'never', parallelism '3', worker 'one')")
+    with server.connect(autocommit=False) as conn:
+        conn.cursor().execute("CREATE CONTINUOUS VIEW one_sessions AS SELECT k, count(*) n, sum(100 / v) r FROM one "
+                              "WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE;"
+                              "CREATE CONTINUOUS VIEW one_tumbling AS SELECT k, count(*) n FROM one "
+                              "WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT ON WINDOW CLOSE")
+        conn.commit()
+
+    def put(at, v=1, k="a", partitions=range(PARTITIONS)):
+        for p in partitions:
+            kafka.produce("t_one", [{"ts": "2026-01-01T10:%s:00Z" % at, "k": k, "v": v}], partition=p)
+        caught_up(server, "one")
+
+    def rows():
+        return server.sql("SELECT to_char(window_start, 'MI'), to_char(window_end, 'MI'), k, n FROM one_sessions ORDER BY 1, 3")
+
+    # one session, of the records of all processes
+    put("00", partitions=(0, 2))
+    put("01", partitions=(1, 3))
+    put("05", partitions=(0, 1, 2))
+    # the fourth partition holds it open
+    assert rows() == []
+    put("05", partitions=(3,))
+    assert rows() == [("00", "02", "a", 4)]
+    # late in both queries, counted and reported once; an error in this one alone, with its place
+    put("00", partitions=(2,))
+    put("05", v=0, partitions=(1,))
+    assert server.sql("SELECT records_late, records_failed FROM kda.streams WHERE stream = 'one'::regclass") == [(1, 1)]
+    assert server.sql("SELECT name, records_late FROM kda.queries WHERE name LIKE 'one\\_%' ORDER BY 1") == [("one_sessions", 1), ("one_tumbling", 1)]
+    assert server.sql("SELECT error_name, stream::text, shard, position, query::text, data_text::json ->> 'k' "
+                      "FROM kda.error_stream WHERE stream = 'one'::regclass ORDER BY error_id") == [
+        ("late", "one", "2", "2", None, "a"), ("expression", "one", "1", "2", "one_sessions", "a")]
+    # groups and state of all processes; a query's own watermark
+    assert server.sql("SELECT name, groups, state_bytes > 0, watermark FROM kda.queries q WHERE name LIKE 'one\\_%' ORDER BY 1") == [
+        ("one_sessions", 1, True, server.value("SELECT kda.watermark('one')")),
+        ("one_tumbling", 3, True, server.value("SELECT kda.watermark('one')"))]
+    # a process that is gone holds back what is not read, and nothing closes too early
+    put("06", k="b", partitions=(0, 1, 2, 3))
+    assert server.sql("SELECT n FROM one_sessions WHERE k = 'b'") == []
+    # a further query begins with what comes from now on
+    server.sql("CREATE CONTINUOUS VIEW one_later WITH (start = 'latest') AS SELECT v, count(*) OVER (ORDER BY rowtime ROWS 2 PRECEDING) n FROM one")
+    put("07", v=7, k="b")
+    assert server.sql("SELECT v, n FROM one_later ORDER BY n") == [(7, 1), (7, 2), (7, 3), (7, 3)]
+    # RESET emits what is open in all of them, in the order of its records, and time begins anew
+    server.sql("ALTER STREAM one RESET")
+    wait_until(lambda: rows()[-1:] == [("06", "08", "b", 8)], "the open sessions to leave")
+    caught_up(server, "one")
+    assert server.value("SELECT kda.watermark('one_sessions')") is None
+    put("01", k="c")
+    put("04", k="c")
+    assert ("01", "02", "c", 4) in rows()
+    # a column that comes later is handed on, too
+    server.sql("ALTER STREAM one ADD COLUMN w int")
+    server.sql("CREATE CONTINUOUS VIEW one_wide WITH (start = 'latest') AS SELECT w, count(*) n FROM one WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY w")
+    for p in range(PARTITIONS):
+        kafka.produce("t_one", [{"ts": "2026-01-01T10:05:00Z", "k": "d", "v": 1, "w": 9}], partition=p)
+    caught_up(server, "one")
+    assert server.sql("SELECT w, n FROM one_wide") == [(9, 4)]
+    # on_error 'stop': the stream stops, as for a record that its own process has refused
+    server.sql("ALTER STREAM one OPTIONS (ADD on_error 'stop')")
+    kafka.produce("t_one", [{"ts": "2026-01-01T10:06:00Z", "k": "e", "v": 0}], partition=3)
+    wait_until(lambda: server.value("SELECT state FROM kda.streams WHERE stream = 'one'::regclass") == "failed", "the stream to stop")
+    assert "shard 3 position" in server.value("SELECT last_error FROM kda.streams WHERE stream = 'one'::regclass")
+    server.sql("ALTER STREAM one OPTIONS (SET on_error 'continue')")
+    server.sql("ALTER STREAM one RESUME")
+    put("07", k="e")
+    assert server.sql("SELECT count(*) FROM kda.error_stream WHERE stream = 'one'::regclass AND shard = '3'") == [(1,)]
+    server.sql("DROP STREAM one CASCADE")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda.workers WHERE worker = 'one'") == 0, "its processes to end")
+    assert server.sql("SELECT relname FROM pg_class WHERE relname LIKE 'inbox%' AND relkind = 'r' AND relnamespace = 'kda_storage'::regnamespace "
+                      "AND NOT EXISTS (SELECT FROM kda_storage.stream s WHERE pg_class.oid IN (s.inbox, s.inbox2))") == []
+
+
+def test_what_is_handed_on_is_bounded(kafka):
+    """When slot 0 does not take what the others hand it, they stop reading at some point, and go on when it does."""
+    pg = own_server("bounded", kafka, "kda_stream.commit_interval = '5ms'", "kda_stream.batch_records = 500", "kda_stream.buffer_size = '1MB'")
+    kafka.create_topic("t_bounded", PARTITIONS)
+    pg.sql("CREATE STREAM bounded (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk "
+           "OPTIONS (topic 't_bounded', start 'earliest', max_ahead 'never', parallelism '2');"
+           "CREATE CONTINUOUS VIEW bounded_v AS SELECT k, count(*) n FROM bounded WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k")
+    each = 10000
+    for p in range(PARTITIONS):
+        kafka.produce("t_bounded", [{"ts": "2026-01-01T10:00:00Z", "k": "k%d" % p}], partition=p)
+    caught_up(pg, "bounded")
+    with pg.connect(autocommit=False) as conn:
+        conn.cursor().execute("LOCK TABLE kda_storage.open_%d" % pg.value("SELECT query_id FROM kda_storage.query"))
+        for p in range(PARTITIONS):
+            kafka.produce("t_bounded", [{"ts": "2026-01-01T10:00:00Z", "k": "k%d" % p}] * each, partition=p)
+
+        def read():
+            return pg.value("SELECT sum(position::bigint) FROM kda.shards WHERE stream = 'bounded'::regclass AND slot = 1") or 0
+
+        def stands():
+            before = read()
+            time.sleep(1)
+            return before > 2 and read() == before
+        wait_until(stands, "slot 1 to stop reading")
+        assert read() < 2 * each
+    caught_up(pg, "bounded")
+    assert pg.sql("SELECT k, n FROM bounded_v ORDER BY k") == [("k%d" % p, each + 1) for p in range(PARTITIONS)]
+    pg.destroy()
 
 
 def test_processes_that_find_no_slot(kafka):
@@ -494,7 +645,9 @@ def test_a_restored_copy_goes_on_by_itself(server, kafka, msk):
     server.sql("CREATE STREAM dumped (rowtime timestamptz OPTIONS (path '$.ts'), k text) SERVER msk OPTIONS (topic 't_dumped', start 'earliest', "
                "max_ahead 'never', idle_timeout 'never', parallelism '3')", dbname="dumped")
     server.sql("CREATE CONTINUOUS VIEW dumped_v AS SELECT k, count(*) n FROM dumped WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;"
-               "CREATE CONTINUOUS VIEW dumped_g AS SELECT k, count(*) n FROM dumped GROUP BY k", dbname="dumped")
+               "CREATE CONTINUOUS VIEW dumped_g AS SELECT k, count(*) n FROM dumped GROUP BY k;"
+               # by way of slot 0
+               "CREATE CONTINUOUS VIEW dumped_s AS SELECT k, count(*) n FROM dumped WINDOWED BY SESSION (INTERVAL '30' SECOND) GROUP BY k", dbname="dumped")
 
     def put(second):
         for p in range(PARTITIONS):
@@ -504,7 +657,8 @@ def test_a_restored_copy_goes_on_by_itself(server, kafka, msk):
         wait_until(lambda: server.value("SELECT kda.wait('dumped', '5 s')", dbname=db) and server.value("SELECT sum(n) FROM dumped_g", dbname=db) == n, "%d records in %s" % (n, db))
 
     def shown(db):
-        return server.sql("SELECT window_start, k, n FROM dumped_v ORDER BY 1, 2", dbname=db) + server.sql("SELECT k, n FROM dumped_g ORDER BY 1", dbname=db)
+        return server.sql("SELECT window_start, k, n FROM dumped_v ORDER BY 1, 2", dbname=db) + server.sql("SELECT k, n FROM dumped_g ORDER BY 1", dbname=db) + \
+            server.sql("SELECT window_start, window_end, k, n FROM dumped_s ORDER BY 1, 3", dbname=db)
 
     put(0)
     caught_up_with(12, "dumped")

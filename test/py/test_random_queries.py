@@ -12,12 +12,12 @@ import psycopg2
 import psycopg2.extras
 import pytest
 from harness import LONG
-from random_queries import COLUMNS, DIMENSIONS, HOUR, MINUTE, SECOND, Generator, State
+from random_queries import COLUMNS, DIMENSIONS, HOUR, MINUTE, SECOND, Generator, State, literal, spell
 from test_sessions import kill_worker
 
 SETTINGS = ["kda_stream.batch_records = 37", "kda_stream.state_cache = '1MB'", "fsync = off", "max_connections = 60"]
 QUERIES = 100           # of a seed
-PARALLELISM = (1,)      # of the streams over a broker: one of these each
+PARALLELISM = (1, 2, 3)    # of the streams over a broker: one of these each
 
 SEEDS = [int(os.environ["KDA_SEED"])] if "KDA_SEED" in os.environ else range(25 if LONG else 1)
 END = datetime(2090, 1, 1, tzinfo=timezone.utc)
@@ -115,7 +115,7 @@ class Run:
         for row in sql("SELECT format('DROP TABLE %%I CASCADE', relname) FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = 'public'::regnamespace" % ()):
             sql(row[0])
         sql("DROP AGGREGATE IF EXISTS widest(text), widest_of_all(text), add_up(VARIADIC numeric[]); DROP FUNCTION IF EXISTS widest(text, text), add_numbers(numeric, numeric[])")
-        sql(DIMENSIONS)
+        sql(spell(DIMENSIONS, {"{start}": literal(world.start), "{step}": str(int(world.step) * 8)}))
         for s in world.streams:
             options = "idle_timeout 'never', watermark '%d us'" % world.delay + (", rowtime 'ts'" if s.time == "ts" else "")
             where = ""

@@ -39,6 +39,14 @@ SELECT window_start, window_end, count(*) FROM s WHERE v < 20 WINDOWED BY SESSIO
 -- stagger windows: a key's first row opens one; in the order of arrival
 SELECT window_start, window_end, k, count(*), array_agg(v ORDER BY v) FROM s WHERE v < 20 WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '5' MINUTE) ORDER BY k, 1;
 SELECT window_start, upper(k) AS key, count(*) FROM s WINDOWED BY STAGGER (PARTITION BY upper(k) RANGE INTERVAL '20' MINUTES) ORDER BY 2, 1;
+-- rows lie in the buffer where a page has room (the last ones, which are small, beside the first), not in the order of arrival
+CREATE STREAM pages (rowtime timestamptz, v int, filler text);
+INSERT INTO pages SELECT timestamptz '2026-01-01 10:00+00' + i * interval '1 min', i, repeat('x', CASE WHEN i < 12 THEN 1800 ELSE 300 END) FROM generate_series(0, 15) i;
+SELECT inbox FROM kda_storage.stream WHERE rel = 'pages'::regclass \gset
+SELECT array_agg(c2 ORDER BY ctid) <> array_agg(c2 ORDER BY c2) AS scattered FROM :inbox;
+SELECT array_agg(v) FROM pages;
+SELECT window_start, array_agg(v) FROM pages WINDOWED BY STAGGER (PARTITION BY length(filler) > 0 RANGE INTERVAL '4' MINUTE) ORDER BY 1;
+DROP STREAM pages;
 -- of overlapping windows the one that was opened first
 SELECT t, kda.stagger_start(t, '10 s') OVER (ORDER BY n) FROM (VALUES (1, timestamptz '2026-01-01 10:00:20+00'), (2, '2026-01-01 10:00:12+00'), (3, '2026-01-01 10:00:21+00'), (4, '2026-01-01 10:00:19+00'), (5, NULL), (6, '2026-01-01 10:00:30+00')) v(n, t);
 -- without an aggregate: a row for each record and window
@@ -55,6 +63,24 @@ SELECT * FROM kda.query($$ SELECT HOP_END(rowtime, INTERVAL '10' MINUTE, INTERVA
 SELECT * FROM kda.query($$ SELECT k, SESSION_START(rowtime, INTERVAL '5' MINUTE), SESSION_END(rowtime, INTERVAL '5' MINUTE), count(*) FROM s GROUP BY k, SESSION(rowtime, INTERVAL '5' MINUTE) ORDER BY 1 $$) AS t(k text, w timestamptz, e timestamptz, n bigint);
 SELECT * FROM kda.query($$ SELECT STREAM k, count(*) FROM s // a comment
 	WINDOWED BY SESSION (INTERVAL '5' MINUTE) GROUP BY k ORDER BY 1 $$) AS t(k text, n bigint);
+-- the older spelling of Flink, as bare SQL: the words for windows, the auxiliary functions, any container
+SELECT window_start, window_end, count(*) FROM s GROUP BY HOP(rowtime, INTERVAL '10' MINUTE, INTERVAL '20' MINUTE) HAVING count(*) > 20 ORDER BY 1;
+SELECT k, window_start, SESSION_END(s.rowtime, INTERVAL '5' MINUTE), count(*) FROM s GROUP BY k, SESSION(s.rowtime, INTERVAL '5' MINUTE) ORDER BY 1;
+COPY (SELECT TUMBLE_START(rowtime, INTERVAL '10' MINUTE) AS w, count(*) FROM s GROUP BY TUMBLE(rowtime, INTERVAL '10' MINUTE) ORDER BY 1) TO STDOUT;
+SELECT count(*) FROM same GROUP BY TUMBLE(rowtime, INTERVAL '10' MINUTE);
+CREATE VIEW e AS SELECT count(*) FROM s GROUP BY TUMBLE(rowtime, INTERVAL '10' MINUTE);
+-- somebody's own function of that name stays theirs
+CREATE FUNCTION tumble(timestamptz, interval) RETURNS text LANGUAGE sql AS $$ SELECT 'mine' $$;
+SELECT TUMBLE(rowtime, INTERVAL '10' MINUTE), count(*) FROM s GROUP BY TUMBLE(rowtime, INTERVAL '10' MINUTE);
+DROP FUNCTION tumble;
+-- days and months are those of UTC, whatever the session's zone is
+SET timezone = 'Asia/Seoul';
+SELECT window_start AT TIME ZONE 'UTC' AS day, count(*) FROM s WINDOWED BY TUMBLING (INTERVAL '1' DAY);
+SELECT FLOOR(rowtime TO DAY) AT TIME ZONE 'UTC' AS day, count(*) FROM s GROUP BY FLOOR(rowtime TO DAY);
+SELECT STEP(rowtime BY INTERVAL '1' MONTH) AT TIME ZONE 'UTC' AS month, count(*) FROM s GROUP BY STEP(rowtime BY INTERVAL '1' MONTH);
+SELECT kda.tumble_start('2026-01-31 20:00Z', '1 day') AT TIME ZONE 'UTC' AS tumble, kda.step('2026-01-31 20:00Z', '1 day') AT TIME ZONE 'UTC' AS step,
+	kda.floor(timestamptz '2026-01-31 20:00Z', 'day') AT TIME ZONE 'UTC' AS floor, kda.ceil(timestamptz '2026-01-31 20:00Z', 'month') AT TIME ZONE 'UTC' AS ceil;
+SET timezone = 'UTC';
 -- the stream's time when it declares none
 SELECT count(*), max(rowtime) <= now() AS past, min(ROWTIME) <= max(a.rowtime) AS ordered FROM arrivals a WINDOWED BY SESSION (INTERVAL '1' HOUR);
 SELECT count(*), ROWTIME > now() AS not_over FROM arrivals WINDOWED BY TUMBLING (INTERVAL '1000' YEAR);
@@ -136,6 +162,7 @@ SELECT * FROM kda.query($$ SELECT k, sum(v) OVER (PARTITION BY k ROWS 10 PRECEDI
 SELECT * FROM s JOIN names FOR SYSTEM_TIME AS OF s.rowtime ON names.k = s.k;
 SELECT * FROM s ORDER BY k, rowtime WITHIN INTERVAL '1' MINUTE;
 SELECT * FROM kda.query('INSERT INTO result VALUES (1)') AS t(k text);
+SELECT k, count(*) FROM s GROUP BY k, STEP(s.rowtime BY INTERVAL '10' MINUTE) ORDER BY s.rowtime WITHIN INTERVAL '1' MINUTE;
 DROP STREAM s, arrivals, later CASCADE;
 DROP TABLE same, names, result, made, kept CASCADE;
 DROP FUNCTION equal, rounded;
