@@ -103,13 +103,47 @@ kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int3
 	return stream;
 }
 
+static bool
+defines(WithClause *with, const char *name)
+{
+	ListCell   *lc;
+
+	if (with)
+		foreach(lc, with->ctes)
+			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
+				return true;
+	return false;
+}
+
+SelectStmt *
+kda_compose_with(KdaCompose *c, SelectStmt *select)
+{
+	WithClause *with = makeNode(WithClause);
+	ListCell   *lc;
+
+	with->location = -1;
+	foreach(lc, c->ctes)
+		if (!defines(select->withClause, lfirst_node(CommonTableExpr, lc)->ctename))
+			with->ctes = lappend(with->ctes, copyObject(lfirst(lc)));
+	if (with->ctes == NIL)
+		return select;
+	if (select->withClause)
+	{
+		with->recursive = select->withClause->recursive;
+		with->ctes = list_concat(with->ctes, copyObject(select->withClause->ctes));
+	}
+	select = memcpy(makeNode(SelectStmt), select, sizeof(SelectStmt));
+	select->withClause = with;
+	return select;
+}
+
 /* The part of the specification that belongs to a SELECT below. */
 static KdaQuerySpec *
 spec_of(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
 
-	spec->select = select;
+	spec->select = kda_compose_with(c, select);
 	spec->windows = c->spec->windows;
 	spec->outer_location = outer_location;
 	return spec;
@@ -630,12 +664,24 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	List	   *items = NIL;
 	int			stream = -1;	/* the place of the one that has it */
+	List	   *around = c->ctes;
 	ListCell   *lc,
 			   *cell;
 
 	check_stack_depth();
+	if (select->withClause)
+	{
+		c->ctes = NIL;
+		foreach(lc, around)
+			if (!defines(select->withClause, lfirst_node(CommonTableExpr, lc)->ctename))
+				c->ctes = lappend(c->ctes, lfirst(lc));
+		c->ctes = list_concat(c->ctes, select->withClause->ctes);
+	}
 	if (kda_compose_window_join(c, select, outer_location))
+	{
+		c->ctes = around;
 		return;
+	}
 	if (joins_streams(select))
 		foreach(lc, select->fromClause)
 			lfirst(lc) = kda_join_without_alias(lfirst(lc));
@@ -667,6 +713,7 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	}
 	select->fromClause = items;
 	kda_sort_compose(c, select, outer_location);
+	c->ctes = around;
 }
 
 /*---- WITH */
@@ -700,18 +747,6 @@ inline_item(Node *item, InlineContext *cxt)
 		return (Node *) sub;
 	}
 	return item;
-}
-
-static bool
-defines(WithClause *with, const char *name)
-{
-	ListCell   *lc;
-
-	if (with)
-		foreach(lc, with->ctes)
-			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
-				return true;
-	return false;
 }
 
 static bool

@@ -368,6 +368,8 @@ refuse_nullable(KdaFrom *from, const char *name, int location)
 	if (from->nullable)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 strcmp(name, KDA_JOIN_ALIAS) == 0 ?
+				 errmsg("a join of streams stands on the side of an outer join that is filled with NULLs") :
 				 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", name),
 				 errdetail("Rows of the other side would have to wait for records that may never come."),
 				 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),

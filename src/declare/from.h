@@ -67,6 +67,11 @@ extern void kda_from_expand_stars(KdaFrom *from);
 /* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
 extern void kda_from_settle(KdaFrom *from, Query *top);
 
+/*---- whole_rows.c */
+
+/* References to whole rows show no columns of ours; all: those to items of this FROM become ROW (columns) anyway. */
+extern void kda_settle_whole_rows(ParseState *pstate, Query *query, bool all);
+
 /*---- same_window.c */
 
 /*

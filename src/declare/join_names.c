@@ -40,7 +40,7 @@ typedef struct Column
 	bool		merged;
 } Column;
 
-/* JOIN … USING (…) AS u: u.k. */
+/* JOIN … USING (…) AS u: u.k.  Of other items, too. */
 typedef struct Using
 {
 	char	   *alias;
@@ -51,6 +51,7 @@ typedef struct Names
 {
 	Query	   *query;			/* FROM, analysed */
 	List	   *columns;		/* Column: what can be named here */
+	List	   *leaves;			/* Using: the columns of each item that is no join */
 	List	   *usings;			/* Using */
 	bool		all;			/* every column is replaced, not only the merged ones */
 } Names;
@@ -80,12 +81,35 @@ find_order(Node *item, int *streams, bool *table)
 		*table = true;
 }
 
+/* a.*, (a).* or *: of the alias, '' for all; NULL: it is another expression. */
+static const char *
+star_of(Node *val)
+{
+	List	   *fields;
+
+	if (IsA(val, A_Indirection) && list_length(((A_Indirection *) val)->indirection) == 1 &&
+		IsA(linitial(((A_Indirection *) val)->indirection), A_Star) && IsA(((A_Indirection *) val)->arg, ColumnRef))
+	{
+		fields = ((ColumnRef *) ((A_Indirection *) val)->arg)->fields;
+		return list_length(fields) == 1 && IsA(linitial(fields), String) ? strVal(linitial(fields)) : NULL;
+	}
+	if (!IsA(val, ColumnRef) || !IsA(llast(((ColumnRef *) val)->fields), A_Star))
+		return NULL;
+	fields = ((ColumnRef *) val)->fields;
+	return list_length(fields) == 1 ? "" : list_length(fields) == 2 ? strVal(linitial(fields)) : NULL;
+}
+
 static bool
 needs_settling(SelectStmt *select)
 {
 	int			before = 0;
 	bool		table = false;
 	ListCell   *lc;
+
+	/* what stands in FROM then has columns of ours */
+	foreach(lc, select->targetList)
+		if (star_of(lfirst_node(ResTarget, lc)->val))
+			return true;
 
 	foreach(lc, select->fromClause)
 	{
@@ -296,7 +320,14 @@ settle_item(Names *names, Node *item, Node *analysed)
 
 	check_stack_depth();
 	if (!IsA(item, JoinExpr))
-		return columns_of_leaf(names, castNode(RangeTblRef, analysed)->rtindex);
+	{
+		Using	   *leaf = palloc(sizeof(Using));
+
+		leaf->alias = rt_fetch(castNode(RangeTblRef, analysed)->rtindex, names->query->rtable)->eref->aliasname;
+		leaf->columns = columns_of_leaf(names, castNode(RangeTblRef, analysed)->rtindex);
+		names->leaves = lappend(names->leaves, leaf);
+		return leaf->columns;
+	}
 	left = settle_item(names, join->larg, castNode(JoinExpr, analysed)->larg);
 	right = settle_item(names, join->rarg, castNode(JoinExpr, analysed)->rarg);
 	here.columns = list_concat(list_copy(left), right);
@@ -338,7 +369,6 @@ analyse(KdaCompose *c, SelectStmt *select)
 	null->isnull = true;
 	null->location = -1;
 	all->targetList = list_make1(kda_raw_target("nothing", (Node *) null));
-	all->withClause = copyObject(select->withClause);
 	foreach(lc, select->fromClause)
 	{
 		Node	   *item = kda_join_analysable(c, lfirst(lc), -1);
@@ -346,8 +376,25 @@ analyse(KdaCompose *c, SelectStmt *select)
 		forget_conditions(item);
 		all->fromClause = lappend(all->fromClause, item);
 	}
-	raw->stmt = (Node *) all;
+	raw->stmt = (Node *) kda_compose_with(c, all);
 	return parse_analyze_fixedparams(raw, c->source_text, NULL, 0, NULL);
+}
+
+/* The columns that the alias gives; '': all. */
+static List *
+columns_of(Names *names, const char *alias)
+{
+	ListCell   *lc;
+
+	if (alias[0] == '\0')
+		return names->columns;
+	foreach(lc, names->leaves)
+		if (strcmp(((Using *) lfirst(lc))->alias, alias) == 0)
+			return ((Using *) lfirst(lc))->columns;
+	foreach(lc, names->usings)
+		if (strcmp(((Using *) lfirst(lc))->alias, alias) == 0)
+			return ((Using *) lfirst(lc))->columns;
+	return NIL;
 }
 
 /* SELECT *: every column under its name. */
@@ -361,14 +408,16 @@ write_out(Names *names, List *targets)
 	foreach(lc, targets)
 	{
 		ResTarget  *rt = lfirst_node(ResTarget, lc);
-		ColumnRef  *ref = (ColumnRef *) rt->val;
+		const char *alias = star_of(rt->val);
+		bool		several;
+		List	   *columns = NIL;
 
-		if (!IsA(ref, ColumnRef) || list_length(ref->fields) != 1 || !IsA(linitial(ref->fields), A_Star))
-		{
+		/* (c).* of a column c is another thing */
+		if (alias && !(IsA(rt->val, A_Indirection) && find(names->columns, alias, &several)))
+			columns = columns_of(names, alias);
+		if (columns == NIL)
 			result = lappend(result, rt);
-			continue;
-		}
-		foreach(ln, names->columns)
+		foreach(ln, columns)
 		{
 			Column	   *column = lfirst(ln);
 			ResTarget  *one = kda_raw_target(column->name, copyObject(column->value));

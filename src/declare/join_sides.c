@@ -84,10 +84,28 @@ kda_join_time_column(const KdaJoinRel *rel)
 	{
 		KdaTimeColumn *time = lfirst(lc);
 
-		if (time->low_us == 0 && time->high_us == 0)
+		if (time->low_us == 0 && time->high_us == 0 && !time->nullable)
 			return time->column;
 	}
 	return 0;
+}
+
+/* (columns) behind a relation's alias are not the names of its row; a function's row may be its value. */
+static bool
+is_renamed(Node *item)
+{
+	return IsA(item, RangeFunction) || (IsA(item, RangeVar) && ((RangeVar *) item)->alias && ((RangeVar *) item)->alias->colnames);
+}
+
+/* A column that says something about the whole row. */
+static ResTarget *
+mark(const char *name)
+{
+	A_Const    *null = makeNode(A_Const);
+
+	null->isnull = true;
+	null->location = -1;
+	return kda_raw_target(name, (Node *) null);
 }
 
 /*---- what tells the time */
@@ -121,23 +139,51 @@ column_of_stream(Query *query, Node *expr, Oid stream)
 }
 
 static void
-add_time(KdaJoinRel *rel, int column, int64 low_us, int64 high_us)
+add_time(KdaJoinRel *rel, int column, int64 low_us, int64 high_us, bool nullable)
 {
 	KdaTimeColumn *time = palloc(sizeof(KdaTimeColumn));
 
 	time->column = column;
+	time->nullable = nullable;
 	time->low_us = low_us;
 	time->high_us = high_us;
 	rel->times = lappend(rel->times, time);
 }
 
+/* The column of a join's result: the time of what was joined there tells that of the result. */
+static void
+find_time_of_join(KdaJoinRel *rel, int column, const KdaMadeJoin *made, int of_made)
+{
+	ListCell   *lc,
+			   *lt;
+
+	foreach(lc, made->rels)
+	{
+		KdaJoinRel *below = lfirst(lc);
+
+		foreach(lt, below->times)
+		{
+			KdaTimeColumn *time = lfirst(lt);
+
+			/* the result's time is later than the rel's by up to the slack */
+			if (below->first + time->column == of_made)
+				add_time(rel, column, time->low_us - below->slack_us, time->high_us, time->nullable || below->nullable);
+		}
+	}
+}
+
 /* Columns of the rel that are the record's time, or a bound of its window. */
 static void
-find_times(KdaJoinRel *rel, const KdaSplit *split)
+find_times(KdaCompose *c, KdaJoinRel *rel, const KdaSplit *split)
 {
 	KdaStreamOptions *options = kda_stream_options_get(split->stream);
 	List	   *bounds = kda_window_bound_columns(split->stream);
+	KdaMadeJoin *made = NULL;
 	ListCell   *lc;
+
+	foreach(lc, c->joins)
+		if (((KdaMadeJoin *) lfirst(lc))->stream == split->stream)
+			made = lfirst(lc);
 
 	for (int i = 1; i <= rel->ncolumns; i++)
 	{
@@ -148,14 +194,16 @@ find_times(KdaJoinRel *rel, const KdaSplit *split)
 			continue;
 		if (!IsA(var, Var) ||
 			(var->varattno == options->rowtime_attno && (var->vartype == TIMESTAMPTZOID || options->time_zone_is_utc)))
-			add_time(rel, i, 0, 0);
+			add_time(rel, i, 0, 0, false);
+		else if (made)
+			find_time_of_join(rel, i, made, var->varattno);
 		else
 			foreach(lc, bounds)
 			{
 				KdaTimeColumn *bound = lfirst(lc);
 
 				if (bound->column == var->varattno)
-					add_time(rel, i, bound->low_us, bound->high_us);
+					add_time(rel, i, bound->low_us, bound->high_us, false);
 			}
 	}
 }
@@ -173,7 +221,7 @@ split_of(KdaCompose *c, List *targets, Node *from)
 	select->fromClause = list_make1(from);
 	kda_join_name_times(c, from, select);
 	linitial(select->fromClause) = kda_join_in_from(c, from);
-	spec->select = select;
+	spec->select = kda_compose_with(c, select);
 	spec->outer_location = -1;
 	split = kda_split_query(spec, c->source_text, c->time_zone, false);
 	if (split->shape != KDA_SHAPE_ROWS)
@@ -247,6 +295,7 @@ describe_alone(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 	Node	   *from = copyObject(item);
 
 	rel->alias = kda_join_alias(item);
+	rel->renamed = is_renamed(item);
 	if (rel->alias == NULL)
 		refuse_nameless(c, location);
 	side->split = split_of(c, list_make1(star_of(NULL)), copyObject(from));
@@ -257,7 +306,7 @@ describe_alone(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 	}
 	rel->ncolumns = side->split->ncolumns;
 	rel->pseudo_time = !side->split->has_rowtime;
-	find_times(rel, side->split);
+	find_times(c, rel, side->split);
 	side->names = side->split->names;
 	side->rels = list_make1(rel);
 }
@@ -342,7 +391,7 @@ add_column(Beside *b, const char *alias, const char *column)
 }
 
 static void
-add_rels(Beside *b, Node *item)
+add_rels(Beside *b, Node *item, bool nullable)
 {
 	KdaMadeJoin *made = kda_made_join(b->c, item);
 	KdaJoinRel *rel;
@@ -353,8 +402,10 @@ add_rels(Beside *b, Node *item)
 	check_stack_depth();
 	if (IsA(item, JoinExpr))
 	{
-		add_rels(b, ((JoinExpr *) item)->larg);
-		add_rels(b, ((JoinExpr *) item)->rarg);
+		JoinType	type = ((JoinExpr *) item)->jointype;
+
+		add_rels(b, ((JoinExpr *) item)->larg, nullable || type == JOIN_RIGHT || type == JOIN_FULL);
+		add_rels(b, ((JoinExpr *) item)->rarg, nullable || type == JOIN_LEFT || type == JOIN_FULL);
 		return;
 	}
 	if (made)
@@ -370,6 +421,8 @@ add_rels(Beside *b, Node *item)
 		return;
 	}
 	rel = palloc0(sizeof(KdaJoinRel));
+	rel->nullable = nullable;
+	rel->renamed = is_renamed(item);
 	rel->alias = kda_join_alias(item);
 	if (rel->alias == NULL)
 		refuse_nameless(b->c, b->location);
@@ -403,7 +456,7 @@ describe_beside(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 
 	b.location = location;
 	(void) raw_expression_tree_walker((Node *) c->joined, named_walker, &b.named);
-	add_rels(&b, item);
+	add_rels(&b, item, false);
 	side->split = split_of(c, b.targets, copyObject(item));
 	side->rels = b.rels;
 	side->names = palloc(sizeof(char *) * list_length(b.names));
@@ -412,7 +465,7 @@ describe_beside(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 	/* of tables nothing is found */
 	foreach(lc, b.rels)
 		if (((KdaJoinRel *) lfirst(lc))->times == NIL)
-			find_times(lfirst(lc), side->split);
+			find_times(c, lfirst(lc), side->split);
 }
 
 void
@@ -455,6 +508,10 @@ kda_join_stand_in(const KdaJoinSide *side, const KdaJoinRel *rel)
 		rt->val = (Node *) cast;
 		select->targetList = lappend(select->targetList, rt);
 	}
+	if (rel->pseudo_time || rel->shown_time)
+		select->targetList = lappend(select->targetList, mark(KDA_NO_ROW_COLUMN));
+	else if (rel->nullable || rel->renamed)
+		select->targetList = lappend(select->targetList, mark(KDA_PARTS_COLUMN));
 	sub->subquery = (Node *) select;
 	sub->alias = makeAlias(rel->alias, NIL);
 	return (Node *) sub;
@@ -484,7 +541,7 @@ kda_join_analysable(KdaCompose *c, Node *item, int location)
 	rel = linitial(side.rels);
 	rel->pseudo_time = false;
 	rel->ncolumns -= rel->shown_time ? 1 : 0;
-	rel->shown_time = false;
+	rel->shown_time = rel->renamed = false;
 	return kda_join_stand_in(&side, rel);
 }
 
@@ -501,6 +558,8 @@ rel_in_from(const KdaMadeJoin *made, const KdaJoinRel *rel)
 		select->targetList = lappend(select->targetList,
 									 kda_raw_target(made->names[rel->first + i],
 													kda_raw_column(KDA_JOIN_ALIAS, psprintf("j%d", rel->first + i + 1), -1)));
+	if (rel->nullable || rel->renamed)
+		select->targetList = lappend(select->targetList, mark(KDA_PARTS_COLUMN));
 	sub->lateral = true;
 	sub->subquery = (Node *) select;
 	sub->alias = makeAlias(rel->alias, NIL);

@@ -240,7 +240,7 @@ sizes_of(const KdaWindowSpec *spec, int64 *least_us, int64 *most_us)
 static List *
 add_bound(List *bounds, int column, int64 low_us, int64 high_us)
 {
-	KdaTimeColumn *bound = palloc(sizeof(KdaTimeColumn));
+	KdaTimeColumn *bound = palloc0(sizeof(KdaTimeColumn));
 
 	bound->column = column;
 	bound->low_us = low_us;

@@ -174,6 +174,10 @@ star_locations(SelectStmt *select)
 	{
 		Node	   *val = lfirst_node(ResTarget, lc)->val;
 
+		/* (s).* */
+		if (IsA(val, A_Indirection) && IsA(llast(((A_Indirection *) val)->indirection), A_Star) &&
+			IsA(((A_Indirection *) val)->arg, ColumnRef))
+			locations = lappend_int(locations, ((ColumnRef *) ((A_Indirection *) val)->arg)->location);
 		if (IsA(val, ColumnRef) && IsA(llast(((ColumnRef *) val)->fields), A_Star))
 			locations = lappend_int(locations, ((ColumnRef *) val)->location);
 	}
@@ -578,6 +582,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "this statement", -1);
 	split->top = query = kda_flatten_group_rte(query);
 	kda_from_settle(&from, query);
+	kda_settle_whole_rows(pstate, query, false);
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);

@@ -73,6 +73,28 @@ typedef struct Linear
 	int64		high;
 } Linear;
 
+static Linear linear(StreamJoin *j, Node *node);
+
+/* One of several times of one side: what COALESCE, GREATEST or LEAST gives. */
+static Linear
+one_of(StreamJoin *j, List *args)
+{
+	Linear		one = linear(j, linitial(args));
+	ListCell   *lc;
+
+	for_each_from(lc, args, 1)
+	{
+		Linear		other = linear(j, lfirst(lc));
+
+		if (other.side != one.side)
+			return (Linear) {-1, 0, 0, 0};
+		one.slack = Max(one.slack, other.slack);
+		one.low = Min(one.low, other.low);
+		one.high = Max(one.high, other.high);
+	}
+	return one;
+}
+
 static Linear
 linear(StreamJoin *j, Node *node)
 {
@@ -102,6 +124,11 @@ linear(StreamJoin *j, Node *node)
 		}
 		return none;
 	}
+	/* a column that FULL JOIN ... USING has merged */
+	if (IsA(node, CoalesceExpr))
+		return one_of(j, ((CoalesceExpr *) node)->args);
+	if (IsA(node, MinMaxExpr))
+		return one_of(j, ((MinMaxExpr *) node)->args);
 	if (IsA(node, OpExpr) && list_length(((OpExpr *) node)->args) == 2)
 	{
 		OpExpr	   *op = (OpExpr *) node;
@@ -318,6 +345,7 @@ analyse(StreamJoin *j, Node *condition)
 {
 	SelectStmt *select = makeNode(SelectStmt);
 	RawStmt    *raw = makeNode(RawStmt);
+	ParseState *pstate = make_parsestate(NULL);
 	Query	   *query;
 	List	   *quals;
 	ListCell   *lc;
@@ -326,8 +354,10 @@ analyse(StreamJoin *j, Node *condition)
 		select->fromClause = lappend(select->fromClause,
 									 kda_join_stand_in(&j->sides[list_nth_int(j->rel_sides, foreach_current_index(lc))], lfirst(lc)));
 	select->whereClause = condition;
-	raw->stmt = (Node *) select;
+	raw->stmt = (Node *) kda_compose_with(j->c, select);
 	query = parse_analyze_fixedparams(raw, j->c->source_text, NULL, 0, NULL);
+	pstate->p_sourcetext = j->c->source_text;
+	kda_settle_whole_rows(pstate, query, true);
 	if (contain_volatile_functions((Node *) query->jointree))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

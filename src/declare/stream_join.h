@@ -19,6 +19,7 @@ typedef struct KdaTimeColumn
 	int			column;			/* from 1 */
 	int64		low_us;			/* column - time */
 	int64		high_us;
+	bool		nullable;		/* or it is NULL */
 } KdaTimeColumn;
 
 /*
@@ -34,6 +35,7 @@ typedef struct KdaJoinRel
 	bool		pseudo_time;	/* rowtime is not declared: one more column, for conditions */
 	bool		shown_time;		/* its last column is the time that it does not declare, KDA_TIME_COLUMN */
 	bool		nullable;		/* outer joins fill it with NULLs */
+	bool		renamed;		/* its columns have other names than those of its row's type */
 	int64		slack_us;		/* the side's time is later than the rel's by at most this */
 } KdaJoinRel;
 

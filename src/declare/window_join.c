@@ -81,11 +81,16 @@ hidden(const KdaJoinLeaf *leaf, const char *what)
 	return psprintf("kda_%s_%d", what, leaf->number);
 }
 
+bool
+kda_is_side_column(const char *name)
+{
+	return strncmp(name, "kda_time_", 9) == 0 || strncmp(name, "kda_start_", 10) == 0 || strncmp(name, "kda_end_", 8) == 0;
+}
+
 static bool
 is_hidden(TargetEntry *tle, Query *query, void *arg)
 {
-	return strncmp(tle->resname, "kda_time_", 9) == 0 || strncmp(tle->resname, "kda_start_", 10) == 0 ||
-		strncmp(tle->resname, "kda_end_", 8) == 0;
+	return kda_is_side_column(tle->resname);
 }
 
 /*---- the window of all */
