@@ -118,22 +118,24 @@ is_kda_rowtime(Node *expr)
 		exprType(linitial(((FuncExpr *) expr)->args)) == TIDOID && exprType(expr) == TIMESTAMPTZOID;
 }
 
-/* The stream's column that the output expression hands on unchanged; NULL: another expression. */
+/* The stream's column that the output expression hands on unchanged; NULL: another expression.  queries: the innermost first. */
 static Var *
-column_of_stream(Query *query, Node *expr, Oid stream)
+column_of_stream(List *queries, Node *expr, Oid stream)
 {
 	Var		   *var = (Var *) expr;
 	RangeTblEntry *rte;
 
-	if (expr == NULL || !IsA(expr, Var) || var->varlevelsup != 0 || var->varattno <= 0)
+	if (expr == NULL || !IsA(expr, Var) || (int) var->varlevelsup >= list_length(queries) || var->varattno <= 0)
 		return NULL;
-	rte = rt_fetch(var->varno, query->rtable);
+	/* what a join gives stands in LATERAL subqueries */
+	queries = list_copy_tail(queries, var->varlevelsup);
+	rte = rt_fetch(var->varno, linitial_node(Query, queries)->rtable);
 	if (rte->rtekind == RTE_RELATION)
 		return rte->relid == stream ? var : NULL;
 	if (rte->rtekind == RTE_SUBQUERY)
 	{
 		expr = (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr;
-		return is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(rte->subquery, expr, stream);
+		return is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(lcons(rte->subquery, queries), expr, stream);
 	}
 	return NULL;
 }
@@ -188,7 +190,7 @@ find_times(KdaCompose *c, KdaJoinRel *rel, const KdaSplit *split)
 	for (int i = 1; i <= rel->ncolumns; i++)
 	{
 		Node	   *expr = (Node *) list_nth_node(TargetEntry, split->user->targetList, rel->first + i - 1)->expr;
-		Var		   *var = is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(split->user, expr, split->stream);
+		Var		   *var = is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(list_make1(split->user), expr, split->stream);
 
 		if (var == NULL)
 			continue;
