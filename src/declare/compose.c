@@ -103,37 +103,13 @@ kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int3
 	return stream;
 }
 
-static bool
-defines(WithClause *with, const char *name)
-{
-	ListCell   *lc;
-
-	if (with)
-		foreach(lc, with->ctes)
-			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
-				return true;
-	return false;
-}
-
 SelectStmt *
 kda_compose_with(KdaCompose *c, SelectStmt *select)
 {
-	WithClause *with = makeNode(WithClause);
-	ListCell   *lc;
-
-	with->location = -1;
-	foreach(lc, c->ctes)
-		if (!defines(select->withClause, lfirst_node(CommonTableExpr, lc)->ctename))
-			with->ctes = lappend(with->ctes, copyObject(lfirst(lc)));
-	if (with->ctes == NIL)
+	if (c->around == NULL)
 		return select;
-	if (select->withClause)
-	{
-		with->recursive = select->withClause->recursive;
-		with->ctes = list_concat(with->ctes, copyObject(select->withClause->ctes));
-	}
 	select = memcpy(makeNode(SelectStmt), select, sizeof(SelectStmt));
-	select->withClause = with;
+	select->withClause = kda_with(c->around, select->withClause);
 	return select;
 }
 
@@ -664,22 +640,15 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	List	   *items = NIL;
 	int			stream = -1;	/* the place of the one that has it */
-	List	   *around = c->ctes;
+	WithClause *around = c->around;
 	ListCell   *lc,
 			   *cell;
 
 	check_stack_depth();
-	if (select->withClause)
-	{
-		c->ctes = NIL;
-		foreach(lc, around)
-			if (!defines(select->withClause, lfirst_node(CommonTableExpr, lc)->ctename))
-				c->ctes = lappend(c->ctes, lfirst(lc));
-		c->ctes = list_concat(c->ctes, select->withClause->ctes);
-	}
+	c->around = kda_with(around, select->withClause);
 	if (kda_compose_window_join(c, select, outer_location))
 	{
-		c->ctes = around;
+		c->around = around;
 		return;
 	}
 	if (joins_streams(select))
@@ -713,107 +682,7 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	}
 	select->fromClause = items;
 	kda_sort_compose(c, select, outer_location);
-	c->ctes = around;
-}
-
-/*---- WITH */
-
-typedef struct InlineContext
-{
-	KdaCompose *c;
-	CommonTableExpr *cte;
-} InlineContext;
-
-static bool inline_walker(Node *node, void *arg);
-
-static Node *
-inline_item(Node *item, InlineContext *cxt)
-{
-	RangeVar   *rv = (RangeVar *) item;
-
-	if (IsA(item, JoinExpr))
-	{
-		((JoinExpr *) item)->larg = inline_item(((JoinExpr *) item)->larg, cxt);
-		((JoinExpr *) item)->rarg = inline_item(((JoinExpr *) item)->rarg, cxt);
-	}
-	else if (IsA(item, RangeVar) && rv->schemaname == NULL && strcmp(rv->relname, cxt->cte->ctename) == 0)
-	{
-		RangeSubselect *sub = makeNode(RangeSubselect);
-
-		sub->subquery = copyObject(cxt->cte->ctequery);
-		sub->alias = rv->alias ? copyObject(rv->alias) : makeAlias(cxt->cte->ctename, NIL);
-		if (sub->alias->colnames == NIL)
-			sub->alias->colnames = copyObject(cxt->cte->aliascolnames);
-		return (Node *) sub;
-	}
-	return item;
-}
-
-static bool
-inline_walker(Node *node, void *arg)
-{
-	InlineContext *cxt = arg;
-	ListCell   *lc;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, SelectStmt))
-	{
-		SelectStmt *select = (SelectStmt *) node;
-
-		/* another one of that name hides it */
-		if (defines(select->withClause, cxt->cte->ctename))
-			return false;
-		foreach(lc, select->fromClause)
-			lfirst(lc) = inline_item(lfirst(lc), cxt);
-	}
-	return raw_expression_tree_walker(node, inline_walker, cxt);
-}
-
-/* WITH queries that read streams stand where they are named, like subqueries. */
-static bool
-with_walker(Node *node, void *arg)
-{
-	KdaCompose *c = arg;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->withClause)
-	{
-		SelectStmt *select = (SelectStmt *) node;
-		WithClause *with = select->withClause;
-		List	   *rest = list_copy(with->ctes);
-		List	   *kept = NIL;
-
-		select->withClause = NULL;
-		while (rest)
-		{
-			InlineContext cxt = {c, linitial(rest)};
-			ListCell   *lc;
-
-			rest = list_delete_first(rest);
-			if (!kda_raw_has_stream(cxt.cte->ctequery) || !IsA(cxt.cte->ctequery, SelectStmt))
-			{
-				kept = lappend(kept, cxt.cte);
-				continue;
-			}
-			if (with->recursive)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("WITH RECURSIVE cannot read a stream"),
-						 errhint("Leave out RECURSIVE, if \"%s\" does not refer to itself.", cxt.cte->ctename),
-						 errposition(position(c, cxt.cte->location))));
-			foreach(lc, rest)
-				(void) inline_walker(lfirst_node(CommonTableExpr, lc)->ctequery, &cxt);
-			(void) inline_walker((Node *) select, &cxt);
-		}
-		if (kept)
-		{
-			with->ctes = kept;
-			select->withClause = with;
-		}
-	}
-	return raw_expression_tree_walker(node, with_walker, c);
+	c->around = around;
 }
 
 void
@@ -825,7 +694,7 @@ kda_compose(KdaCompose *c)
 	pstate->p_sourcetext = c->source_text;
 	kda_bind_row_windows(c->spec, select, kda_raw_has_stream);
 	kda_words_refuse(pstate, c->spec);
-	(void) with_walker((Node *) select, c);
+	kda_with_inline((Node *) select, c->source_text);
 	kda_as_of_bind(pstate, (Node *) select, c->spec, false);
 	kda_sort_bind(pstate, (Node *) select, c->spec, false);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select) && !is_union_all(select))

@@ -21,7 +21,7 @@ typedef struct KdaCompose
 	int32		query_id;		/* of the whole */
 	bool		is_view;
 	List	   *parts;			/* Oid: what was made, and goes with the whole */
-	List	   *ctes;			/* CommonTableExpr: those over tables that the SELECT may name, its own last */
+	WithClause *around;			/* WITH over tables of the SELECTs around the place, NULL: none */
 	SelectStmt *joined;			/* whose streams are being joined */
 	List	   *joins;			/* of stream_join.c: what the results of joins are made of */
 } KdaCompose;

@@ -23,7 +23,6 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parsetree.h"
 
 static int
 position(KdaCompose *c, int location)
@@ -110,36 +109,6 @@ mark(const char *name)
 
 /*---- what tells the time */
 
-static bool
-is_kda_rowtime(Node *expr)
-{
-	/* kda.rowtime(place in the batch) */
-	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
-		exprType(linitial(((FuncExpr *) expr)->args)) == TIDOID && exprType(expr) == TIMESTAMPTZOID;
-}
-
-/* The stream's column that the output expression hands on unchanged; NULL: another expression.  queries: the innermost first. */
-static Var *
-column_of_stream(List *queries, Node *expr, Oid stream)
-{
-	Var		   *var = (Var *) expr;
-	RangeTblEntry *rte;
-
-	if (expr == NULL || !IsA(expr, Var) || (int) var->varlevelsup >= list_length(queries) || var->varattno <= 0)
-		return NULL;
-	/* what a join gives stands in LATERAL subqueries */
-	queries = list_copy_tail(queries, var->varlevelsup);
-	rte = rt_fetch(var->varno, linitial_node(Query, queries)->rtable);
-	if (rte->rtekind == RTE_RELATION)
-		return rte->relid == stream ? var : NULL;
-	if (rte->rtekind == RTE_SUBQUERY)
-	{
-		expr = (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr;
-		return is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(lcons(rte->subquery, queries), expr, stream);
-	}
-	return NULL;
-}
-
 static void
 add_time(KdaJoinRel *rel, int column, int64 low_us, int64 high_us, bool nullable)
 {
@@ -190,7 +159,7 @@ find_times(KdaCompose *c, KdaJoinRel *rel, const KdaSplit *split)
 	for (int i = 1; i <= rel->ncolumns; i++)
 	{
 		Node	   *expr = (Node *) list_nth_node(TargetEntry, split->user->targetList, rel->first + i - 1)->expr;
-		Var		   *var = is_kda_rowtime(expr) ? (Var *) expr : column_of_stream(list_make1(split->user), expr, split->stream);
+		Var		   *var = (Var *) kda_stream_column(list_make1(split->user), expr, split->stream);
 
 		if (var == NULL)
 			continue;

@@ -528,9 +528,12 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "UNION, INTERSECT, EXCEPT or VALUES", -1);
 	kda_from_find(&from, select);
 	core = from.core;
+	/* it will be run by itself */
+	core->withClause = kda_with(from.around, core->withClause);
 	split->stream = from.relid;
 	split->depth = from.depth;
 	kda_words_begin(&words, pstate, from.relid, from.name, from.row_column);
+	words.hides_time = kda_from_hides_time(&from, core, source_text);
 	if (from.core_window)
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);

@@ -1,0 +1,114 @@
+/*-------------------------------------------------------------------------
+ *
+ * stream_column.c
+ *	  Which column of the stream, or its time, an expression hands on; and
+ *	  whether "rowtime" of a subquery is an ordinary column.
+ *
+ * Runs in the session that declares the query, on analysed trees.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kda_stream.h"
+
+#include "catalog/options.h"
+#include "catalog/pg_type.h"
+#include "declare/from.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/analyze.h"
+#include "parser/parsetree.h"
+
+/* kda.rowtime(place in the batch) */
+static bool
+is_kda_rowtime(Node *expr)
+{
+	return IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
+		exprType(linitial(((FuncExpr *) expr)->args)) == TIDOID && exprType(expr) == TIMESTAMPTZOID;
+}
+
+Node *
+kda_stream_column(List *queries, Node *expr, Oid stream)
+{
+	Var		   *var = (Var *) expr;
+	RangeTblEntry *rte;
+
+	if (expr && is_kda_rowtime(expr))
+		return expr;
+	if (expr == NULL || !IsA(expr, Var) || (int) var->varlevelsup >= list_length(queries) || var->varattno <= 0)
+		return NULL;
+	/* what a join gives stands in LATERAL subqueries */
+	queries = list_copy_tail(queries, var->varlevelsup);
+	rte = rt_fetch(var->varno, linitial_node(Query, queries)->rtable);
+	if (rte->rtekind == RTE_RELATION)
+		return rte->relid == stream ? expr : NULL;
+	if (rte->rtekind == RTE_SUBQUERY && kda_is_stand_in(rte))
+		return expr;
+	if (rte->rtekind == RTE_SUBQUERY && rte->subquery->setOperations == NULL)
+		return kda_stream_column(lcons(rte->subquery, queries),
+								 (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr, stream);
+	if (rte->rtekind == RTE_JOIN)
+		return kda_stream_column(queries, list_nth(rte->joinaliasvars, var->varattno - 1), stream);
+	return NULL;
+}
+
+bool
+kda_hides_time(Query *query, Oid stream)
+{
+	AttrNumber	rowtime = kda_stream_options_get(stream)->rowtime_attno;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *tle = lfirst_node(TargetEntry, lc);
+		Node	   *column;
+
+		if (tle->resjunk || strcmp(tle->resname, "rowtime") != 0)
+			continue;
+		column = kda_stream_column(list_make1(query), (Node *) tle->expr, stream);
+		return column == NULL || (IsA(column, Var) && ((Var *) column)->varattno != rowtime);
+	}
+	return false;
+}
+
+/* The item of that name. */
+static Node *
+find_item(Node *item, const char *name)
+{
+	if (IsA(item, JoinExpr))
+	{
+		Node	   *found = find_item(((JoinExpr *) item)->larg, name);
+
+		return found ? found : find_item(((JoinExpr *) item)->rarg, name);
+	}
+	return IsA(item, RangeSubselect) && ((RangeSubselect *) item)->alias &&
+		strcmp(((RangeSubselect *) item)->alias->aliasname, name) == 0 ? item : NULL;
+}
+
+bool
+kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text)
+{
+	Node	   *item = NULL;
+	SelectStmt *all;
+	RawStmt    *raw;
+	ColumnRef  *star;
+	ResTarget  *rt;
+	ListCell   *lc;
+
+	foreach(lc, select->fromClause)
+		if (item == NULL)
+			item = find_item(lfirst(lc), from->name);
+	if (item == NULL || strcmp(from->row_column, "ctid") == 0)
+		return false;
+	star = makeNode(ColumnRef);
+	star->fields = list_make1(makeNode(A_Star));
+	rt = makeNode(ResTarget);
+	rt->val = (Node *) star;
+	rt->location = star->location = -1;
+	all = makeNode(SelectStmt);
+	all->targetList = list_make1(rt);
+	all->fromClause = list_make1(copyObject(item));
+	all->withClause = kda_with(from->around, select->withClause);
+	raw = makeNode(RawStmt);
+	raw->stmt = (Node *) all;
+	return kda_hides_time(parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL), from->relid);
+}
