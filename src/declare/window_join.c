@@ -531,7 +531,7 @@ rewrite(KdaWindowJoin *j, List *leaves)
 	words.rowtime = combine(leaves, "time", true);
 	kda_words_set_window(&words, select, first->window);
 	kda_words_apply(&words, select);
-	kda_from_expand(select, with_clause(j, true, -1), j->c->source_text, is_hidden, NULL);
+	kda_from_expand(select, kda_with(j->c->around, with_clause(j, true, -1)), j->c->source_text, is_hidden, NULL);
 	select->fromClause = lappend(select->fromClause, windows_in_from(leaves));
 	if (words.aggregated)
 		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
