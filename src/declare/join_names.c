@@ -139,7 +139,7 @@ kda_join_without_alias(Node *item)
 		return item;
 	join->larg = kda_join_without_alias(join->larg);
 	join->rarg = kda_join_without_alias(join->rarg);
-	if (join->alias == NULL || !kda_raw_has_stream(item))
+	if (join->alias == NULL)
 		return item;
 	star = makeNode(ColumnRef);
 	star->fields = list_make1(makeNode(A_Star));
@@ -152,6 +152,8 @@ kda_join_without_alias(Node *item)
 	sub = makeNode(RangeSubselect);
 	sub->subquery = (Node *) select;
 	sub->alias = join->alias;
+	/* tables may look at items before them */
+	sub->lateral = !kda_raw_has_stream(item);
 	join->alias = NULL;
 	return (Node *) sub;
 }

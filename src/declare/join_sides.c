@@ -249,8 +249,16 @@ names_rowtime(KdaCompose *c, const char *alias)
 }
 
 static void
-refuse_nameless(KdaCompose *c, int location)
+check_alias(KdaCompose *c, const char *alias, int location)
 {
+	if (alias && strcmp(alias, KDA_JOIN_ALIAS) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("name \"%s\" is reserved", alias),
+				 errhint("Give what is joined another alias."),
+				 errposition(position(c, location))));
+	if (alias)
+		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 			 errmsg("what is joined by time needs a name"),
@@ -267,8 +275,7 @@ describe_alone(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 
 	rel->alias = kda_join_alias(item);
 	rel->renamed = is_renamed(item);
-	if (rel->alias == NULL)
-		refuse_nameless(c, location);
+	check_alias(c, rel->alias, location);
 	side->split = split_of(c, list_make1(star_of(NULL)), copyObject(from));
 	if (!side->split->has_rowtime && names_rowtime(c, rel->alias))
 	{
@@ -395,8 +402,7 @@ add_rels(Beside *b, Node *item, bool nullable)
 	rel->nullable = nullable;
 	rel->renamed = is_renamed(item);
 	rel->alias = kda_join_alias(item);
-	if (rel->alias == NULL)
-		refuse_nameless(b->c, b->location);
+	check_alias(b->c, rel->alias, b->location);
 	rel->first = list_length(b->targets);
 	stream = kda_raw_has_stream(item);
 	split = split_of(b->c, list_make1(star_of(rel->alias)), copyObject(b->from));

@@ -362,6 +362,8 @@ analyse(StreamJoin *j, Node *condition)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the condition of a stream join must not be volatile"),
+				 errdetail("Rows may be matched again after a restart, and have to match then as they did."),
+				 errhint("Put what is volatile into the select list, or into WHERE of a query that reads the joined rows from a stream."),
 				 errposition(position(j->c, j->location))));
 	quals = make_ands_implicit((Expr *) canonicalize_qual((Expr *) copyObject(query->jointree->quals), false));
 	foreach(lc, quals)
