@@ -1,11 +1,13 @@
-"""Joins of streams by time: the same text gives the same over tables that hold the same rows, for any data, any cut and any restart."""
+"""Joins of streams by time: the same text gives the same over tables that hold the same rows, for any data, any cut, any restart and any number of processes."""
+import json
 import random
+from datetime import datetime, timedelta, timezone
 
 import psycopg2.extras
 import pytest
 from harness import LONG
 
-SETTINGS = ["kda_stream.batch_records = 29"]
+SETTINGS = ["kda_stream.batch_records = 29", "kda_stream.max_workers = 8"]
 
 SETUP = """
 DROP SCHEMA IF EXISTS plain CASCADE;
@@ -69,9 +71,36 @@ def by_time(r):
         "SELECT a.v, b.w, c.z, t.name, s.name AS sname FROM a JOIN t ON a.k = t.k JOIN b ON a.k = b.k AND %s JOIN t s ON s.k = b.k AND s.name <> t.name %s c ON c.k = s.k AND c.at = b.rowtime" % (bound, outer),
         "SELECT a.v, b.w, l.x FROM a CROSS JOIN LATERAL (SELECT name || a.v AS x FROM t WHERE t.k = a.k) l JOIN b ON b.k = a.k AND length(l.x) > 4 AND " + bound,
         "SELECT k, count(*) AS n, sum(w) AS s FROM t JOIN a USING (k) %s b USING (k, rowtime) GROUP BY k" % other,
+        "WITH x AS (SELECT * FROM t WHERE k > 0) SELECT v, w, name FROM x JOIN a USING (k) %s b USING (k, rowtime)" % other,
+        "SELECT a.v, b.w, j.z, j.n2 FROM a JOIN (t JOIN u USING (name)) AS j (n2) ON j.k = a.k %s b ON b.k = j.z AND %s" % (other, bound),
+        "SELECT a.v, b.w, x FROM a CROSS JOIN generate_series(0, a.v %% 2) x %s b ON b.k = x AND %s" % (outer, bound),
+        "SELECT a.v, b.w FROM t RIGHT JOIN a USING (k) FULL JOIN (u RIGHT JOIN b ON u.z = b.k) ON a.k = b.k AND a.rowtime = b.rowtime AND t.name = u.name",
+        # joins over joins
+        "SELECT s.*, z FROM (SELECT k, rowtime, v, w FROM a %s b USING (k, rowtime)) s %s c ON c.k = s.k AND at BETWEEN s.rowtime - INTERVAL '9' SECOND AND s.rowtime" % (any_, outer),
+        "SELECT s.k, s.rowtime, z FROM (SELECT b.k, a.rowtime FROM t JOIN a USING (k) %s b ON a.k = b.k AND %s) s %s c ON c.k = s.k AND at BETWEEN s.rowtime AND s.rowtime + INTERVAL '9' SECOND" % (other, bound, any_),
+        "SELECT k, rowtime, v, w, z FROM a %s b USING (k, rowtime) %s (SELECT at AS rowtime, k, z FROM c) c USING (k, rowtime)" % (any_, r.choice(["FULL JOIN", any_])),
+        "SELECT a.v, b.w, z FROM a LEFT JOIN b ON a.k = b.k AND %s JOIN c ON c.k = a.k AND at BETWEEN a.rowtime AND GREATEST(a.rowtime, b.rowtime)" % bound,
+        # stars and whole rows
+        "SELECT * FROM (SELECT * FROM a x (r1, k1, v) %s b y (r2, k2, w) ON k1 = k2 AND r2 BETWEEN r1 AND r1 + INTERVAL '5' SECOND) s" % outer,
+        "SELECT s::text AS row, ROW(s.*, 1)::text AS more FROM (SELECT b.*, v FROM a %s b USING (k, rowtime)) s" % any_,
+        "SELECT a::text AS row, b IS NULL AS alone, ROW(b.*)::text AS fields FROM a LEFT JOIN b ON a.k = b.k AND b IS NOT NULL AND to_jsonb(a) ->> 'v' <> '7' AND %s" % bound,
+        # a column rowtime that is not the time of the row
+        "SELECT s.k, s.rowtime, max(s.rowtime) OVER (PARTITION BY k) AS m FROM (SELECT a.k, a.rowtime - INTERVAL '3' SECOND AS rowtime FROM a JOIN b ON a.k = b.k AND %s) s" % bound,
         # WHERE does not reach below the side that is filled with NULLs
         "SELECT c.z, a.v, b.w FROM c LEFT JOIN (a JOIN b ON a.k = b.k AND %s) ON c.k = a.k AND c.at = a.rowtime WHERE a.v IS NULL OR a.v > 50" % bound,
     ]), {}
+
+
+def windowed(r):
+    """A window over joined rows, whose time is the later of the two; with tables before them."""
+    first = r.choice(["", "t JOIN ", "t RIGHT JOIN "])
+    key = "name, k" if first else "k"
+    rows = "FROM %s a USING (k) JOIN b USING (k)" % first if first else "FROM a JOIN b USING (k)"
+    bound = "b.rowtime BETWEEN a.rowtime - INTERVAL '%d' SECOND AND a.rowtime + INTERVAL '%d' SECOND" % (r.choice([0, 5, 40]), r.choice([0, 5, 40]))
+    kind = r.choice(["tumble", "hop", "cumulate"])
+    select = "SELECT window_start, window_end, %s, count(*) AS n, sum(w) AS s, max(a.rowtime) AS m " % key
+    return select + "%s WHERE %s WINDOWED BY %s GROUP BY %s" % (rows, bound, WINDOWS[kind][2], key), {
+        "plain": select + "%s, %s WHERE %s GROUP BY window_start, window_end, %s" % (rows, WINDOWS[kind][1] % "greatest(a.rowtime, b.rowtime)", bound, key)}
 
 
 def by_bounds(r):
@@ -111,44 +140,67 @@ def make_rows(r, count):
     return rows
 
 
-@pytest.mark.parametrize("seed", range(60 if LONG else 3))
-def test_joins(server, seed):
-    r = random.Random(seed)
+class Source:
+    """Where the rows of a, b and c come from: INSERT, or a broker whose partitions several processes share."""
+
+    def __init__(self, server, r, kafka=None, parallelism=1):
+        self.server, self.r, self.kafka = server, r, kafka
+        self.made = 0
+        for table, columns in (("a", "rowtime timestamptz, k int, v int"), ("b", "rowtime timestamptz, k bigint, w int"), ("c", "at timestamptz, k int, z bigint")):
+            options = "rowtime '%s', watermark '30 s', idle_timeout 'never'" % TIME[table]
+            where = ""
+            if kafka:
+                kafka.create_topic(self.topic(table), 3)
+                where = " SERVER msk"
+                options += ", topic '%s', start 'earliest', max_ahead 'never', parallelism '%d'" % (self.topic(table), parallelism)
+            server.sql("SELECT kda.execute(%s)", "CREATE STREAM %s (%s)%s OPTIONS (%s)" % (table, columns, where, options))
+
+    def topic(self, table):
+        return "joins_%d_%s" % (id(self), table)
+
+    def give(self, table, rows):
+        conn = self.server.connect()
+        for target in ("plain." + table,) if self.kafka else (table, "plain." + table):
+            psycopg2.extras.execute_values(conn.cursor(), "INSERT INTO %s VALUES %%s" % target, rows, "(timestamptz '2026-01-01 00:00:00+00' + %s * interval '1 s', %s, %s)")
+        conn.close()
+        if self.kafka:
+            p = self.kafka.producer()
+            for second, k, value in rows:
+                at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=second)
+                p.produce(self.topic(table), json.dumps({TIME[table]: at.isoformat(), "k": k, VALUE[table]: value}), partition=self.r.randrange(3))
+            p.flush(60)
+
+
+def run(server, seed, r, source, count):
     sql = server.sql
-    sql("SELECT kda.execute('DROP STREAM IF EXISTS a, b, c CASCADE')")
-    sql(SETUP)
-    for table, columns in (("a", "rowtime timestamptz, k int, v int"), ("b", "rowtime timestamptz, k bigint, w int"), ("c", "at timestamptz, k int, z bigint")):
-        sql("SELECT kda.execute(%s)", "CREATE STREAM %s (%s) OPTIONS (rowtime '%s', watermark '30 s', idle_timeout 'never')" % (table, columns, TIME[table]))
     queries = []
-    for i in range(24 if LONG else 14):
-        text, how = by_time(r) if i % 2 else by_bounds(r)
+    for i in range(count):
+        text, how = (by_time, by_bounds, by_time, by_bounds, windowed)[i % 5](r)
         ours = plain = text
         if how.get("views"):
             for side in "LR":
                 sql("SELECT kda.execute(%s)", "CREATE CONTINUOUS VIEW j%d_%s AS %s" % (i, side, how["sides"][side][2]))
             ours = text.format(L="j%d_l" % i, R="j%d_r" % i)
-        elif how:
+        elif "sides" in how:
             ours = text.format(**{n: s[0] for n, s in how["sides"].items()})
-        if how:
+        if "sides" in how:
             plain = text.format(**{n: s[1] for n, s in how["sides"].items()})
+        plain = how.get("plain", plain)
         try:
             sql("SELECT kda.execute(%s)", "CREATE CONTINUOUS VIEW j%d AS %s" % (i, ours))
         except Exception as e:
             raise AssertionError("seed %d: %s\n%s" % (seed, ours, e))
         queries.append(("j%d" % i, ours, plain))
-    rows = make_rows(r, 400)
-    left = {t: list(x) for t, x in rows.items()}
+    left = make_rows(r, 400)
     while any(left.values()):
         table = r.choice([t for t in left if left[t]])
         n = r.choice([1, 3, 20, 60])
         some, left[table] = left[table][:n], left[table][n:]
-        conn = server.connect()
-        for target in (table, "plain." + table):
-            psycopg2.extras.execute_values(conn.cursor(), "INSERT INTO %s VALUES %%s" % target, some,
-                                           "(timestamptz '2026-01-01 00:00:00+00' + %s * interval '1 s', %s, %s)")
-        conn.close()
+        source.give(table, some)
         if r.random() < 0.06:
             sql("SELECT pg_terminate_backend(pid) FROM kda.workers WHERE kind = 'pipeline'")
+    for table in "abc":
+        assert server.value("SELECT kda.wait(%s, '60 s')", table)
     for table in "abc":
         sql("SELECT kda.advance(%s, '2026-02-01')", table)
     for table in "abc":
@@ -176,3 +228,23 @@ def test_joins(server, seed):
     # nothing is kept that cannot match any more
     kept = [x[0] for x in sql("SELECT relname FROM pg_class WHERE relname ~ '^(left|right)_' AND relkind = 'r' AND relnamespace = 'kda_storage'::regnamespace")]
     assert sum(server.value("SELECT count(*) FROM kda_storage.%s" % t) for t in kept) == 0
+
+
+def prepare(server):
+    server.sql("SELECT kda.execute('DROP STREAM IF EXISTS a, b, c CASCADE')")
+    server.sql(SETUP)
+
+
+@pytest.mark.parametrize("seed", range(60 if LONG else 3))
+def test_joins(server, seed):
+    prepare(server)
+    r = random.Random(seed)
+    run(server, seed, r, Source(server, r), 30 if LONG else 20)
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+@pytest.mark.parametrize("seed", range(100, 115 if LONG else 101))
+def test_joins_over_a_broker(server, kafka, msk, seed, parallelism):
+    prepare(server)
+    r = random.Random(seed)
+    run(server, seed, r, Source(server, r, kafka, parallelism), 20)
