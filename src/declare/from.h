@@ -79,6 +79,8 @@ extern WithClause *kda_with_around(WithClause *around, SelectStmt *select);
 
 /*---- stream_column.c */
 
+/* Through subqueries and joins to where the value comes from; queries: its own first, then those of what is returned. */
+extern Node *kda_stream_origin(List **queries, Node *expr);
 /* A Var of the stream's column, or kda.rowtime(), that the expression hands on; NULL: none.  queries: its own first. */
 extern Node *kda_stream_column(List *queries, Node *expr, Oid stream);
 /* Does the query show a column "rowtime" that is not the record's time? */

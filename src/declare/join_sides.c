@@ -109,73 +109,98 @@ mark(const char *name)
 
 /*---- what tells the time */
 
-static void
-add_time(KdaJoinRel *rel, int column, int64 low_us, int64 high_us, bool nullable)
+typedef struct Times
 {
-	KdaTimeColumn *time = palloc(sizeof(KdaTimeColumn));
+	Oid			stream;
+	KdaStreamOptions *options;
+	List	   *bounds;			/* KdaTimeColumn, of its own columns */
+	KdaMadeJoin *made;			/* the join whose result it is, NULL: none */
+} Times;
 
-	time->column = column;
-	time->nullable = nullable;
-	time->low_us = low_us;
-	time->high_us = high_us;
-	rel->times = lappend(rel->times, time);
-}
-
-/* The column of a join's result: the time of what was joined there tells that of the result. */
-static void
-find_time_of_join(KdaJoinRel *rel, int column, const KdaMadeJoin *made, int of_made)
+/* Does the stream's column tell the time of its rows? */
+static bool
+time_of_column(Times *t, Var *var, KdaTimeColumn *time)
 {
 	ListCell   *lc,
 			   *lt;
 
-	foreach(lc, made->rels)
+	if (var->varattno == t->options->rowtime_attno && (var->vartype == TIMESTAMPTZOID || t->options->time_zone_is_utc))
+		return true;
+	foreach(lc, t->bounds)
 	{
-		KdaJoinRel *below = lfirst(lc);
-
-		foreach(lt, below->times)
-		{
-			KdaTimeColumn *time = lfirst(lt);
-
-			/* the result's time is later than the rel's by up to the slack */
-			if (below->first + time->column == of_made)
-				add_time(rel, column, time->low_us - below->slack_us, time->high_us, time->nullable || below->nullable);
-		}
+		*time = *(KdaTimeColumn *) lfirst(lc);
+		if (time->column == var->varattno)
+			return true;
 	}
+	/* the time of what was joined; the result's is later by up to the slack */
+	if (t->made)
+		foreach(lc, t->made->rels)
+		{
+			KdaJoinRel *rel = lfirst(lc);
+
+			foreach(lt, rel->times)
+			{
+				*time = *(KdaTimeColumn *) lfirst(lt);
+				time->low_us -= rel->slack_us;
+				time->nullable |= rel->nullable;
+				if (rel->first + time->column == var->varattno)
+					return true;
+			}
+		}
+	return false;
+}
+
+/* Does the expression?  queries: its own first. */
+static bool
+time_of_expression(Times *t, List *queries, Node *expr, KdaTimeColumn *time)
+{
+	Node	   *column = kda_stream_column(queries, expr, t->stream);
+	List	   *args = NIL;
+	ListCell   *lc;
+
+	check_stack_depth();
+	memset(time, 0, sizeof(*time));
+	if (column)
+		return !IsA(column, Var) || time_of_column(t, (Var *) column, time);
+	/* one of several: what FULL JOIN ... USING merges */
+	expr = kda_stream_origin(&queries, expr);
+	if (expr && IsA(expr, CoalesceExpr))
+		args = ((CoalesceExpr *) expr)->args;
+	else if (expr && IsA(expr, MinMaxExpr))
+		args = ((MinMaxExpr *) expr)->args;
+	foreach(lc, args)
+	{
+		KdaTimeColumn one;
+
+		if (!time_of_expression(t, queries, lfirst(lc), &one))
+			return false;
+		time->low_us = foreach_current_index(lc) == 0 ? one.low_us : Min(time->low_us, one.low_us);
+		time->high_us = foreach_current_index(lc) == 0 ? one.high_us : Max(time->high_us, one.high_us);
+		time->nullable |= one.nullable;
+	}
+	return args != NIL;
 }
 
 /* Columns of the rel that are the record's time, or a bound of its window. */
 static void
 find_times(KdaCompose *c, KdaJoinRel *rel, const KdaSplit *split)
 {
-	KdaStreamOptions *options = kda_stream_options_get(split->stream);
-	List	   *bounds = kda_window_bound_columns(split->stream);
-	KdaMadeJoin *made = NULL;
+	Times		times = {split->stream, kda_stream_options_get(split->stream), kda_window_bound_columns(split->stream)};
 	ListCell   *lc;
 
 	foreach(lc, c->joins)
 		if (((KdaMadeJoin *) lfirst(lc))->stream == split->stream)
-			made = lfirst(lc);
-
+			times.made = lfirst(lc);
 	for (int i = 1; i <= rel->ncolumns; i++)
 	{
-		Node	   *expr = (Node *) list_nth_node(TargetEntry, split->user->targetList, rel->first + i - 1)->expr;
-		Var		   *var = (Var *) kda_stream_column(list_make1(split->user), expr, split->stream);
+		KdaTimeColumn *time = palloc(sizeof(KdaTimeColumn));
 
-		if (var == NULL)
-			continue;
-		if (!IsA(var, Var) ||
-			(var->varattno == options->rowtime_attno && (var->vartype == TIMESTAMPTZOID || options->time_zone_is_utc)))
-			add_time(rel, i, 0, 0, false);
-		else if (made)
-			find_time_of_join(rel, i, made, var->varattno);
-		else
-			foreach(lc, bounds)
-			{
-				KdaTimeColumn *bound = lfirst(lc);
-
-				if (bound->column == var->varattno)
-					add_time(rel, i, bound->low_us, bound->high_us, false);
-			}
+		if (time_of_expression(&times, list_make1(split->user),
+							   (Node *) list_nth_node(TargetEntry, split->user->targetList, rel->first + i - 1)->expr, time))
+		{
+			time->column = i;
+			rel->times = lappend(rel->times, time);
+		}
 	}
 }
 

@@ -27,28 +27,48 @@ is_kda_rowtime(Node *expr)
 }
 
 Node *
+kda_stream_origin(List **queries, Node *expr)
+{
+	while (expr && IsA(expr, Var) && (int) ((Var *) expr)->varlevelsup < list_length(*queries) && ((Var *) expr)->varattno > 0)
+	{
+		Var		   *var = (Var *) expr;
+		RangeTblEntry *rte;
+
+		/* what a join gives stands in LATERAL subqueries */
+		*queries = list_copy_tail(*queries, var->varlevelsup);
+		rte = rt_fetch(var->varno, linitial_node(Query, *queries)->rtable);
+		if (rte->rtekind == RTE_SUBQUERY && !kda_is_stand_in(rte) && rte->subquery->setOperations == NULL)
+		{
+			*queries = lcons(rte->subquery, *queries);
+			expr = (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr;
+		}
+		else if (rte->rtekind == RTE_JOIN)
+			expr = list_nth(rte->joinaliasvars, var->varattno - 1);
+		else
+		{
+			/* at its own level */
+			var = copyObject(var);
+			var->varlevelsup = 0;
+			return (Node *) var;
+		}
+	}
+	return expr;
+}
+
+Node *
 kda_stream_column(List *queries, Node *expr, Oid stream)
 {
-	Var		   *var = (Var *) expr;
+	Node	   *origin = kda_stream_origin(&queries, expr);
+	Var		   *var = (Var *) origin;
 	RangeTblEntry *rte;
 
-	if (expr && is_kda_rowtime(expr))
-		return expr;
-	if (expr == NULL || !IsA(expr, Var) || (int) var->varlevelsup >= list_length(queries) || var->varattno <= 0)
+	if (origin && is_kda_rowtime(origin))
+		return origin;
+	if (origin == NULL || !IsA(origin, Var) || var->varlevelsup != 0 || var->varattno <= 0)
 		return NULL;
-	/* what a join gives stands in LATERAL subqueries */
-	queries = list_copy_tail(queries, var->varlevelsup);
 	rte = rt_fetch(var->varno, linitial_node(Query, queries)->rtable);
-	if (rte->rtekind == RTE_RELATION)
-		return rte->relid == stream ? expr : NULL;
-	if (rte->rtekind == RTE_SUBQUERY && kda_is_stand_in(rte))
-		return expr;
-	if (rte->rtekind == RTE_SUBQUERY && rte->subquery->setOperations == NULL)
-		return kda_stream_column(lcons(rte->subquery, queries),
-								 (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr, stream);
-	if (rte->rtekind == RTE_JOIN)
-		return kda_stream_column(queries, list_nth(rte->joinaliasvars, var->varattno - 1), stream);
-	return NULL;
+	return (rte->rtekind == RTE_RELATION && rte->relid == stream) || (rte->rtekind == RTE_SUBQUERY && kda_is_stand_in(rte)) ?
+		origin : NULL;
 }
 
 bool

@@ -116,8 +116,31 @@ CREATE CONTINUOUS VIEW by_sessions AS SELECT k, v, w, window_start, window_end F
 	LEFT JOIN TABLE(SESSION(TABLE b PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) y USING (k, window_start, window_end);
 CREATE CONTINUOUS VIEW two_windows AS SELECT x.k, v, w, x.window_end FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) x
 	JOIN TABLE(HOP(TABLE b, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE, INTERVAL '2' MINUTES)) y ON x.k = y.k AND x.window_end = y.window_end;
+-- whole rows and stars show nothing of ours; NULL is NULL
+CREATE CONTINUOUS VIEW whole AS SELECT a::text AS a, ROW(b.*)::text AS b, b IS NULL AS alone FROM a LEFT JOIN b ON b IS NOT NULL AND a.k = b.k AND a.rowtime = b.rowtime;
+CREATE CONTINUOUS VIEW whole_below AS SELECT s::text AS s, (s).w FROM (SELECT * FROM a JOIN b USING (k, rowtime)) s;
+CREATE CONTINUOUS VIEW whole_alone AS SELECT s::text AS s, ROW(s.*)::text AS r FROM (SELECT k, v FROM a) s;
+CREATE CONTINUOUS VIEW whole_sides AS SELECT x.k, x::text AS x, y::text AS y, count(y) OVER (PARTITION BY x.window_start, x.window_end) AS n
+	FROM (SELECT k, v, window_start, window_end FROM TABLE(TUMBLE(TABLE a, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE))) x
+	LEFT JOIN (SELECT k, w, window_start, window_end FROM TABLE(TUMBLE(TABLE b, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE))) y USING (k, window_start, window_end);
+CREATE CONTINUOUS VIEW star_of_join AS SELECT * FROM (SELECT * FROM a x (r1, k1, v) JOIN b y (r2, k2, w) ON k1 = k2 AND r1 = r2) s;
+-- a join over a join; WITH over a table; an alias of tables
+CREATE CONTINUOUS VIEW over_join AS SELECT s.*, c.w AS later FROM (SELECT k, rowtime, v FROM a FULL JOIN b USING (k, rowtime)) s JOIN b c ON c.k = s.k AND c.rowtime BETWEEN s.rowtime AND s.rowtime + INTERVAL '1' MINUTE;
+CREATE CONTINUOUS VIEW merged_again AS SELECT k, rowtime, v, b.w, c.w AS same FROM a FULL JOIN b USING (k, rowtime) LEFT JOIN (SELECT * FROM b WHERE w > 100) c USING (k, rowtime);
+CREATE CONTINUOUS VIEW with_table AS WITH n AS (SELECT * FROM names WHERE k > 1) SELECT name, v, w FROM n JOIN a USING (k) LEFT JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW with_below AS WITH n AS (SELECT * FROM names) SELECT s.name, s.n FROM (SELECT name, count(*) AS n FROM a JOIN n USING (k) GROUP BY name) s JOIN n USING (name);
+CREATE CONTINUOUS VIEW two_tables AS SELECT j.name, j.z, v, w FROM (names JOIN (VALUES (1, 'x'), (2, 'y')) u (k, z) USING (k)) AS j JOIN a ON a.k = j.k LEFT JOIN b ON b.k = j.k AND b.rowtime = a.rowtime;
+-- of that name, but not the time of the row
+CREATE CONTINUOUS VIEW not_the_time AS SELECT k, s.rowtime FROM (SELECT k, rowtime - INTERVAL '1' HOUR AS rowtime FROM a) s;
 -- a name alone is no bound, nor is the start of what has no fixed size
 RESET client_min_messages;
+CREATE CONTINUOUS VIEW bad AS SELECT count(b) FROM a LEFT JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW bad AS SELECT to_jsonb(n) FROM a LEFT JOIN names n USING (k) JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW bad AS SELECT to_jsonb(x) FROM a AS x (at) JOIN b ON b.k = x.k AND b.rowtime = x.at;
+CREATE CONTINUOUS VIEW bad AS SELECT v FROM a JOIN b USING (k, rowtime) WHERE EXISTS (SELECT FROM generate_series(1, 2) i WHERE i = k);
+CREATE CONTINUOUS VIEW bad AS SELECT v FROM a AS kda_join JOIN b USING (k, rowtime);
+CREATE CONTINUOUS VIEW bad AS SELECT v FROM a JOIN b ON a.rowtime = b.rowtime AND random() < 0.5;
+CREATE CONTINUOUS VIEW bad AS SELECT v FROM names n LEFT JOIN (a JOIN b USING (k, rowtime)) USING (k);
 CREATE CONTINUOUS VIEW bad AS SELECT am.k FROM am JOIN bs ON am.k = bs.k AND am.s = bs.window_start;
 CREATE CONTINUOUS VIEW bad AS SELECT am2.k FROM am2 JOIN (SELECT k, rowtime + INTERVAL '1' MONTH AS window_end FROM b) r ON am2.k = r.k AND am2.e = r.window_end;
 INSERT INTO a VALUES ('2026-01-01 10:00:00Z', 1, 1), ('2026-01-01 10:00:30Z', 2, 2), ('2026-01-01 10:01:00Z', 3, 3);
@@ -127,6 +150,8 @@ SELECT kda.wait('a'), kda.wait('b');
 SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FROM using_where ORDER BY 1; SELECT * FROM using_as ORDER BY 1; SELECT * FROM alias_of_join;
 SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
 SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
+SELECT * FROM whole ORDER BY 1; SELECT * FROM whole_below; SELECT * FROM whole_alone ORDER BY 1; SELECT * FROM whole_sides ORDER BY 1; SELECT * FROM star_of_join;
+SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 SET client_min_messages = warning;
 DROP STREAM a, b CASCADE;
