@@ -253,7 +253,7 @@ columns_of_leaf(Names *names, int rti)
 	ListCell   *ln,
 			   *lv;
 
-	expandRTE(rte, rti, 0, -1, false, &colnames, &vars);
+	kda_expand_rte(rte, rti, 0, &colnames, &vars);
 	forboth(ln, colnames, lv, vars)
 	{
 		Column	   *column = palloc0(sizeof(Column));

@@ -141,11 +141,15 @@ row_of(WholeRows *cxt, Var *var, RangeTblEntry *rte)
 	row->row_typeid = RECORDOID;
 	row->row_format = COERCE_IMPLICIT_CAST;
 	row->location = var->location;
-	expandRTE(rte, var->varno, var->varlevelsup, -1, false, &names, &vars);
+	kda_expand_rte(rte, var->varno, var->varlevelsup, &names, &vars);
 	forboth(ln, names, lv, vars)
 	{
 		const char *name = strVal(lfirst(ln));
 
+#if PG_VERSION_NUM >= 160000
+		/* the outer joins that make NULL of it */
+		lfirst_node(Var, lv)->varnullingrels = bms_copy(var->varnullingrels);
+#endif
 		if (kda_is_side_column(name))
 			there = lfirst(lv);
 		if (is_ours(name))
