@@ -657,7 +657,7 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 	foreach(lc, select->fromClause)
 		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
 	if (joins_streams(select))
-		kda_join_settle_names(c, select);
+		kda_join_settle_names(c, select, outer_location);
 	foreach(lc, select->fromClause)
 	{
 		Node	   *item;

@@ -90,7 +90,7 @@ extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *sel
  * have ON, and SELECT * the columns of FROM: then streams and tables may be
  * joined in another order.
  */
-extern void kda_join_settle_names(KdaCompose *compose, SelectStmt *select);
+extern void kda_join_settle_names(KdaCompose *compose, SelectStmt *select, int outer_location);
 /* (a JOIN b ...) AS j is a subquery. */
 extern Node *kda_join_without_alias(Node *item);
 /* At the end: the result of a join as FROM has to show it, with these names. */

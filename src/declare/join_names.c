@@ -462,8 +462,9 @@ replace_but_outputs(List *items, List *targets, KdaWords *words)
 }
 
 void
-kda_join_settle_names(KdaCompose *c, SelectStmt *select)
+kda_join_settle_names(KdaCompose *c, SelectStmt *select, int outer_location)
 {
+	KdaWindowClause *window = kda_select_window(c->spec, select, outer_location);
 	Names		names = {0};
 	KdaWords	words = {replace_name, NULL, kda_raw_is_aggregate, &names, false};
 	List	   *sort = select->sortClause;
@@ -482,6 +483,9 @@ kda_join_settle_names(KdaCompose *c, SelectStmt *select)
 	kda_words_replace_in_select(select, &words);
 	select->sortClause = replace_but_outputs(sort, select->targetList, &words);
 	select->distinctClause = replace_but_outputs(distinct, select->targetList, &words);
+	if (window && !window->in_from)
+		foreach(lc, window->partition)
+			lfirst(lc) = kda_words_replace(lfirst(lc), &words);
 	/* WHERE may say when rows match, and then its columns belong to one side */
 	names.all = true;
 	select->whereClause = kda_words_replace(select->whereClause, &words);

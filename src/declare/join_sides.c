@@ -458,6 +458,8 @@ describe_beside(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 
 	b.location = location;
 	(void) raw_expression_tree_walker((Node *) c->joined, named_walker, &b.named);
+	foreach(lc, c->spec->windows)
+		(void) named_walker((Node *) ((KdaWindowClause *) lfirst(lc))->partition, &b.named);
 	add_rels(&b, item, false);
 	side->split = split_of(c, b.targets, copyObject(item));
 	side->rels = b.rels;

@@ -28,6 +28,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "declare/split.h"
+#include "declare/sort_within.h"
 #include "declare/query_words.h"
 #include "dialect/words.h"
 #include "mb/pg_wchar.h"
@@ -462,6 +463,19 @@ kda_join_name_times(KdaCompose *c, Node *item, SelectStmt *select)
 	if (cxt.made == NULL)
 		return;
 	kda_words_replace_in_select(select, &words);
+	/* ORDER BY a.rowtime WITHIN is by the result's time in that case, too */
+	if (kda_sort_of(select))
+	{
+		KdaWindowClause sort = {0};
+
+		sort.time = linitial(kda_sort_of(select)->args);
+		if (IsA(sort.time, ColumnRef))
+		{
+			cxt.window = &sort;
+			linitial(kda_sort_of(select)->args) = kda_words_replace(copyObject(sort.time), &words);
+			cxt.window = NULL;
+		}
+	}
 	/* GROUP BY STEP (a.rowtime BY …) is a window of the result if a's rows are its later ones */
 	foreach(lc, c->spec->windows)
 	{

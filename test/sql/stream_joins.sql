@@ -130,6 +130,10 @@ CREATE CONTINUOUS VIEW merged_again AS SELECT k, rowtime, v, b.w, c.w AS same FR
 CREATE CONTINUOUS VIEW with_table AS WITH n AS (SELECT * FROM names WHERE k > 1) SELECT name, v, w FROM n JOIN a USING (k) LEFT JOIN b USING (k, rowtime);
 CREATE CONTINUOUS VIEW with_below AS WITH n AS (SELECT * FROM names) SELECT s.name, s.n FROM (SELECT name, count(*) AS n FROM a JOIN n USING (k) GROUP BY name) s JOIN n USING (name);
 CREATE CONTINUOUS VIEW two_tables AS SELECT j.name, j.z, v, w FROM (names JOIN (VALUES (1, 'x'), (2, 'y')) u (k, z) USING (k)) AS j JOIN a ON a.k = j.k LEFT JOIN b ON b.k = j.k AND b.rowtime = a.rowtime;
+-- a window and an order by the merged time
+CREATE CONTINUOUS VIEW sessions_of AS SELECT k, name, count(*) AS n FROM names JOIN a USING (k) JOIN b USING (k, rowtime) WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k, name;
+CREATE CONTINUOUS VIEW staggered AS SELECT k, count(*) AS n FROM a JOIN b USING (k, rowtime) WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW sorted AS SELECT k, rowtime, v, w FROM a JOIN b USING (k, rowtime) ORDER BY rowtime WITHIN INTERVAL '1' MINUTE;
 -- of that name, but not the time of the row
 CREATE CONTINUOUS VIEW not_the_time AS SELECT k, s.rowtime FROM (SELECT k, rowtime - INTERVAL '1' HOUR AS rowtime FROM a) s;
 -- a name alone is no bound, nor is the start of what has no fixed size
@@ -151,7 +155,7 @@ SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FRO
 SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
 SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
 SELECT * FROM whole ORDER BY 1; SELECT * FROM whole_below; SELECT * FROM whole_alone ORDER BY 1; SELECT * FROM whole_sides ORDER BY 1; SELECT * FROM star_of_join;
-SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1;
+SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 SET client_min_messages = warning;
 DROP STREAM a, b CASCADE;
