@@ -83,7 +83,7 @@ find_order(Node *item, int *streams, bool *table)
 
 /* a.*, (a).* or *: of the alias, '' for all; NULL: it is another expression. */
 static const char *
-star_of(Node *val)
+starred_alias(Node *val)
 {
 	List	   *fields;
 
@@ -108,7 +108,7 @@ needs_settling(SelectStmt *select)
 
 	/* what stands in FROM then has columns of ours */
 	foreach(lc, select->targetList)
-		if (star_of(lfirst_node(ResTarget, lc)->val))
+		if (starred_alias(lfirst_node(ResTarget, lc)->val))
 			return true;
 
 	foreach(lc, select->fromClause)
@@ -132,8 +132,6 @@ kda_join_without_alias(Node *item)
 	JoinExpr   *join = (JoinExpr *) item;
 	RangeSubselect *sub;
 	SelectStmt *select;
-	ColumnRef  *star;
-	ResTarget  *rt;
 
 	if (!IsA(item, JoinExpr))
 		return item;
@@ -141,13 +139,8 @@ kda_join_without_alias(Node *item)
 	join->rarg = kda_join_without_alias(join->rarg);
 	if (join->alias == NULL)
 		return item;
-	star = makeNode(ColumnRef);
-	star->fields = list_make1(makeNode(A_Star));
-	rt = makeNode(ResTarget);
-	star->location = rt->location = -1;
-	rt->val = (Node *) star;
 	select = makeNode(SelectStmt);
-	select->targetList = list_make1(rt);
+	select->targetList = list_make1(kda_raw_star(NULL));
 	select->fromClause = list_make1(join);
 	sub = makeNode(RangeSubselect);
 	sub->subquery = (Node *) select;
@@ -410,7 +403,7 @@ write_out(Names *names, List *targets)
 	foreach(lc, targets)
 	{
 		ResTarget  *rt = lfirst_node(ResTarget, lc);
-		const char *alias = star_of(rt->val);
+		const char *alias = starred_alias(rt->val);
 		bool		several;
 		List	   *columns = NIL;
 

@@ -226,21 +226,6 @@ split_of(KdaCompose *c, List *targets, Node *from)
 }
 
 static ResTarget *
-star_of(const char *alias)
-{
-	ColumnRef  *star = makeNode(ColumnRef);
-	ResTarget  *rt = makeNode(ResTarget);
-
-	if (alias)
-		star->fields = list_make1(makeString(pstrdup(alias)));
-	star->fields = lappend(star->fields, makeNode(A_Star));
-	star->location = -1;
-	rt->val = (Node *) star;
-	rt->location = -1;
-	return rt;
-}
-
-static ResTarget *
 time_of(const char *alias, const char *name)
 {
 	ColumnRef  *time = makeNode(ColumnRef);
@@ -301,10 +286,10 @@ describe_alone(KdaCompose *c, KdaJoinSide *side, Node *item, int location)
 	rel->alias = kda_join_alias(item);
 	rel->renamed = is_renamed(item);
 	check_alias(c, rel->alias, location);
-	side->split = split_of(c, list_make1(star_of(NULL)), copyObject(from));
+	side->split = split_of(c, list_make1(kda_raw_star(NULL)), copyObject(from));
 	if (!side->split->has_rowtime && names_rowtime(c, rel->alias))
 	{
-		side->split = split_of(c, list_make2(star_of(NULL), time_of(NULL, KDA_TIME_COLUMN)), from);
+		side->split = split_of(c, list_make2(kda_raw_star(NULL), time_of(NULL, KDA_TIME_COLUMN)), from);
 		rel->shown_time = true;
 	}
 	rel->ncolumns = side->split->ncolumns;
@@ -324,7 +309,7 @@ describe_made(KdaCompose *c, KdaJoinSide *side, Node *item, KdaMadeJoin *made)
 
 	/* as a relation like others */
 	rv->alias = makeAlias("kda_side", NIL);
-	select->targetList = list_make1(star_of(NULL));
+	select->targetList = list_make1(kda_raw_star(NULL));
 	select->fromClause = list_make1(rv);
 	spec->select = select;
 	spec->outer_location = -1;
@@ -430,7 +415,7 @@ add_rels(Beside *b, Node *item, bool nullable)
 	check_alias(b->c, rel->alias, b->location);
 	rel->first = list_length(b->targets);
 	stream = kda_raw_has_stream(item);
-	split = split_of(b->c, list_make1(star_of(rel->alias)), copyObject(b->from));
+	split = split_of(b->c, list_make1(kda_raw_star(rel->alias)), copyObject(b->from));
 	for (int i = 0; i < split->ncolumns; i++)
 		if (stream || is_named(&b->named, rel->alias) || is_named(&b->named, split->names[i]))
 			add_column(b, rel->alias, split->names[i]);

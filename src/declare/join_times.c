@@ -20,23 +20,16 @@
 #include "catalog/namespace.h"
 #include "catalog/options.h"
 #include "catalog/rows.h"
+#include "declare/from.h"
 #include "declare/stream_join.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "stream/window.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-
-/* A query and those around it. */
-typedef struct Level
-{
-	Query	   *query;
-	struct Level *up;
-} Level;
 
 typedef enum Which
 {
@@ -60,51 +53,6 @@ query_of_view(Oid view)
 
 	relation_close(rel, AccessShareLock);
 	return query;
-}
-
-/* Through subqueries and joins to where the value comes from; level: of the result. */
-static Node *
-origin_of(Level **level, Node *expr)
-{
-	while (IsA(expr, Var) && ((Var *) expr)->varattno > 0)
-	{
-		Var		   *var = (Var *) expr;
-		Level	   *at = *level;
-		RangeTblEntry *rte;
-		Level	   *below;
-
-		check_stack_depth();
-		for (Index up = 0; up < var->varlevelsup; up++)
-		{
-			at = at->up;
-			if (at == NULL)
-				return expr;
-		}
-		*level = at;
-		rte = rt_fetch(var->varno, at->query->rtable);
-		if (rte->rtekind == RTE_SUBQUERY && rte->subquery->setOperations == NULL)
-		{
-			below = palloc(sizeof(Level));
-			below->query = rte->subquery;
-			below->up = at;
-			*level = below;
-			expr = (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr;
-		}
-		else if (rte->rtekind == RTE_JOIN)
-			expr = list_nth(rte->joinaliasvars, var->varattno - 1);
-#if PG_VERSION_NUM >= 180000
-		else if (rte->rtekind == RTE_GROUP)
-			expr = list_nth(rte->groupexprs, var->varattno - 1);
-#endif
-		else
-		{
-			/* at its own level */
-			var = copyObject(var);
-			var->varlevelsup = 0;
-			return (Node *) var;
-		}
-	}
-	return expr;
 }
 
 /* Takes what is added to the expression off it. */
@@ -131,14 +79,14 @@ without_constant(Node *expr, int64 *plus_us)
 
 /* The same through levels, with what is added on the way. */
 static Node *
-origin_with_constant(Level **level, Node *expr, int64 *plus_us)
+origin_with_constant(List **queries, Node *expr, int64 *plus_us)
 {
 	*plus_us = 0;
 	for (;;)
 	{
 		Node	   *below;
 
-		expr = origin_of(level, expr);
+		expr = kda_stream_origin(queries, expr);
 		below = without_constant(expr, plus_us);
 		if (below == expr)
 			return expr;
@@ -150,17 +98,16 @@ origin_with_constant(Level **level, Node *expr, int64 *plus_us)
 static Bound
 bound_of(Query *final, int column)
 {
-	Level		top = {final, NULL};
-	Level	   *own = &top;
+	List	   *own = list_make1(final);
 	int64		plus_us;
 	Node	   *expr = origin_with_constant(&own, (Node *) list_nth_node(TargetEntry, final->targetList, column - 1)->expr, &plus_us);
 
 	for (int i = 0; i < 2; i++)
 	{
-		Level	   *level = &top;
-		Node	   *bound = origin_of(&level, (Node *) list_nth_node(TargetEntry, final->targetList, i)->expr);
+		List	   *queries = list_make1(final);
+		Node	   *bound = kda_stream_origin(&queries, (Node *) list_nth_node(TargetEntry, final->targetList, i)->expr);
 
-		if (level->query == own->query && equal(bound, expr))
+		if (linitial(queries) == linitial(own) && equal(bound, expr))
 			return (Bound) {i == 0 ? START : END, plus_us};
 	}
 	return (Bound) {NONE, 0};
@@ -183,16 +130,18 @@ is_another_time(const char *name, Bound bound)
 bool
 kda_window_gives_another_time(const KdaSplit *split)
 {
-	for (int i = 0; i < split->ncolumns; i++)
+	/* bounds that are put around the SELECT are not in it */
+	int			around = split->window_columns_around ? 2 : 0;
+
+	for (int i = around; i < split->ncolumns; i++)
 	{
-		Level		top = {split->top, NULL};
-		Level	   *level = &top;
+		List	   *queries = list_make1(split->top);
 		Bound		bound = {NONE, 0};
 		Var		   *var;
 
-		var = (Var *) origin_with_constant(&level, (Node *) list_nth_node(TargetEntry, split->top->targetList, i)->expr,
+		var = (Var *) origin_with_constant(&queries, (Node *) list_nth_node(TargetEntry, split->top->targetList, i - around)->expr,
 										   &bound.plus_us);
-		if (level->query == split->user && IsA(var, Var) && var->varno == split->window_rti && var->varattno == 2)
+		if (linitial(queries) == split->user && IsA(var, Var) && var->varno == split->window_rti && var->varattno == 2)
 			bound.which = END;
 		if (is_another_time(split->names[i], bound))
 			return true;

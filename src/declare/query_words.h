@@ -113,6 +113,8 @@ extern Node *kda_raw_string(const char *value);
 extern Node *kda_raw_interval(const char *value);
 extern Node *kda_raw_call(const char *name, List *args, int location);	/* of schema kda */
 extern ResTarget *kda_raw_target(const char *name, Node *value);
+/* relation.*; NULL: * */
+extern ResTarget *kda_raw_star(const char *relation);
 extern Node *kda_raw_column(const char *relation, const char *column, int location);
 
 #endif							/* KDA_QUERY_WORDS_H */

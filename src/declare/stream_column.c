@@ -44,6 +44,10 @@ kda_stream_origin(List **queries, Node *expr)
 		}
 		else if (rte->rtekind == RTE_JOIN)
 			expr = list_nth(rte->joinaliasvars, var->varattno - 1);
+#if PG_VERSION_NUM >= 180000
+		else if (rte->rtekind == RTE_GROUP)
+			expr = list_nth(rte->groupexprs, var->varattno - 1);
+#endif
 		else
 		{
 			/* at its own level */
@@ -110,8 +114,6 @@ kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text)
 	Node	   *item = NULL;
 	SelectStmt *all;
 	RawStmt    *raw;
-	ColumnRef  *star;
-	ResTarget  *rt;
 	ListCell   *lc;
 
 	foreach(lc, select->fromClause)
@@ -119,13 +121,8 @@ kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text)
 			item = find_item(lfirst(lc), from->name);
 	if (item == NULL || strcmp(from->row_column, "ctid") == 0)
 		return false;
-	star = makeNode(ColumnRef);
-	star->fields = list_make1(makeNode(A_Star));
-	rt = makeNode(ResTarget);
-	rt->val = (Node *) star;
-	rt->location = star->location = -1;
 	all = makeNode(SelectStmt);
-	all->targetList = list_make1(rt);
+	all->targetList = list_make1(kda_raw_star(NULL));
 	all->fromClause = list_make1(copyObject(item));
 	all->withClause = kda_with(from->around, select->withClause);
 	raw = makeNode(RawStmt);
