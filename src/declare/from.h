@@ -83,10 +83,10 @@ extern WithClause *kda_with_around(WithClause *around, SelectStmt *select);
 extern Node *kda_stream_origin(List **queries, Node *expr);
 /* A Var of the stream's column, or kda.rowtime(), that the expression hands on; NULL: none.  queries: its own first. */
 extern Node *kda_stream_column(List *queries, Node *expr, Oid stream);
-/* Does the query show a column "rowtime" that is not the record's time? */
-extern bool kda_hides_time(Query *query, Oid stream);
-/* Does the subquery in the SELECT's FROM that hands the records on? */
-extern bool kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text);
+/* A column "rowtime" of the query, in whatever case, that is not the record's time; NULL: none. */
+extern const char *kda_hides_time(Query *query, Oid stream);
+/* The same of the subquery in the SELECT's FROM that hands the records on. */
+extern const char *kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text);
 /* Is it what stands for a part of ours in analysis? */
 extern bool kda_is_stand_in(RangeTblEntry *rte);
 

@@ -180,7 +180,7 @@ is_rowtime_word(const KdaWordContext *cxt, const char *word)
 {
 	AttrNumber	attno;
 
-	if (pg_strcasecmp(word, "rowtime") != 0 || (cxt->hides_time && strcmp(word, "rowtime") == 0))
+	if (pg_strcasecmp(word, "rowtime") != 0 || (cxt->hides_time && strcmp(word, cxt->hides_time) == 0))
 		return false;
 	attno = OidIsValid(cxt->stream) ? get_attnum(cxt->stream, word) : InvalidAttrNumber;
 	if (attno == InvalidAttrNumber)

@@ -28,7 +28,7 @@ typedef struct KdaWordContext
 	const char *row_column;		/* of it: the record's place in the batch; ctid: the stream's own columns are there */
 	char	   *rowtime_column; /* NULL: not declared */
 	bool		rowtime_is_timestamptz;
-	bool		hides_time;		/* "rowtime" of the subquery that gives its rows is an ordinary column */
+	const char *hides_time;		/* so the subquery that gives its rows calls an ordinary column; NULL: none */
 	Node	   *rowtime;		/* raw: what stands for the record's time; NULL: its column, or kda.rowtime(ctid) */
 	Node	   *closed;			/* raw: what stands for window_closed; NULL: kda.window_closed() */
 

@@ -75,7 +75,7 @@ kda_stream_column(List *queries, Node *expr, Oid stream)
 		origin : NULL;
 }
 
-bool
+const char *
 kda_hides_time(Query *query, Oid stream)
 {
 	AttrNumber	rowtime = kda_stream_options_get(stream)->rowtime_attno;
@@ -86,12 +86,13 @@ kda_hides_time(Query *query, Oid stream)
 		TargetEntry *tle = lfirst_node(TargetEntry, lc);
 		Node	   *column;
 
-		if (tle->resjunk || strcmp(tle->resname, "rowtime") != 0)
+		if (tle->resjunk || pg_strcasecmp(tle->resname, "rowtime") != 0)
 			continue;
 		column = kda_stream_column(list_make1(query), (Node *) tle->expr, stream);
-		return column == NULL || (IsA(column, Var) && ((Var *) column)->varattno != rowtime);
+		if (column == NULL || (IsA(column, Var) && ((Var *) column)->varattno != rowtime))
+			return tle->resname;
 	}
-	return false;
+	return NULL;
 }
 
 /* The item of that name. */
@@ -108,7 +109,7 @@ find_item(Node *item, const char *name)
 		strcmp(((RangeSubselect *) item)->alias->aliasname, name) == 0 ? item : NULL;
 }
 
-bool
+const char *
 kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text)
 {
 	Node	   *item = NULL;
@@ -120,7 +121,7 @@ kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text)
 		if (item == NULL)
 			item = find_item(lfirst(lc), from->name);
 	if (item == NULL || strcmp(from->row_column, "ctid") == 0)
-		return false;
+		return NULL;
 	all = makeNode(SelectStmt);
 	all->targetList = list_make1(kda_raw_star(NULL));
 	all->fromClause = list_make1(copyObject(item));

@@ -526,7 +526,7 @@ rewrite(KdaWindowJoin *j, List *leaves)
 		bool		is_stream = IsA(first->item, RangeVar) && !OidIsValid(kda_part_relid((RangeVar *) first->item));
 
 		kda_words_begin(&words, j->pstate, first->split->stream, first->name, is_stream ? "ctid" : KDA_ROW_COLUMN);
-		words.hides_time = !is_stream && kda_hides_time(first->split->user, first->split->stream);
+		words.hides_time = is_stream ? NULL : kda_hides_time(first->split->user, first->split->stream);
 	}
 	words.rowtime = combine(leaves, "time", true);
 	kda_words_set_window(&words, select, first->window);
