@@ -394,12 +394,11 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 	return true;
 }
 
-/* Items of FROM that read a stream. */
-static int
-count_streams(Node *item)
+int
+kda_count_streams(Node *item)
 {
 	if (IsA(item, JoinExpr))
-		return count_streams(((JoinExpr *) item)->larg) + count_streams(((JoinExpr *) item)->rarg);
+		return kda_count_streams(((JoinExpr *) item)->larg) + kda_count_streams(((JoinExpr *) item)->rarg);
 	return kda_raw_has_stream(item) ? 1 : 0;
 }
 
@@ -410,7 +409,7 @@ joins_streams(SelectStmt *select)
 	ListCell   *lc;
 
 	foreach(lc, select->fromClause)
-		n += count_streams(lfirst(lc));
+		n += kda_count_streams(lfirst(lc));
 	return n > 1;
 }
 
@@ -646,14 +645,16 @@ compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 
 	check_stack_depth();
 	c->around = kda_with(around, select->withClause);
+	/* names below it would be lost when its columns are looked through */
+	foreach(lc, select->fromClause)
+		lfirst(lc) = kda_join_without_alias(lfirst(lc), 1);
 	if (kda_compose_window_join(c, select, outer_location))
 	{
 		c->around = around;
 		return;
 	}
-	if (joins_streams(select))
-		foreach(lc, select->fromClause)
-			lfirst(lc) = kda_join_without_alias(lfirst(lc));
+	foreach(lc, select->fromClause)
+		lfirst(lc) = kda_join_without_alias(lfirst(lc), INT_MAX);
 	foreach(lc, select->fromClause)
 		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
 	if (joins_streams(select))

@@ -46,6 +46,8 @@ extern Oid	kda_compose_pump_into(KdaCompose *compose, SelectStmt *select, int ou
 extern Node *kda_compose_item(KdaCompose *compose, Node *item, SelectStmt *select, int outer_location);
 /* The SELECT, a copy of its own if need be, with the WITH queries over tables that are visible where it stands. */
 extern SelectStmt *kda_compose_with(KdaCompose *compose, SelectStmt *select);
+/* How many streams the item joins. */
+extern int	kda_count_streams(Node *item);
 /* Those conditions, of the ones that are joined by AND, that name nothing but columns qualified by the aliases (String). */
 extern Node *kda_compose_conditions_on(Node *where, List *aliases);
 
@@ -91,8 +93,8 @@ extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *sel
  * joined in another order.
  */
 extern void kda_join_settle_names(KdaCompose *compose, SelectStmt *select, int outer_location);
-/* (a JOIN b ...) AS j is a subquery. */
-extern Node *kda_join_without_alias(Node *item);
+/* (a JOIN b ...) AS j, of so many streams at most, is a subquery. */
+extern Node *kda_join_without_alias(Node *item, int streams);
 /* At the end: the result of a join as FROM has to show it, with these names. */
 extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
 

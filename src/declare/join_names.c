@@ -127,7 +127,7 @@ needs_settling(SelectStmt *select)
 }
 
 Node *
-kda_join_without_alias(Node *item)
+kda_join_without_alias(Node *item, int streams)
 {
 	JoinExpr   *join = (JoinExpr *) item;
 	RangeSubselect *sub;
@@ -135,9 +135,9 @@ kda_join_without_alias(Node *item)
 
 	if (!IsA(item, JoinExpr))
 		return item;
-	join->larg = kda_join_without_alias(join->larg);
-	join->rarg = kda_join_without_alias(join->rarg);
-	if (join->alias == NULL)
+	join->larg = kda_join_without_alias(join->larg, streams);
+	join->rarg = kda_join_without_alias(join->rarg, streams);
+	if (join->alias == NULL || kda_count_streams(item) > streams)
 		return item;
 	select = makeNode(SelectStmt);
 	select->targetList = list_make1(kda_raw_star(NULL));

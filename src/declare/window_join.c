@@ -579,15 +579,36 @@ compose(KdaWindowJoin *j)
 	return with_clause(j, false, location);
 }
 
+/* Its columns are looked through to those of the sides, which its alias hides. */
+static void
+refuse_alias(KdaWindowJoin *j, Node *item)
+{
+	JoinExpr   *join = (JoinExpr *) item;
+
+	if (!IsA(item, JoinExpr))
+		return;
+	if (join->alias && kda_count_streams(item) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a join of streams by window cannot have an alias, as \"%s\"", join->alias->aliasname),
+				 errhint("Name the columns by the aliases of what is joined, and rename them in the select list."),
+				 parser_errposition(j->pstate, ((KdaJoinLeaf *) linitial(j->leaves))->window->location)));
+	refuse_alias(j, join->larg);
+	refuse_alias(j, join->rarg);
+}
+
 bool
 kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	KdaWindowJoin	j = {c, make_parsestate(NULL)};
 	WithClause *with;
+	ListCell   *lc;
 
 	j.pstate->p_sourcetext = c->source_text;
 	if (!kda_window_join_find(&j, select, outer_location) || joins_by_time(&j))
 		return false;
+	foreach(lc, select->fromClause)
+		refuse_alias(&j, lfirst(lc));
 	j.with = j.ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW;
 	with = compose(&j);
 	if (select->withClause)

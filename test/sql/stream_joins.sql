@@ -130,6 +130,8 @@ CREATE CONTINUOUS VIEW merged_again AS SELECT k, rowtime, v, b.w, c.w AS same FR
 CREATE CONTINUOUS VIEW with_table AS WITH n AS (SELECT * FROM names WHERE k > 1) SELECT name, v, w FROM n JOIN a USING (k) LEFT JOIN b USING (k, rowtime);
 CREATE CONTINUOUS VIEW with_below AS WITH n AS (SELECT * FROM names) SELECT s.name, s.n FROM (SELECT name, count(*) AS n FROM a JOIN n USING (k) GROUP BY name) s JOIN n USING (name);
 CREATE CONTINUOUS VIEW two_tables AS SELECT j.name, j.z, v, w FROM (names JOIN (VALUES (1, 'x'), (2, 'y')) u (k, z) USING (k)) AS j JOIN a ON a.k = j.k LEFT JOIN b ON b.k = j.k AND b.rowtime = a.rowtime;
+CREATE CONTINUOUS VIEW one_stream AS SELECT j.k, j.name FROM (a JOIN names USING (k)) AS j;
+CREATE CONTINUOUS VIEW one_stream_m AS SELECT j.name, count(*) AS n FROM (a JOIN names USING (k)) AS j WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY j.name;
 -- a window and an order by the merged time
 CREATE CONTINUOUS VIEW sessions_of AS SELECT k, name, count(*) AS n FROM names JOIN a USING (k) JOIN b USING (k, rowtime) WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k, name;
 CREATE CONTINUOUS VIEW staggered AS SELECT k, count(*) AS n FROM a JOIN b USING (k, rowtime) WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE);
@@ -155,7 +157,7 @@ SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FRO
 SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
 SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
 SELECT * FROM whole ORDER BY 1; SELECT * FROM whole_below; SELECT * FROM whole_alone ORDER BY 1; SELECT * FROM whole_sides ORDER BY 1; SELECT * FROM star_of_join;
-SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted;
+SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted; SELECT * FROM one_stream ORDER BY 1; SELECT * FROM one_stream_m ORDER BY 3;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 SET client_min_messages = warning;
 DROP STREAM a, b CASCADE;
