@@ -29,6 +29,7 @@
 #include "nodes/nodeFuncs.h"
 #include "parser/analyze.h"
 #include "parser/parse_relation.h"
+#include "parser/parse_target.h"
 #include "parser/parsetree.h"
 
 /* A column of a FROM item, as SELECT * shows it. */
@@ -437,7 +438,7 @@ names_output(Node *item, List *targets)
 	{
 		ResTarget  *rt = lfirst_node(ResTarget, lc);
 
-		if (rt->name && strcmp(rt->name, strVal(linitial(ref->fields))) == 0)
+		if (strcmp(rt->name ? rt->name : FigureColname(rt->val), strVal(linitial(ref->fields))) == 0)
 			return true;
 	}
 	return false;

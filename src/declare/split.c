@@ -556,7 +556,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	kda_words_set_window(&words, core, from.core_window);
 	kda_words_apply(&words, core);
 	aggregated = words.aggregated;
-	if (split->depth > 0)
+	/* DISTINCT would have to compare what of ours is there */
+	if (split->depth > 0 || (core->distinctClause && strcmp(from.row_column, "ctid") != 0))
 		kda_from_expand_stars(&from);
 	stars = star_locations(core);
 	if (!split->window)

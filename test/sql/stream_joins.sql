@@ -132,6 +132,9 @@ CREATE CONTINUOUS VIEW with_below AS WITH n AS (SELECT * FROM names) SELECT s.na
 CREATE CONTINUOUS VIEW two_tables AS SELECT j.name, j.z, v, w FROM (names JOIN (VALUES (1, 'x'), (2, 'y')) u (k, z) USING (k)) AS j JOIN a ON a.k = j.k LEFT JOIN b ON b.k = j.k AND b.rowtime = a.rowtime;
 CREATE CONTINUOUS VIEW one_stream AS SELECT j.k, j.name FROM (a JOIN names USING (k)) AS j;
 CREATE CONTINUOUS VIEW one_stream_m AS SELECT j.name, count(*) AS n FROM (a JOIN names USING (k)) AS j WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY j.name;
+CREATE CONTINUOUS VIEW distinct_ AS SELECT DISTINCT * FROM (SELECT k FROM a JOIN names USING (k)) AS j;
+-- a name of the select list goes before a merged one
+CREATE CONTINUOUS VIEW ordered AS SELECT a.k, w FROM a FULL JOIN b USING (k, rowtime) ORDER BY k DESC, w LIMIT 2;
 -- a window and an order by the merged time
 CREATE CONTINUOUS VIEW sessions_of AS SELECT k, name, count(*) AS n FROM names JOIN a USING (k) JOIN b USING (k, rowtime) WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k, name;
 CREATE CONTINUOUS VIEW staggered AS SELECT k, count(*) AS n FROM a JOIN b USING (k, rowtime) WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE);
@@ -157,7 +160,7 @@ SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FRO
 SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
 SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
 SELECT * FROM whole ORDER BY 1; SELECT * FROM whole_below; SELECT * FROM whole_alone ORDER BY 1; SELECT * FROM whole_sides ORDER BY 1; SELECT * FROM star_of_join;
-SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted; SELECT * FROM one_stream ORDER BY 1; SELECT * FROM one_stream_m ORDER BY 3;
+SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted; SELECT * FROM one_stream ORDER BY 1; SELECT * FROM one_stream_m ORDER BY 3; SELECT * FROM distinct_ ORDER BY 1; SELECT * FROM ordered;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
 SET client_min_messages = warning;
 DROP STREAM a, b CASCADE;
