@@ -296,6 +296,9 @@ merge(Names *names, JoinExpr *join, JoinExpr *analysed, List *left, List *right)
 		u->columns = columns;
 		names->usings = lappend(names->usings, u);
 	}
+	/* OVER (RANGE ...) of a side in FROM is a condition as well */
+	if (join->quals)
+		equal = lappend(equal, join->quals);
 	if (equal)
 		join->quals = list_length(equal) == 1 ? linitial(equal) : (Node *) makeBoolExpr(AND_EXPR, equal, -1);
 	join->usingClause = NIL;

@@ -511,13 +511,25 @@ check_names(StreamJoin *j)
 						 errposition(position(j->c, j->location))));
 }
 
+/* What the side is called by: a stream of it, not a table. */
+static KdaJoinRel *
+stream_of_side(const KdaJoinSide *side)
+{
+	ListCell   *lc;
+
+	foreach(lc, side->rels)
+		if (((KdaJoinRel *) lfirst(lc))->pseudo_time || ((KdaJoinRel *) lfirst(lc))->times)
+			return lfirst(lc);
+	return linitial(side->rels);
+}
+
 /* Are there rows of windows on both sides, which tell no other time? */
 static bool
 speaks_of_windows(StreamJoin *j)
 {
 	for (int i = 0; i < 2; i++)
 	{
-		KdaJoinRel *rel = linitial(j->sides[i].rels);
+		KdaJoinRel *rel = stream_of_side(&j->sides[i]);
 
 		if (rel->times == NIL || kda_join_time_column(rel) > 0)
 			return false;
@@ -553,8 +565,8 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 	query = analyse(&j, condition);
 	if (!j.bounded_low || !j.bounded_high)
 	{
-		const char *a = ((KdaJoinRel *) linitial(j.sides[0].rels))->alias;
-		const char *b = ((KdaJoinRel *) linitial(j.sides[1].rels))->alias;
+		const char *a = stream_of_side(&j.sides[0])->alias;
+		const char *b = stream_of_side(&j.sides[1])->alias;
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
