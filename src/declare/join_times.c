@@ -55,6 +55,19 @@ query_of_view(Oid view)
 	return query;
 }
 
+/* The query's columns: keys of GROUP BY that are not shown stand beside them. */
+static List *
+shown(Query *query)
+{
+	List	   *columns = NIL;
+	ListCell   *lc;
+
+	foreach(lc, query->targetList)
+		if (!lfirst_node(TargetEntry, lc)->resjunk)
+			columns = lappend(columns, lfirst(lc));
+	return columns;
+}
+
 /* Takes what is added to the expression off it. */
 static Node *
 without_constant(Node *expr, int64 *plus_us)
@@ -100,12 +113,12 @@ bound_of(Query *final, int column)
 {
 	List	   *own = list_make1(final);
 	int64		plus_us;
-	Node	   *expr = origin_with_constant(&own, (Node *) list_nth_node(TargetEntry, final->targetList, column - 1)->expr, &plus_us);
+	Node	   *expr = origin_with_constant(&own, (Node *) list_nth_node(TargetEntry, shown(final), column - 1)->expr, &plus_us);
 
 	for (int i = 0; i < 2; i++)
 	{
 		List	   *queries = list_make1(final);
-		Node	   *bound = kda_stream_origin(&queries, (Node *) list_nth_node(TargetEntry, final->targetList, i)->expr);
+		Node	   *bound = kda_stream_origin(&queries, (Node *) list_nth_node(TargetEntry, shown(final), i)->expr);
 
 		if (linitial(queries) == linitial(own) && equal(bound, expr))
 			return (Bound) {i == 0 ? START : END, plus_us};
@@ -139,7 +152,7 @@ kda_window_gives_another_time(const KdaSplit *split)
 		Bound		bound = {NONE, 0};
 		Var		   *var;
 
-		var = (Var *) origin_with_constant(&queries, (Node *) list_nth_node(TargetEntry, split->top->targetList, i - around)->expr,
+		var = (Var *) origin_with_constant(&queries, (Node *) list_nth_node(TargetEntry, shown(split->top), i - around)->expr,
 										   &bound.plus_us);
 		if (linitial(queries) == split->user && IsA(var, Var) && var->varno == split->window_rti && var->varattno == 2)
 			bound.which = END;
@@ -154,8 +167,8 @@ kda_window_view_gives_another_time(Oid final)
 {
 	Query	   *query = query_of_view(final);
 
-	for (int i = 3; i <= list_length(query->targetList); i++)
-		if (is_another_time(list_nth_node(TargetEntry, query->targetList, i - 1)->resname, bound_of(query, i)))
+	for (int i = 3; i <= list_length(shown(query)); i++)
+		if (is_another_time(list_nth_node(TargetEntry, shown(query), i - 1)->resname, bound_of(query, i)))
 			return true;
 	return false;
 }
@@ -201,7 +214,7 @@ static List *
 bounds_of_windows(Oid stream, Query *final, const char *window_spec)
 {
 	AttrNumber	rowtime = kda_stream_options_get(stream)->rowtime_attno;
-	int			ncolumns = list_length(final->targetList) - 2;
+	int			ncolumns = list_length(shown(final)) - 2;
 	int64		time_us = -1;	/* time - end */
 	int64		least_us = 0;
 	int64		most_us = 0;
@@ -251,7 +264,7 @@ kda_window_bound_columns(Oid stream)
 	natts = RelationGetNumberOfAttributes(rel);
 	relation_close(rel, AccessShareLock);
 	final = query_of_view((Oid) strtoul(writer[1], NULL, 10));
-	if (list_length(final->targetList) != natts + 2)
+	if (list_length(shown(final)) != natts + 2)
 		return NIL;
 	return bounds_of_windows(stream, final, writer[2]);
 }

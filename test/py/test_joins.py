@@ -121,12 +121,14 @@ def by_bounds(r):
     for name, table, kind in (("L", x, kinds[0]), ("R", y, kinds[1])):
         ours, plain = WINDOWS[kind][0] % (table, TIME[table]), plain_windows(table, kind)
         value = VALUE[table]
+        # a key that is not shown
+        key = "k, mod(%s, 2)" % value if kind != "session" and r.random() < 0.3 else "k"
         if form == "rows":
             rows = "(SELECT k, %s AS n, window_start, window_end FROM %%s q)" % value
         else:
-            rows = "(SELECT k, count(*) + sum(%s) AS n, window_start, window_end FROM %%s q GROUP BY k, window_start, window_end)" % value
+            rows = "(SELECT k, count(*) + sum(%s) AS n, window_start, window_end FROM %%s q GROUP BY %s, window_start, window_end)" % (value, key)
         sides[name] = ((rows % ours).replace(" q)", ")").replace(" q GROUP", " GROUP"), rows % plain,
-                       "SELECT k, count(*) + sum(%s) AS n, window_start, window_end FROM %s WINDOWED BY %s GROUP BY k" % (value, table, WINDOWS[kind][2]))
+                       "SELECT k, count(*) + sum(%s) AS n, window_start, window_end FROM %s WINDOWED BY %s GROUP BY %s" % (value, table, WINDOWS[kind][2], key))
     return "SELECT %s FROM {L} l %s {R} r ON %s" % (columns, outer, on), {"sides": sides, "views": form == "views"}
 
 

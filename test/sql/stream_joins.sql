@@ -114,6 +114,9 @@ CREATE CONTINUOUS VIEW bm AS SELECT k, sum(w) AS w FROM b WINDOWED BY SLIDING (I
 CREATE CONTINUOUS VIEW bs AS SELECT k, sum(w) AS w FROM b WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k;
 CREATE CONTINUOUS VIEW by_end AS SELECT am2.k, e, n, w, bm.window_start FROM am2 FULL JOIN bm ON am2.k = bm.k AND am2.e = bm.window_end;
 CREATE CONTINUOUS VIEW by_start AS SELECT am.k, s, n, w, bm.window_end FROM am LEFT JOIN bm ON am.k = bm.k AND am.s = bm.window_start;
+CREATE CONTINUOUS VIEW ah AS SELECT window_end, count(*) AS n FROM a WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW ah2 AS SELECT max(n) AS most FROM ah WINDOWED BY TUMBLING (INTERVAL '1' HOUR);
+CREATE CONTINUOUS VIEW key_not_shown AS SELECT ah.window_end AS e, n, w FROM ah JOIN bm USING (window_end);
 CREATE CONTINUOUS VIEW in_minute AS SELECT a.v, n FROM a JOIN am2 ON am2.k = a.k AND a.rowtime >= am2.window_start AND a.rowtime < am2.e;
 CREATE CONTINUOUS VIEW by_sessions AS SELECT k, v, w, window_start, window_end FROM TABLE(SESSION(TABLE a PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) x
 	LEFT JOIN TABLE(SESSION(TABLE b PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) y USING (k, window_start, window_end);
@@ -161,7 +164,7 @@ SELECT kda.advance('a', '2026-01-02'), kda.advance('b', '2026-01-02');
 SELECT kda.wait('a'), kda.wait('b');
 SELECT * FROM using_ ORDER BY 2; SELECT * FROM natural_ ORDER BY 1; SELECT * FROM using_where ORDER BY 1; SELECT * FROM using_as ORDER BY 1; SELECT * FROM alias_of_join;
 SELECT * FROM table_first ORDER BY 1; SELECT * FROM table_between ORDER BY 1, 2; SELECT * FROM table_in_list ORDER BY 1;
-SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
+SELECT * FROM by_end ORDER BY 1, 2, 5; SELECT * FROM by_start ORDER BY 1; SELECT * FROM ah2; SELECT * FROM key_not_shown ORDER BY 1, 3; SELECT * FROM in_minute ORDER BY 1; SELECT * FROM by_sessions ORDER BY 1; SELECT * FROM two_windows ORDER BY 1;
 SELECT * FROM whole ORDER BY 1; SELECT * FROM whole_below; SELECT * FROM whole_alone ORDER BY 1; SELECT * FROM whole_sides ORDER BY 1; SELECT * FROM star_of_join;
 SELECT * FROM over_join ORDER BY 1, 2, 4; SELECT * FROM merged_again ORDER BY 2; SELECT * FROM with_table; SELECT * FROM with_below ORDER BY 1; SELECT * FROM two_tables ORDER BY 1; SELECT * FROM not_the_time ORDER BY 1; SELECT * FROM sessions_of; SELECT * FROM staggered; SELECT * FROM sorted; SELECT * FROM one_stream ORDER BY 1; SELECT * FROM one_stream_m ORDER BY 3; SELECT * FROM distinct_ ORDER BY 1; SELECT * FROM ordered;
 SELECT name, state, last_error FROM kda.queries WHERE state <> 'running' OR last_error IS NOT NULL;
