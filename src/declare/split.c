@@ -174,6 +174,10 @@ star_locations(SelectStmt *select)
 	{
 		Node	   *val = lfirst_node(ResTarget, lc)->val;
 
+		/* (s).* */
+		if (IsA(val, A_Indirection) && IsA(llast(((A_Indirection *) val)->indirection), A_Star) &&
+			IsA(((A_Indirection *) val)->arg, ColumnRef))
+			locations = lappend_int(locations, ((ColumnRef *) ((A_Indirection *) val)->arg)->location);
 		if (IsA(val, ColumnRef) && IsA(llast(((ColumnRef *) val)->fields), A_Star))
 			locations = lappend_int(locations, ((ColumnRef *) val)->location);
 	}
@@ -522,9 +526,12 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "UNION, INTERSECT, EXCEPT or VALUES", -1);
 	kda_from_find(&from, select);
 	core = from.core;
+	/* it will be run by itself */
+	core->withClause = kda_with(from.around, core->withClause);
 	split->stream = from.relid;
 	split->depth = from.depth;
 	kda_words_begin(&words, pstate, from.relid, from.name, from.row_column);
+	words.hides_time = kda_from_hides_time(&from, core, source_text);
 	if (from.core_window)
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
@@ -547,7 +554,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	kda_words_set_window(&words, core, from.core_window);
 	kda_words_apply(&words, core);
 	aggregated = words.aggregated;
-	if (split->depth > 0)
+	/* DISTINCT would have to compare what of ours is there */
+	if (split->depth > 0 || (core->distinctClause && strcmp(from.row_column, "ctid") != 0))
 		kda_from_expand_stars(&from);
 	stars = star_locations(core);
 	if (!split->window)
@@ -576,6 +584,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "this statement", -1);
 	split->top = query = kda_flatten_group_rte(query);
 	kda_from_settle(&from, query);
+	kda_settle_whole_rows(pstate, query, false);
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);
