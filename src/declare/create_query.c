@@ -525,6 +525,12 @@ refuse_cycle(Oid source, Oid target, const char *name)
 			 errhint("A stream must not depend on what it is made of.")));
 }
 
+static bool
+is_part(Oid stream)
+{
+	return get_rel_namespace(stream) == get_namespace_oid(KDA_STORAGE_SCHEMA, true);
+}
+
 /* A pump's rows are read in the transaction order of one process. */
 static void
 same_worker(Oid source, Oid target)
@@ -532,7 +538,17 @@ same_worker(Oid source, Oid target)
 	char	   *a = kda_stream_options_get(source)->worker;
 	char	   *b = kda_stream_options_get(target)->worker;
 
-	if (strcmp(a, b) != 0)
+	if (strcmp(a, b) == 0)
+		return;
+	/* users know nothing of a stream between the parts of a query */
+	if (is_part(source) || is_part(target))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the streams of a query are on different workers"),
+				 errdetail("Option worker of stream \"%s\" is '%s', that of another one '%s'.",
+						   get_rel_name(is_part(source) ? target : source), is_part(source) ? b : a, is_part(source) ? a : b),
+				 errhint("Streams that a query ties together share a worker: ALTER STREAM ... OPTIONS (SET worker '...').")));
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("streams \"%s\" and \"%s\" are on different workers", get_rel_name(source),

@@ -1044,8 +1044,8 @@ kda_split_prune_sql(KdaSplit *split, Oid open_relid)
 		{
 			Interval   *iv = DatumGetIntervalP(offset->constvalue);
 
-			/* a month is at most 31 days */
-			range_us = Max(range_us, iv->time + ((int64) iv->day + (int64) iv->month * 31) * USECS_PER_DAY);
+			/* a month is at most 31 days, and clocks change */
+			range_us = Max(range_us, iv->time + ((int64) iv->day + (int64) iv->month * 31 + (iv->day || iv->month ? 1 : 0)) * USECS_PER_DAY);
 			continue;
 		}
 		appendStringInfo(&s, " AND d.ctid IN (SELECT x.ctid FROM (SELECT %s.ctid, pg_catalog.row_number() OVER (",

@@ -151,6 +151,12 @@ linear(StreamJoin *j, Node *node)
 		plus = (iv->time + (int64) iv->day * USECS_PER_DAY) * (op->opfuncid == F_TIMESTAMPTZ_PL_INTERVAL || op->opfuncid == F_TIMESTAMP_PL_INTERVAL ? 1 : -1);
 		l.low += plus;
 		l.high += plus;
+		if (iv->day != 0 && (op->opfuncid == F_TIMESTAMPTZ_PL_INTERVAL || op->opfuncid == F_TIMESTAMPTZ_MI_INTERVAL))
+		{
+			/* clocks change: a day is what the server's TimeZone says */
+			l.low -= USECS_PER_DAY;
+			l.high += USECS_PER_DAY;
+		}
 		return l;
 	}
 	return none;

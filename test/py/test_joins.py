@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 
 import psycopg2.extras
 import pytest
-from harness import LONG
+from harness import LONG, wait_until
 
 SETTINGS = ["kda_stream.batch_records = 29", "kda_stream.max_workers = 8"]
 
@@ -256,3 +256,27 @@ def test_joins_over_a_broker(server, kafka, msk, seed, parallelism):
     prepare(server)
     r = random.Random(seed)
     run(server, seed, r, Source(server, r, kafka, "joins_%d_%d" % (seed, parallelism), parallelism), 20)
+
+
+def test_days_are_as_long_as_the_clock_says(server):
+    """The day on which clocks are set back has 25 hours: what a condition or a frame of a day reaches is kept as long."""
+    server.sql("ALTER SYSTEM SET timezone = 'Europe/Berlin'")
+    server.sql("SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: server.value("SHOW timezone") == "Europe/Berlin", "the zone")
+        server.sql("CREATE STREAM day_a (rowtime timestamptz, k int, v int) OPTIONS (idle_timeout 'never')")
+        server.sql("CREATE STREAM day_b (rowtime timestamptz, k int, w int) OPTIONS (idle_timeout 'never')")
+        condition = "a.k = b.k AND b.rowtime BETWEEN a.rowtime AND a.rowtime + INTERVAL '1' DAY"
+        server.sql("CREATE CONTINUOUS VIEW day_inner AS SELECT v, w FROM day_a a JOIN day_b b ON " + condition)
+        server.sql("CREATE CONTINUOUS VIEW day_left AS SELECT v, w FROM day_a a LEFT JOIN day_b b ON " + condition)
+        server.sql("CREATE CONTINUOUS VIEW day_over AS SELECT w, count(*) OVER (ORDER BY rowtime RANGE INTERVAL '1' DAY PRECEDING) AS n FROM day_b")
+        server.sql("INSERT INTO day_a VALUES ('2026-10-24 12:00', 1, 1)")
+        for w, t in enumerate(("2026-10-24 11:50", "2026-10-25 11:10", "2026-10-25 11:40", "2026-10-25 11:45", "2026-10-25 13:00"), 1):
+            server.sql("INSERT INTO day_b VALUES (%s, 1, %s)", t, w)
+            assert server.value("SELECT kda.wait('day_a', '60 s') AND kda.wait('day_b', '60 s')")
+        assert server.sql("SELECT v, w FROM day_inner ORDER BY w") == [(1, 2), (1, 3), (1, 4)]
+        assert server.sql("SELECT v, w FROM day_left ORDER BY w") == [(1, 2), (1, 3), (1, 4)]
+        assert server.sql("SELECT w, n FROM day_over ORDER BY w") == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4)]
+    finally:
+        server.sql("ALTER SYSTEM RESET timezone")
+        server.sql("SELECT pg_reload_conf()")
