@@ -179,6 +179,9 @@ class Postgres:
 
     def crash(self):
         """kill -9 of the postmaster; its children notice."""
+        # stopped first: then no child is begun after they have been counted
+        self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: open("/proc/%d/stat" % self.process.pid).read().rpartition(")")[2].split()[0] == "T", "the postmaster to stand still")
         children = self.children()
         self.process.kill()
         self.process.wait()
