@@ -299,6 +299,9 @@ def test_kill_9_of_slots_at_random_moments(kafka):
                 pass
             wait_until(lambda: not alive(pid), "it to be gone")
         wait_until(server.answers, "the server to recover")
+    # the postmaster may not have noticed the last one yet
+    feeder.stop()
+    caught_up(server, "slotkill")
     feeder.finish(server)
     caught_up(server, "slotkill")
     compare(server, "slotkill")
