@@ -67,6 +67,18 @@ kda_query_final_upto(const KdaQuery *query, KdaTime watermark)
 }
 
 void
+kda_query_forget_windows(KdaQuery *query, KdaTime upto)
+{
+	if (query->groups)
+		kda_groups_close(query->groups, upto);
+	else
+		kda_kept_close(query->kept, upto);
+	if (query->leftovers)
+		kda_slotted_close_leftovers(query, upto);
+	KDA_FAULT("closed");
+}
+
+void
 kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 {
 	KdaPlanBounds bounds = {.timed = true,.after = query->frontier,.upto = frontier};
@@ -89,13 +101,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	if (query->failure)
 		return;
 	kda_current_query = query;
-	if (query->groups)
-		kda_groups_close(query->groups, frontier);
-	else
-		kda_kept_close(query->kept, frontier);
-	if (query->leftovers)
-		kda_slotted_close_leftovers(query, frontier);
-	KDA_FAULT("closed");
+	kda_query_forget_windows(query, frontier);
 	kda_current_query = NULL;
 }
 

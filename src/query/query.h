@@ -347,6 +347,8 @@ kda_earlier(KdaTime t, int64 us)
 	return TIMESTAMP_NOT_FINITE(t) ? t : t < KDA_NO_TIME + us ? KDA_NO_TIME : t - us;
 }
 
+/* What is kept of windows that end at or before upto goes: all of it has left. */
+extern void kda_query_forget_windows(KdaQuery *query, KdaTime upto);
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
 /* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */

@@ -461,11 +461,7 @@ settle_windows(KdaQuery *query, KdaTime closed, TimestampTz now)
 			finish(query, final);
 		if (query->failure)
 			return left;
-		if (query->groups)
-			kda_groups_close(query->groups, final);
-		else
-			kda_kept_close(query->kept, final);
-		KDA_FAULT("closed");
+		kda_query_forget_windows(query, final);
 		left = true;
 	}
 	/* a late record may count in windows that are still open */

@@ -143,6 +143,12 @@ kda_look_begin(KdaLook *look, KdaQuery *query, KdaStep step)
 	look->first = kda_query_has_sessions(query) ? KDA_SHOWN_KEY + 1 : KDA_SHOWN_KEY;
 	look->ncolumns = look->desc->natts - (look->first - 1);
 	look->out = table_slot_create(look->rel, NULL);
+	{
+		List	   *indexes = RelationGetIndexList(look->rel);
+
+		look->index = indexes ? linitial_oid(indexes) : InvalidOid;
+		list_free(indexes);
+	}
 	kda_indexes_open(&look->indexes, look->rel);
 	look->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	make_specs(look);
@@ -161,14 +167,11 @@ kda_look_end(KdaLook *look)
 void
 kda_look_scan(KdaLook *look, ScanKey keys, int nkeys, KdaTakeShown take, void *arg)
 {
-	List	   *indexes = RelationGetIndexList(look->rel);
-	Oid			index = indexes ? linitial_oid(indexes) : InvalidOid;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	list_free(indexes);
-	PushActiveSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(look->rel, index, OidIsValid(index), GetActiveSnapshot(), nkeys, keys);
+	PushActiveSnapshot(look->snapshot);
+	scan = systable_beginscan(look->rel, look->index, OidIsValid(look->index), look->snapshot, nkeys, keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		CHECK_FOR_INTERRUPTS();

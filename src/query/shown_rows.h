@@ -93,6 +93,7 @@ typedef struct KdaLook
 	KdaTime		counted_end;
 	int32		greatest;
 	TupleTableSlot *out;		/* of the table */
+	Oid			index;			/* on the time, of sessions on the number of the key and the time */
 	KdaIndexes	indexes;
 	Snapshot	snapshot;
 } KdaLook;

@@ -12,7 +12,7 @@
  * emitted, its number is remembered in rows that are gone.
  *
  * Only sessions that have changed are looked at; which these are is in
- * sessions.h.  After a start or an abort it is not known, then it is all.
+ * sessions.h.
  *
  * In a pipeline worker, in its transaction.  Memory: a context for each look.
  *
@@ -442,7 +442,7 @@ kda_shown_settle_sessions(KdaQuery *query, KdaTime closed, TimestampTz now)
 {
 	KdaShown   *shown = query->shown;
 	KdaSessions *sessions = sessions_of(query);
-	KdaTime		final = TIMESTAMP_NOT_FINITE(closed) ? closed : closed - query->lateness_us;
+	KdaTime		final = kda_earlier(closed, query->lateness_us);
 	bool		due = kda_shown_is_due(query, now);
 	bool		left = false;
 	bool		looked;			/* at what is due, because records have come */
@@ -470,11 +470,7 @@ kda_shown_settle_sessions(KdaQuery *query, KdaTime closed, TimestampTz now)
 		}
 		if (query->failure)
 			return left;
-		if (query->groups)
-			kda_groups_close(query->groups, final);
-		else
-			kda_kept_close(query->kept, final);
-		KDA_FAULT("closed");
+		kda_query_forget_windows(query, final);
 		left = true;
 	}
 	return left || looked;
