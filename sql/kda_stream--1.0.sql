@@ -26,7 +26,8 @@ CREATE TABLE kda_storage.stream (
 	origin		text NOT NULL,			-- system identifier/database OID: tells a restored or copied row from an original
 	paused		boolean NOT NULL DEFAULT false,
 	failure		text,					-- why the worker stopped it; NULL: it runs
-	reset_wanted boolean NOT NULL DEFAULT false,	-- ALTER STREAM ... RESET, until the worker did it
+	resets_wanted bigint NOT NULL DEFAULT 0,	-- how often ALTER STREAM ... RESET was said; stream_progress.resets_done says how many are done
+	reset_behind boolean NOT NULL DEFAULT false,	-- the next is behind what its inbox holds, or where that has a row that says so
 	start_again	boolean NOT NULL DEFAULT false,		-- RESUME after a failure: begin at option start
 	part_of		int						-- made for a part of that query, or to hand its rows on; NULL: a user's stream
 );
@@ -59,6 +60,7 @@ CREATE TABLE kda_storage.stream_progress (
 	last_commit	timestamptz,
 	last_error	text,
 	stats_reset	timestamptz,
+	resets_done	bigint NOT NULL DEFAULT 0,
 	relayed		boolean NOT NULL DEFAULT false	-- source streams: queries that one slot has to run read what the slots hand on; how far is
 											-- said by snapshot1 ... and derived
 ) WITH (fillfactor = 50);
@@ -155,7 +157,8 @@ CREATE TABLE kda_storage.query_progress (
 	last_error	text,
 	stats_reset	timestamptz,
 	forgotten	timestamptz,			-- windows that end at or before this are not corrected any more; NULL: as frontier
-	emitted_at	timestamptz				-- EMIT EVERY: when changes were emitted last
+	emitted_at	timestamptz,			-- EMIT EVERY: when changes were emitted last
+	reset_sides	int NOT NULL DEFAULT 0	-- joins: sides (1, 2) that have been reset, while their rows wait for the other side
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.query_progress IS 'what each commit of a worker leaves behind of a query';
 
@@ -465,11 +468,11 @@ COMMENT ON FUNCTION kda.batch_row(tid) IS 'place of a record in the batch, in or
 
 CREATE FUNCTION kda.closing(query_id int) RETURNS boolean
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing';
-COMMENT ON FUNCTION kda.closing(int) IS 'true inside a worker while it emits closed windows of a continuous query';
+COMMENT ON FUNCTION kda.closing(int) IS 'true inside a worker while it computes rows of a continuous query that leave';
 
 CREATE FUNCTION kda.closing_sessions(query_id int, OUT window_start timestamptz, OUT window_end timestamptz, OUT kda_key bigint) RETURNS SETOF record
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_closing_sessions';
-COMMENT ON FUNCTION kda.closing_sessions(int) IS 'sessions of a continuous query that close, while kda.closing() is true; continuous queries use it';
+COMMENT ON FUNCTION kda.closing_sessions(int) IS 'sessions of a continuous query whose rows are wanted, while kda.closing() is true; continuous queries use it';
 
 CREATE FUNCTION kda.window_closed() RETURNS boolean
 LANGUAGE C STABLE AS 'MODULE_PATHNAME', 'kda_window_closed';

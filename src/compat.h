@@ -59,6 +59,15 @@ extern int no_such_variable
 	ExecInsertIndexTuples((info), (slot), (estate), false, false, NULL, NIL)
 #endif
 
+/* 18 knows OLD and NEW of RETURNING. */
+#if PG_VERSION_NUM >= 180000
+#define kda_expand_rte(rte, rti, up, names, vars) \
+	expandRTE((rte), (rti), (up), VAR_RETURNING_DEFAULT, -1, false, (names), (vars))
+#else
+#define kda_expand_rte(rte, rti, up, names, vars) \
+	expandRTE((rte), (rti), (up), -1, false, (names), (vars))
+#endif
+
 /* 18 counts index searches for EXPLAIN. */
 #if PG_VERSION_NUM >= 180000
 #define kda_index_beginscan(heap, index, snapshot, nkeys) \

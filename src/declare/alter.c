@@ -26,6 +26,7 @@
 #include "nodes/makefuncs.h"
 #include "parser/parse_type.h"
 #include "runtime/runtime.h"
+#include "stream/inbox.h"
 #include "stream/stream.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -65,6 +66,55 @@ resume(int32 id, Oid relid)
 							  id, quote_literal_cstr(kda_stream_options_get(relid)->start_text), id, id, id));
 }
 
+static void
+put_place(Oid stream, char control, int32 id, int64 number)
+{
+	KdaInboxPlace place = {control, number, id};
+	KdaInboxWriter *writer = kda_inbox_begin(stream);
+
+	kda_inbox_put_place(writer, &place);
+	kda_inbox_end(writer);
+}
+
+/*
+ * Rows in the inboxes of the stream, and of those that queries tie to it, say
+ * where: what comes behind is judged by the new time.
+ */
+static void
+reset(int32 id, Oid relid)
+{
+	char	   *found;
+	int64		number;
+	bool		database = kda_stream_options_get(relid)->server_type == NULL;
+	bool		placed = database &&
+		kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query WHERE %u IN (stream::oid, stream2::oid) LIMIT 1", relid), 1, &found);
+
+	if (!kda_owner_row(psprintf("UPDATE kda_storage.stream SET resets_wanted = resets_wanted + 1, reset_behind = %s WHERE stream_id = %d "
+								"RETURNING resets_wanted", placed ? "true" : "false", id), 1, &found))
+		return;
+	number = strtoi64(found, NULL, 10);
+	/* a stream that nobody reads keeps it for a query that begins with what is there */
+	if (database)
+		put_place(relid, KDA_CONTROL_RESET, id, number);
+	if (!kda_owner_row(psprintf("WITH RECURSIVE reached AS (SELECT %u::oid AS rel UNION "
+								"SELECT v.rel FROM reached t, kda_storage.query q "
+								"LEFT JOIN kda_storage.stream p ON p.rel = q.target AND p.part_of IS NOT NULL, "
+								"LATERAL (VALUES (q.stream::oid), (q.stream2::oid), (p.rel::oid)) v (rel) "
+								"WHERE t.rel IN (q.stream::oid, q.stream2::oid, p.rel::oid) AND v.rel IS NOT NULL) "
+								"SELECT pg_catalog.string_agg(s.rel::oid::text, ' ') FROM kda_storage.stream s JOIN reached t ON t.rel = s.rel "
+								"WHERE s.part_of IS NULL AND s.rel <> %u", relid, relid), 1, &found) || found == NULL)
+		return;
+	for (char *next = found; *next;)
+	{
+		Oid			other = (Oid) strtoul(next, &next, 10);
+
+		while (*next == ' ')
+			next++;
+		if (kda_stream_options_get(other)->server_type == NULL)
+			put_place(other, KDA_CONTROL_STAND, id, number);
+	}
+}
+
 void
 kda_alter_stream_state(KdaStmt *stmt)
 {
@@ -85,8 +135,7 @@ kda_alter_stream_state(KdaStmt *stmt)
 			resume(id, relid);
 			break;
 		case KDA_RESET:
-			kda_run_as_owner(psprintf("UPDATE kda_storage.stream SET reset_wanted = true "
-									  "WHERE stream_id = %d", id));
+			reset(id, relid);
 			break;
 		default:
 			elog(ERROR, "unexpected action %d", (int) stmt->action);
@@ -394,7 +443,15 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 	return alter;
 }
 
-/* Is there one already, so that nothing or little is to do?  Returns its changes in *alter. */
+void
+kda_notice_exists(const char *name)
+{
+	ereport(NOTICE,
+			(errcode(ERRCODE_DUPLICATE_TABLE),
+			 errmsg("relation \"%s\" already exists, skipping", name)));
+}
+
+/* Is there one already, so that nothing or little is to do?  Returns its changes in *alter, NULL: leave it alone. */
 static bool
 existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server, List *options,
 				  AlterTableStmt **alter)
@@ -406,9 +463,7 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 		return false;
 	if (stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->name->relname)));
+		kda_notice_exists(stmt->name->relname);
 		return true;
 	}
 	if (!stmt->or_replace)
@@ -429,41 +484,48 @@ existing_relation(KdaStmt *stmt, bool stream, List *elements, const char *server
 	return true;
 }
 
+/* Creates the relation or changes it; returns it, InvalidOid if it is left alone. */
+static Oid
+create_or_change(KdaStmt *stmt, bool stream, List *elements, const char *server, List *options, KdaRunCore run)
+{
+	AlterTableStmt *alter;
+
+	if (!existing_relation(stmt, stream, elements, server, options, &alter))
+		run(stmt->core, stmt->text);
+	else if (alter == NULL)
+		return InvalidOid;
+	else if (alter->cmds)
+		run((Node *) alter, stmt->text);
+	CommandCounterIncrement();
+	return RangeVarGetRelid(stmt->name, NoLock, false);
+}
+
+static void
+describe(Oid relid, KdaStmt *stmt)
+{
+	if (stmt->description)
+		CreateComments(relid, RelationRelationId, 0, stmt->description);
+}
+
 void
 kda_create_stream(KdaStmt *stmt, KdaRunCore run)
 {
 	CreateForeignTableStmt *core = castNode(CreateForeignTableStmt, stmt->core);
-	AlterTableStmt *alter;
-	bool		exists;
+	Oid			relid;
 
 	kda_extension_owner();		/* says so if there is no extension */
-	exists = existing_relation(stmt, true, core->base.tableElts, core->servername, core->options, &alter);
-	if (!exists)
-		run((Node *) core, stmt->text);
-	else if (alter && alter->cmds)
-		run((Node *) alter, stmt->text);
-	else if (alter == NULL)
+	relid = create_or_change(stmt, true, core->base.tableElts, core->servername, core->options, run);
+	if (!OidIsValid(relid))
 		return;
-	CommandCounterIncrement();
-	(void) kda_stream_ensure_storage(RangeVarGetRelid(stmt->name, NoLock, false));
-	if (stmt->description)
-		CreateComments(RangeVarGetRelid(stmt->name, NoLock, false), RelationRelationId, 0, stmt->description);
+	(void) kda_stream_ensure_storage(relid);
+	describe(relid, stmt);
 }
 
 void
 kda_create_reference_table(KdaStmt *stmt, KdaRunCore run)
 {
-	CreateStmt *core = castNode(CreateStmt, stmt->core);
-	AlterTableStmt *alter;
-	bool		exists = existing_relation(stmt, false, core->tableElts, NULL, NIL, &alter);
+	Oid			relid = create_or_change(stmt, false, castNode(CreateStmt, stmt->core)->tableElts, NULL, NIL, run);
 
-	if (!exists)
-		run((Node *) core, stmt->text);
-	else if (alter && alter->cmds)
-		run((Node *) alter, stmt->text);
-	else if (alter == NULL)
-		return;
-	CommandCounterIncrement();
-	if (stmt->description)
-		CreateComments(RangeVarGetRelid(stmt->name, NoLock, false), RelationRelationId, 0, stmt->description);
+	if (OidIsValid(relid))
+		describe(relid, stmt);
 }

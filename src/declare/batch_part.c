@@ -222,6 +222,10 @@ kda_split_groups_suffice(KdaSplit *split)
 
 		if (!kda_agg_supported(lfirst(lc), &why))
 			return false;
+		/* states of panes and of sessions are not combined in the order of their rows */
+		if (kda_agg_shows_order(lfirst(lc)) &&
+			((split->window && split->window->kind != KDA_WINDOW_TUMBLING) || !stream_stands_alone(user, split->window_rti)))
+			return false;
 		if (split->window && kda_split_mentions(lfirst(lc), split->window_rti))
 			return false;
 		if (checkExprHasSubLink(lfirst(lc)))
@@ -359,6 +363,7 @@ kda_split_groups_batch(KdaSplit *split)
 		add_plain_key(batch, window_time(split));
 		add_plain_key(batch, split->window->kind == KDA_WINDOW_SESSION ? window_time(split) :
 					  kda_call("batch_row", INT8OID, list_make1(kda_split_ctid(split))));
+		add_plain_key(batch, (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(0), false, FLOAT8PASSBYVAL));
 	}
 	else if (split->window)
 	{

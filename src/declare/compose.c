@@ -32,6 +32,7 @@
 #include "catalog/pg_class.h"
 #include "declare/sort_within.h"
 #include "declare/split.h"
+#include "declare/stream_join.h"
 #include "commands/tablecmds.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -102,13 +103,23 @@ kda_make_part_stream(KdaCompose *c, int ncolumns, char **names, Oid *types, int3
 	return stream;
 }
 
+SelectStmt *
+kda_compose_with(KdaCompose *c, SelectStmt *select)
+{
+	if (c->around == NULL)
+		return select;
+	select = memcpy(makeNode(SelectStmt), select, sizeof(SelectStmt));
+	select->withClause = kda_with(c->around, select->withClause);
+	return select;
+}
+
 /* The part of the specification that belongs to a SELECT below. */
 static KdaQuerySpec *
 spec_of(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
 
-	spec->select = select;
+	spec->select = kda_compose_with(c, select);
 	spec->windows = c->spec->windows;
 	spec->outer_location = outer_location;
 	return spec;
@@ -129,9 +140,16 @@ pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid stream, boo
 				 errhint("Give the SELECT that has it a window of its own: WINDOWED BY ...."),
 				 errposition(position(c, kda_select_location(select)))));
 	if (!OidIsValid(stream))
+	{
+		const char *rowtime = NULL;
+
+		if (split->sorted)
+			rowtime = split->sorted_by ? split->sorted_by : "";
+		else if (split->shape == KDA_SHAPE_WINDOWS && kda_window_gives_another_time(split))
+			rowtime = "";
 		stream = kda_make_part_stream(c, split->ncolumns, split->names, split->types, split->typmods,
-									  kda_stream_options_get(split->stream),
-									  !split->sorted ? NULL : split->sorted_by ? split->sorted_by : "");
+									  kda_stream_options_get(split->stream), rowtime);
+	}
 	c->parts = lappend_oid(c->parts, kda_create_part(c, spec, stream, add_window_columns));
 	return stream;
 }
@@ -148,10 +166,13 @@ kda_compose_pump_into(KdaCompose *c, SelectStmt *select, int outer_location, Oid
 static bool
 hands_on_another_time(const KdaQueryIds *ids)
 {
-	char	   *found;
+	char	   *found[2];
 
-	return kda_owner_row(psprintf("SELECT 1 FROM kda_storage.query q WHERE q.query_id = %d AND q.shape = 'over' AND EXISTS ("
-								  "SELECT FROM kda_storage.query r WHERE r.part_of = q.query_id AND r.retimed)", ids->id), 1, &found);
+	if (!kda_owner_row(psprintf("SELECT shape = 'over' AND EXISTS (SELECT FROM kda_storage.query r WHERE r.part_of = q.query_id AND r.retimed), "
+								"CASE shape WHEN 'windows' THEN final::oid END FROM kda_storage.query q WHERE q.query_id = %d",
+								ids->id), 2, found))
+		return false;
+	return strcmp(found[0], "t") == 0 || (found[1] && kda_window_view_gives_another_time((Oid) strtoul(found[1], NULL, 10)));
 }
 
 static Oid
@@ -373,12 +394,11 @@ one_window_at_a_time(KdaCompose *c, SelectStmt *select, int outer_location)
 	return true;
 }
 
-/* Items of FROM that read a stream. */
-static int
-count_streams(Node *item)
+int
+kda_count_streams(Node *item)
 {
 	if (IsA(item, JoinExpr))
-		return count_streams(((JoinExpr *) item)->larg) + count_streams(((JoinExpr *) item)->rarg);
+		return kda_count_streams(((JoinExpr *) item)->larg) + kda_count_streams(((JoinExpr *) item)->rarg);
 	return kda_raw_has_stream(item) ? 1 : 0;
 }
 
@@ -389,7 +409,7 @@ joins_streams(SelectStmt *select)
 	ListCell   *lc;
 
 	foreach(lc, select->fromClause)
-		n += count_streams(lfirst(lc));
+		n += kda_count_streams(lfirst(lc));
 	return n > 1;
 }
 
@@ -450,6 +470,7 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 		int			location = kda_select_location(below);
 		Alias	   *alias = sub->alias ? sub->alias : makeAlias("kda_records", NIL);
 		Oid			stream;
+		ListCell   *lc;
 
 		if (sub->lateral)
 			ereport(ERROR,
@@ -480,6 +501,14 @@ kda_compose_item(KdaCompose *c, Node *item, SelectStmt *select, int outer_locati
 				is_endless(c, below, kda_select_location(select)))
 				return item;
 			stream = pump_into(c, below, kda_select_location(select), InvalidOid, false);
+		}
+		/* what stands there now has no window: that of TABLE (TUMBLE (...)) was the part's */
+		foreach(lc, c->spec->windows)
+		{
+			KdaWindowClause *w = lfirst(lc);
+
+			if (w->in_from && location >= w->span_start && location < w->span_end)
+				location = -1;
 		}
 		return (Node *) kda_part_rangevar(stream, alias, location);
 	}
@@ -565,11 +594,11 @@ location_of(Node *item)
 }
 
 static Node *
-join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinType type, Node *condition, int location)
+join_streams(KdaCompose *c, Node *where, Node *left, Node *right, JoinType type, Node *condition, int location)
 {
 	if (type == JOIN_INNER)
 		condition = and_conditions(condition,
-								   kda_compose_conditions_on(select->whereClause,
+								   kda_compose_conditions_on(where,
 												 list_concat(kda_join_aliases(c, left), kda_join_aliases(c, right))));
 	if (condition == NULL)
 	{
@@ -583,199 +612,78 @@ join_streams(KdaCompose *c, SelectStmt *select, Node *left, Node *right, JoinTyp
 	return kda_compose_join(c, left, right, type, condition, location);
 }
 
-static void
-refuse_tables_first(KdaCompose *c, Node *item)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("streams are joined before tables"),
-			 errhint("Write the joins of streams first, and those with tables behind them."),
-			 errposition(position(c, location_of(item)))));
-}
-
-/* In a tree of JOINs, those of two streams become parts; those with tables stay as they are. */
+/*
+ * In a tree of JOINs, those of two streams become parts, with the tables that
+ * are joined below them; those with tables above stay as they are.  nullable:
+ * an outer join fills the item with NULLs, which WHERE sees.
+ */
 static Node *
-compose_joins(KdaCompose *c, SelectStmt *select, Node *item)
+compose_joins(KdaCompose *c, SelectStmt *select, Node *item, bool nullable)
 {
 	JoinExpr   *join = (JoinExpr *) item;
+	bool		right = IsA(item, JoinExpr) && (join->jointype == JOIN_RIGHT || join->jointype == JOIN_FULL);
+	bool		left = IsA(item, JoinExpr) && (join->jointype == JOIN_LEFT || join->jointype == JOIN_FULL);
 
 	if (!IsA(item, JoinExpr))
 		return item;
-	join->larg = compose_joins(c, select, join->larg);
-	join->rarg = compose_joins(c, select, join->rarg);
+	join->larg = compose_joins(c, select, join->larg, nullable || right);
+	join->rarg = compose_joins(c, select, join->rarg, nullable || left);
 	if (!kda_raw_has_stream(join->larg) || !kda_raw_has_stream(join->rarg))
 		return item;
-	if (join->usingClause || join->isNatural || join->alias)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("a join of two streams needs ON"),
-				 errhint("ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '5' MINUTE AND a.rowtime + INTERVAL '5' MINUTE"),
-				 errposition(position(c, location_of(join->larg)))));
-	if (IsA(join->larg, JoinExpr) || IsA(join->rarg, JoinExpr))
-		refuse_tables_first(c, join->larg);
-	return join_streams(c, select, join->larg, join->rarg, join->jointype, join->quals, location_of(join->larg));
-}
-
-/* Results of joins are shown by the names of what was joined. */
-static Node *
-show_joins(KdaCompose *c, Node *item)
-{
-	if (IsA(item, JoinExpr))
-	{
-		((JoinExpr *) item)->larg = show_joins(c, ((JoinExpr *) item)->larg);
-		((JoinExpr *) item)->rarg = show_joins(c, ((JoinExpr *) item)->rarg);
-		return item;
-	}
-	return kda_join_in_from(c, item);
+	return join_streams(c, nullable ? NULL : select->whereClause, join->larg, join->rarg, join->jointype, join->quals,
+						location_of(join->larg));
 }
 
 static void
 compose_select(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	List	   *items = NIL;
-	Node	   *stream = NULL;	/* the item that has one */
-	ListCell   *lc;
+	int			stream = -1;	/* the place of the one that has it */
+	WithClause *around = c->around;
+	ListCell   *lc,
+			   *cell;
 
 	check_stack_depth();
+	c->around = kda_with(around, select->withClause);
+	/* names below it would be lost when its columns are looked through */
+	foreach(lc, select->fromClause)
+		lfirst(lc) = kda_join_without_alias(lfirst(lc), 1);
 	if (kda_compose_window_join(c, select, outer_location))
+	{
+		c->around = around;
 		return;
+	}
+	foreach(lc, select->fromClause)
+		lfirst(lc) = kda_join_without_alias(lfirst(lc), INT_MAX);
 	foreach(lc, select->fromClause)
 		lfirst(lc) = kda_compose_item(c, lfirst(lc), select, outer_location);
+	if (joins_streams(select))
+		kda_join_settle_names(c, select, outer_location);
 	foreach(lc, select->fromClause)
 	{
 		Node	   *item;
 
 		c->joined = select;
-		item = compose_joins(c, select, lfirst(lc));
-
-		if (!kda_raw_has_stream(item))
+		item = compose_joins(c, select, lfirst(lc), false);
+		if (!kda_raw_has_stream(item) || stream < 0)
+		{
+			if (kda_raw_has_stream(item))
+				stream = list_length(items);
 			items = lappend(items, item);
-		else if (stream == NULL)
-			stream = item;
-		else if (IsA(stream, JoinExpr) || IsA(item, JoinExpr))
-			refuse_tables_first(c, item);
-		else
-			stream = join_streams(c, select, stream, item, JOIN_INNER, NULL, location_of(item));
+			continue;
+		}
+		cell = list_nth_cell(items, stream);
+		lfirst(cell) = join_streams(c, select->whereClause, lfirst(cell), item, JOIN_INNER, NULL, location_of(item));
 	}
-	if (stream)
-		kda_join_name_times(c, stream, select);
-	/* functions and LATERAL subqueries may refer to it */
-	if (stream)
-		items = lcons(show_joins(c, stream), items);
+	if (stream >= 0)
+	{
+		cell = list_nth_cell(items, stream);
+		kda_join_name_times(c, lfirst(cell), select);
+		lfirst(cell) = kda_join_in_from(c, lfirst(cell));
+	}
 	select->fromClause = items;
 	kda_sort_compose(c, select, outer_location);
-}
-
-/*---- WITH */
-
-typedef struct InlineContext
-{
-	KdaCompose *c;
-	CommonTableExpr *cte;
-} InlineContext;
-
-static bool inline_walker(Node *node, void *arg);
-
-static Node *
-inline_item(Node *item, InlineContext *cxt)
-{
-	RangeVar   *rv = (RangeVar *) item;
-
-	if (IsA(item, JoinExpr))
-	{
-		((JoinExpr *) item)->larg = inline_item(((JoinExpr *) item)->larg, cxt);
-		((JoinExpr *) item)->rarg = inline_item(((JoinExpr *) item)->rarg, cxt);
-	}
-	else if (IsA(item, RangeVar) && rv->schemaname == NULL && strcmp(rv->relname, cxt->cte->ctename) == 0)
-	{
-		RangeSubselect *sub = makeNode(RangeSubselect);
-
-		sub->subquery = copyObject(cxt->cte->ctequery);
-		sub->alias = rv->alias ? copyObject(rv->alias) : makeAlias(cxt->cte->ctename, NIL);
-		if (sub->alias->colnames == NIL)
-			sub->alias->colnames = copyObject(cxt->cte->aliascolnames);
-		return (Node *) sub;
-	}
-	return item;
-}
-
-static bool
-defines(WithClause *with, const char *name)
-{
-	ListCell   *lc;
-
-	if (with)
-		foreach(lc, with->ctes)
-			if (strcmp(lfirst_node(CommonTableExpr, lc)->ctename, name) == 0)
-				return true;
-	return false;
-}
-
-static bool
-inline_walker(Node *node, void *arg)
-{
-	InlineContext *cxt = arg;
-	ListCell   *lc;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, SelectStmt))
-	{
-		SelectStmt *select = (SelectStmt *) node;
-
-		/* another one of that name hides it */
-		if (defines(select->withClause, cxt->cte->ctename))
-			return false;
-		foreach(lc, select->fromClause)
-			lfirst(lc) = inline_item(lfirst(lc), cxt);
-	}
-	return raw_expression_tree_walker(node, inline_walker, cxt);
-}
-
-/* WITH queries that read streams stand where they are named, like subqueries. */
-static bool
-with_walker(Node *node, void *arg)
-{
-	KdaCompose *c = arg;
-
-	if (node == NULL)
-		return false;
-	if (IsA(node, SelectStmt) && ((SelectStmt *) node)->withClause)
-	{
-		SelectStmt *select = (SelectStmt *) node;
-		WithClause *with = select->withClause;
-		List	   *rest = list_copy(with->ctes);
-		List	   *kept = NIL;
-
-		select->withClause = NULL;
-		while (rest)
-		{
-			InlineContext cxt = {c, linitial(rest)};
-			ListCell   *lc;
-
-			rest = list_delete_first(rest);
-			if (!kda_raw_has_stream(cxt.cte->ctequery) || !IsA(cxt.cte->ctequery, SelectStmt))
-			{
-				kept = lappend(kept, cxt.cte);
-				continue;
-			}
-			if (with->recursive)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("WITH RECURSIVE cannot read a stream"),
-						 errhint("Leave out RECURSIVE, if \"%s\" does not refer to itself.", cxt.cte->ctename),
-						 errposition(position(c, cxt.cte->location))));
-			foreach(lc, rest)
-				(void) inline_walker(lfirst_node(CommonTableExpr, lc)->ctequery, &cxt);
-			(void) inline_walker((Node *) select, &cxt);
-		}
-		if (kept)
-		{
-			with->ctes = kept;
-			select->withClause = with;
-		}
-	}
-	return raw_expression_tree_walker(node, with_walker, c);
+	c->around = around;
 }
 
 void
@@ -787,7 +695,7 @@ kda_compose(KdaCompose *c)
 	pstate->p_sourcetext = c->source_text;
 	kda_bind_row_windows(c->spec, select, kda_raw_has_stream);
 	kda_words_refuse(pstate, c->spec);
-	(void) with_walker((Node *) select, c);
+	kda_with_inline((Node *) select, c->source_text);
 	kda_as_of_bind(pstate, (Node *) select, c->spec, false);
 	kda_sort_bind(pstate, (Node *) select, c->spec, false);
 	if (select->op != SETOP_NONE && kda_raw_has_stream((Node *) select) && !is_union_all(select))

@@ -21,6 +21,7 @@ typedef struct KdaCompose
 	int32		query_id;		/* of the whole */
 	bool		is_view;
 	List	   *parts;			/* Oid: what was made, and goes with the whole */
+	WithClause *around;			/* WITH over tables of the SELECTs around the place, NULL: none */
 	SelectStmt *joined;			/* whose streams are being joined */
 	List	   *joins;			/* of stream_join.c: what the results of joins are made of */
 } KdaCompose;
@@ -43,6 +44,10 @@ extern Oid	kda_make_part_stream(KdaCompose *compose, int ncolumns, char **names,
 extern Oid	kda_compose_pump_into(KdaCompose *compose, SelectStmt *select, int outer_location, Oid stream);
 /* An item of the SELECT's FROM, or the stream of ours that stands for it. */
 extern Node *kda_compose_item(KdaCompose *compose, Node *item, SelectStmt *select, int outer_location);
+/* The SELECT, a copy of its own if need be, with the WITH queries over tables that are visible where it stands. */
+extern SelectStmt *kda_compose_with(KdaCompose *compose, SelectStmt *select);
+/* How many streams the item joins. */
+extern int	kda_count_streams(Node *item);
 /* Those conditions, of the ones that are joined by AND, that name nothing but columns qualified by the aliases (String). */
 extern Node *kda_compose_conditions_on(Node *where, List *aliases);
 
@@ -58,11 +63,17 @@ extern bool kda_compose_window_join(KdaCompose *compose, SelectStmt *select, int
  * as the result of kda_compose_window_join() is.  NULL: it is none.
  */
 extern SelectStmt *kda_compose_window_set(KdaCompose *compose, SelectStmt *set, int outer_location);
+/* A column of ours of what stands in FROM for a side: it has a value in each of the side's rows. */
+extern bool kda_is_side_column(const char *name);
 
 /*---- stream_join.c */
 
 /* a.ROWTIME of a joined stream that declares none, where the query speaks of it. */
 #define KDA_TIME_COLUMN	"kda_rowtime"
+/* Marks what stands in FROM for a joined stream, for whole_rows.c: its columns are known, but not its row. */
+#define KDA_PARTS_COLUMN "kda_parts"
+/* Likewise, and it has columns besides that are not the row's. */
+#define KDA_NO_ROW_COLUMN "kda_no_row"
 /* Under which the result of a join stands in FROM. */
 #define KDA_JOIN_ALIAS	"kda_join"
 
@@ -76,6 +87,14 @@ extern Node *kda_compose_join(KdaCompose *compose, Node *left, Node *right, Join
 extern List *kda_join_aliases(KdaCompose *compose, Node *item);
 /* What the SELECT calls the times of the streams that item joins becomes columns of it, where they are none. */
 extern void kda_join_name_times(KdaCompose *compose, Node *item, SelectStmt *select);
+/*
+ * Columns that USING and NATURAL merge become what they are made of, the joins
+ * have ON, and SELECT * the columns of FROM: then streams and tables may be
+ * joined in another order.
+ */
+extern void kda_join_settle_names(KdaCompose *compose, SelectStmt *select, int outer_location);
+/* (a JOIN b ...) AS j, of so many streams at most, is a subquery. */
+extern Node *kda_join_without_alias(Node *item, int streams);
 /* At the end: the result of a join as FROM has to show it, with these names. */
 extern Node *kda_join_in_from(KdaCompose *compose, Node *item);
 

@@ -261,6 +261,27 @@ snapshot_of_now(void)
 }
 
 /*
+ * RESETs that were said before the first query: one that begins with the rows
+ * that are there comes to their places among them; for the others, time begins
+ * anew at once.
+ */
+static void
+begin_resets(int32 stream_id, const KdaStreamIds *ids, bool from_first)
+{
+	char	   *said;
+
+	if (!kda_owner_row(psprintf("UPDATE kda_storage.stream SET reset_behind = %s WHERE stream_id = %d AND resets_wanted > 0 RETURNING 1",
+								from_first ? "true" : "false", stream_id), 1, &said))
+		return;
+	if (from_first)
+		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET resets_done = coalesce((SELECT pg_catalog.min(kda_position) - 1 FROM "
+								  "(SELECT kda_position FROM kda_storage.%s WHERE kda_control = '%c' UNION ALL "
+								  "SELECT kda_position FROM kda_storage.%s WHERE kda_control = '%c') r), resets_done) WHERE stream_id = %d",
+								  quote_identifier(get_rel_name(ids->inbox)), KDA_CONTROL_RESET,
+								  quote_identifier(get_rel_name(ids->inbox2)), KDA_CONTROL_RESET, stream_id));
+}
+
+/*
  * Decides where the query begins, and where the stream does if this is its
  * first one.  Returns the snapshot before which rows do not count, or NULL.
  */
@@ -273,7 +294,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	bool		database = kda_stream_options_get(split->stream)->server_type == NULL;
 	KdaShardStart want = kda_parse_start(start);
 	KdaStreamIds ids;
-	bool		relay = !database && kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	bool		has_inbox = kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
+	bool		relay = !database && has_inbox;
 	char	   *now;
 
 	/*
@@ -294,6 +316,8 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 
 		kda_run_as_owner(psprintf("DELETE FROM kda_storage.shard WHERE stream_id = %d; "
 								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
+		if (database && has_inbox)
+			begin_resets(stream_id, &ids, snapshot == NULL);
 		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
 								  "begun = declared%s WHERE stream_id = %d",
@@ -384,9 +408,7 @@ exists_already(KdaStmt *stmt, const char *definition)
 		return false;
 	if (stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->name->relname)));
+		kda_notice_exists(stmt->name->relname);
 		return true;
 	}
 	if (!stmt->or_replace || !kda_query_ids(existing, &ids))
@@ -503,6 +525,12 @@ refuse_cycle(Oid source, Oid target, const char *name)
 			 errhint("A stream must not depend on what it is made of.")));
 }
 
+static bool
+is_part(Oid stream)
+{
+	return get_rel_namespace(stream) == get_namespace_oid(KDA_STORAGE_SCHEMA, true);
+}
+
 /* A pump's rows are read in the transaction order of one process. */
 static void
 same_worker(Oid source, Oid target)
@@ -510,7 +538,17 @@ same_worker(Oid source, Oid target)
 	char	   *a = kda_stream_options_get(source)->worker;
 	char	   *b = kda_stream_options_get(target)->worker;
 
-	if (strcmp(a, b) != 0)
+	if (strcmp(a, b) == 0)
+		return;
+	/* users know nothing of a stream between the parts of a query */
+	if (is_part(source) || is_part(target))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the streams of a query are on different workers"),
+				 errdetail("Option worker of stream \"%s\" is '%s', that of another one '%s'.",
+						   get_rel_name(is_part(source) ? target : source), is_part(source) ? b : a, is_part(source) ? a : b),
+				 errhint("Streams that a query ties together share a worker: ALTER STREAM ... OPTIONS (SET worker '...').")));
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("streams \"%s\" and \"%s\" are on different workers", get_rel_name(source),
@@ -644,6 +682,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 				 errmsg("retention of a view without a window is not part of this release"),
 				 errhint("With WINDOWED BY, or without aggregates, rows go by their time.")));
 	kda_emission_decide(stmt, split, source_text, part_of != 0, &emission);
+	split->shows_key = emission.shown && split->window && !kda_window_is_aligned(split->window);
 	if (pump && split->shape == KDA_SHAPE_GROUPS && split->per_window)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -711,8 +750,9 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	if (emission.shown)
 	{
 		kda_run_as_owner(psprintf("CREATE TABLE %s (kda_time pg_catalog.timestamptz NOT NULL, kda_revision int NOT NULL, "
-								  "kda_gone boolean NOT NULL, %s); CREATE INDEX ON %s (kda_time)",
-								  storage_name("shown", id), typed_columns(split), storage_name("shown", id)));
+								  "kda_gone boolean NOT NULL, %s%s); CREATE INDEX ON %s (%skda_time)",
+								  storage_name("shown", id), split->shows_key ? "kda_key bigint NOT NULL, " : "", typed_columns(split),
+								  storage_name("shown", id), split->shows_key ? "kda_key, " : ""));
 		CommandCounterIncrement();
 		shown = storage_oid("shown", id);
 	}
@@ -869,7 +909,6 @@ kda_create_join_part(KdaCompose *c, KdaJoinParts *parts, Oid *kept)
 		Oid			stream = parts->sides[i]->stream;
 		const char *begin = start ? start : kda_stream_options_get(stream)->start_text;
 
-		kda_emission_refuse_lateness(stream, "a join of streams");
 		snapshots[i] = begin_reading(parts->sides[i], begin, kda_stream_ensure_storage(stream),
 									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(stream)), get_rel_name(stream)));
 		same_worker(stream, parts->target);

@@ -34,6 +34,8 @@ typedef void (*KdaRunCore) (Node *stmt, const char *text);	/* runs a statement o
 
 extern void kda_alter_stream_state(KdaStmt *stmt);
 extern void kda_alter_query(KdaStmt *stmt);
+/* IF NOT EXISTS: it is there.  In core's words. */
+extern void kda_notice_exists(const char *name);
 extern void kda_create_stream(KdaStmt *stmt, KdaRunCore run);
 extern void kda_create_reference_table(KdaStmt *stmt, KdaRunCore run);
 /*

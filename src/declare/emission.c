@@ -6,7 +6,8 @@
  *		EMIT ON WINDOW CLOSE	once, when the window closes
  *		EMIT CHANGES			at each commit that has changed them
  *		EMIT EVERY				the same, but not more often than that
- *		allowed_lateness		again, when a late record corrects them
+ *		allowed_lateness		again, when a late record corrects them; what is not
+ *								made of windows over the stream itself leaves later
  *
  * Whatever may leave more than once is compared with what has left before
  * (query/shown.c): that takes a table, and a way to tell which row of a window
@@ -180,27 +181,13 @@ key_columns(KdaSplit *split)
 /*---- what goes together */
 
 void
-kda_emission_refuse_lateness(Oid stream, const char *what)
-{
-	KdaStreamOptions *options = kda_stream_options_get(stream);
-
-	if (options->allowed_lateness_us == 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("%s cannot correct its results, as option allowed_lateness of stream \"%s\" wants it", what,
-					get_rel_name(stream)),
-			 errdetail("Tumbling, sliding and cumulating windows over the stream itself can."),
-			 errhint("CREATE a STREAM without allowed_lateness, write the records into it with a PUMP, and read that.")));
-}
-
-void
 kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, bool part, KdaEmission *emission)
 {
 	bool		pump = stmt->kind == KDA_STMT_CREATE_PUMP;
 	KdaEmit		emit = stmt->query->emit;
 	bool		windows = split->shape == KDA_SHAPE_WINDOWS;
-	bool		aligned = windows && kda_window_is_aligned(split->window);
+	/* what is kept are rows, and sessions that begin and end together are looked at together */
+	bool		mixed = windows && split->window->by_bounds && split->state == KDA_STATE_ROWS;
 	bool		early = emit == KDA_EMIT_EVERY || (pump && windows && emit == KDA_EMIT_CHANGES);
 
 	memset(emission, 0, sizeof(*emission));
@@ -220,24 +207,18 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 					 errhint("Add GROUP BY or WINDOWED BY, or leave EMIT out."),
 					 errposition(position(source_text, stmt->query->emit_location))));
 	}
-	if (early && windows && !aligned)
+	if (early && mixed)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("EMIT %s cannot be used with %s windows", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump",
-						split->window->kind == KDA_WINDOW_SESSION ? "SESSION" : "STAGGER"),
-				 errdetail("Their bounds change while they are open: nothing would tell which row has become which."),
-				 errhint("EMIT ON WINDOW CLOSE; a continuous view shows open windows, too."),
+				 errmsg("EMIT %s cannot be used with sessions of several keys in one row", emit == KDA_EMIT_EVERY ? "EVERY" : "CHANGES of a pump"),
+				 errdetail("Sessions of other keys with the same bounds are one window: when one of them changes, nothing tells which row becomes which."),
+				 errhint("GROUP BY window_start, window_end and the columns of PARTITION BY; DISTINCT, ORDER BY, LIMIT and window functions in a query over that."),
 				 errposition(position(source_text, stmt->query->emit_location))));
-	if (windows && !aligned)
-		kda_emission_refuse_lateness(split->stream, split->window->kind == KDA_WINDOW_SESSION ? "a SESSION window" : "a STAGGER window");
-	else if (split->shape == KDA_SHAPE_OVER)
-		kda_emission_refuse_lateness(split->stream, "OVER");
-	else if (split->shape == KDA_SHAPE_ROWS && part)
-		kda_emission_refuse_lateness(split->stream, "a query of several parts");
 
 	emission->mode = emit == KDA_EMIT_EVERY ? "every" : early ? "changes" :
 		emit == KDA_EMIT_CLOSE || (pump && windows) ? "close" : "changes";
-	emission->shown = early || (aligned && !part && kda_stream_options_get(split->stream)->allowed_lateness_us > 0);
+	/* what is not shown waits for late records */
+	emission->shown = early || (windows && !part && !mixed && kda_stream_options_get(split->stream)->allowed_lateness_us > 0);
 	if (windows)
 		emission->revisions = revision_columns(split);
 	if (emission->shown)
@@ -245,21 +226,24 @@ kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, boo
 }
 
 void
-kda_emission_check_stream(Oid stream)
+kda_emission_check_stream(Oid stream, int64 former_us)
 {
-	char	   *query;
+	int64		lateness_us = kda_stream_options_get(stream)->allowed_lateness_us;
+	char	   *columns[2];
 
-	if (kda_stream_options_get(stream)->allowed_lateness_us == 0 ||
+	if (lateness_us == 0 ||
 		!kda_owner_row(psprintf("SELECT CASE WHEN part_of IS NULL THEN rel::pg_catalog.text ELSE "
-								"(SELECT q.rel::pg_catalog.text FROM kda_storage.query q WHERE q.query_id = p.part_of) END "
+								"(SELECT q.rel::pg_catalog.text FROM kda_storage.query q WHERE q.query_id = p.part_of) END, shape "
 								"FROM kda_storage.query p WHERE (stream = %u OR stream2 = %u) AND CASE shape WHEN 'windows' THEN "
-								"(shown IS NULL AND part_of IS NULL) OR window_spec ~ '^(session|stagger)' "
-								"WHEN 'rows' THEN part_of IS NOT NULL WHEN 'groups' THEN false ELSE true END "
-								"ORDER BY query_id LIMIT 1", stream, stream), 1, &query))
+								"shown IS NULL AND part_of IS NULL AND NOT (state = 'rows' AND window_spec ~ '^session_bounds') "
+								"WHEN 'join' THEN %s ELSE false END "
+								"ORDER BY query_id LIMIT 1", stream, stream, lateness_us > former_us ? "true" : "false"), 2, columns))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("option allowed_lateness of stream \"%s\" cannot be set now", get_rel_name(stream)),
-			 errdetail("Continuous query %s keeps nothing of windows that have closed.", query),
+			 strcmp(columns[1], "join") == 0 ?
+			 errdetail("Continuous query %s keeps nothing of what later records could match.", columns[0]) :
+			 errdetail("Continuous query %s keeps nothing of windows that have closed.", columns[0]),
 			 errhint("DROP the query, set the option and CREATE it again.")));
 }

@@ -25,10 +25,7 @@ typedef struct KdaEmission
 extern void kda_emission_decide(KdaStmt *stmt, KdaSplit *split, const char *source_text, bool part,
 								KdaEmission *emission);
 
-/* what, "a join of streams", cannot be corrected: refuses a stream with allowed_lateness. */
-extern void kda_emission_refuse_lateness(Oid stream, const char *what);
-
-/* Options of the stream have changed: refuses allowed_lateness that its queries do not provide for. */
-extern void kda_emission_check_stream(Oid stream);
+/* Options of the stream have changed: refuses allowed_lateness that its queries do not provide for.  former_us: what it was. */
+extern void kda_emission_check_stream(Oid stream, int64 former_us);
 
 #endif							/* KDA_EMISSION_H */

@@ -370,6 +370,9 @@ add_bounds(Final *f, Query *query)
 {
 	add_target(query, window_column(f, WINDOW_START), "kda_start");
 	add_target(query, window_column(f, WINDOW_END), "kda_end");
+	if (f->split->shows_key)
+		add_target(query, f->by_row ? (Node *) open_column(f, KDA_OPEN_FIRST_KEY + 2, NULL) :
+				   (Node *) makeVar(f->window_rti, 3, INT8OID, -1, InvalidOid, f->window_levels), "kda_key");
 }
 
 static Query *
@@ -744,6 +747,8 @@ for_each_window(Final *f)
 
 	/* the levels around it stay as they are */
 	inner = around_core(split, inner);
+	if (split->state == KDA_STATE_ROWS)
+		kda_split_by_arrival(inner, RelationGetRelid(f->open), KDA_KEPT_SEQ);
 
 	/* around it the windows */
 	outer->commandType = CMD_SELECT;
@@ -1039,8 +1044,8 @@ kda_split_prune_sql(KdaSplit *split, Oid open_relid)
 		{
 			Interval   *iv = DatumGetIntervalP(offset->constvalue);
 
-			/* a month is at most 31 days */
-			range_us = Max(range_us, iv->time + ((int64) iv->day + (int64) iv->month * 31) * USECS_PER_DAY);
+			/* a month is at most 31 days, and clocks change */
+			range_us = Max(range_us, iv->time + ((int64) iv->day + (int64) iv->month * 31 + (iv->day || iv->month ? 1 : 0)) * USECS_PER_DAY);
 			continue;
 		}
 		appendStringInfo(&s, " AND d.ctid IN (SELECT x.ctid FROM (SELECT %s.ctid, pg_catalog.row_number() OVER (",

@@ -368,6 +368,8 @@ refuse_nullable(KdaFrom *from, const char *name, int location)
 	if (from->nullable)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 strcmp(name, KDA_JOIN_ALIAS) == 0 ?
+				 errmsg("a join of streams stands on the side of an outer join that is filled with NULLs") :
 				 errmsg("stream \"%s\" stands on the side of an outer join that is filled with NULLs", name),
 				 errdetail("Rows of the other side would have to wait for records that may never come."),
 				 errhint("Put the stream on the preserved side: stream LEFT JOIN table."),
@@ -404,6 +406,7 @@ find_through(KdaFrom *from, RangeSubselect *sub, int outer_location)
 	if (!OidIsValid(from->relid))
 		return;
 	kda_words_begin(&words, from->pstate, from->relid, from->name, from->row_column);
+	words.hides_time = kda_from_hides_time(from, select, from->pstate->p_sourcetext);
 	kda_words_apply(&words, select);
 	rt->name = pstrdup(KDA_ROW_COLUMN);
 	rt->val = row_reference(from->name, from->row_column);
@@ -565,6 +568,7 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 			CommonTableExpr *cte = kda_from_window_join(select);
 
 			from->joined = cte->ctename;
+			from->around = kda_with_around(from->around, select);
 			outer_location = -1;
 			select = (SelectStmt *) cte->ctequery;
 			continue;
@@ -585,6 +589,7 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 		if (sub == NULL || ((SelectStmt *) sub->subquery)->op != SETOP_NONE)
 			break;
 		outer_location = kda_select_location(select);
+		from->around = kda_with_around(from->around, select);
 		select = (SelectStmt *) sub->subquery;
 	}
 	if (top->withClause == NULL)
@@ -635,9 +640,7 @@ kda_from_expand(SelectStmt *select, WithClause *with, const char *source_text, K
 		all = makeNode(SelectStmt);
 		all->targetList = list_make1(copyObject(star));
 		all->fromClause = copyObject(select->fromClause);
-		all->withClause = copyObject(with ? with : select->withClause);
-		if (with && select->withClause)
-			all->withClause->ctes = list_concat(all->withClause->ctes, copyObject(select->withClause->ctes));
+		all->withClause = kda_with(with, select->withClause);
 		raw = makeNode(RawStmt);
 		raw->stmt = (Node *) all;
 		query = parse_analyze_fixedparams(raw, source_text, NULL, 0, NULL);
@@ -672,14 +675,14 @@ is_ours(TargetEntry *tle, Query *query, void *arg)
 void
 kda_from_expand_stars(KdaFrom *from)
 {
-	kda_from_expand(from->core, NULL, from->pstate->p_sourcetext, is_ours, from);
+	kda_from_expand(from->core, from->around, from->pstate->p_sourcetext, is_ours, from);
 }
 
 /*---- after analysis */
 
 /* A stand-in has our column last, and no FROM. */
-static bool
-is_stand_in(RangeTblEntry *rte)
+bool
+kda_is_stand_in(RangeTblEntry *rte)
 {
 	return rte->rtekind == RTE_SUBQUERY && rte->subquery->rtable == NIL && rte->subquery->targetList != NIL &&
 		strcmp(llast_node(TargetEntry, rte->subquery->targetList)->resname, KDA_ROW_COLUMN) == 0;
@@ -709,7 +712,7 @@ holds_stream(Query *query, Oid relid)
 
 		if (rte->rtekind == RTE_RELATION && rte->relid == relid)
 			return true;
-		if (rte->rtekind == RTE_SUBQUERY && (is_stand_in(rte) || holds_stream(rte->subquery, relid)))
+		if (rte->rtekind == RTE_SUBQUERY && (kda_is_stand_in(rte) || holds_stream(rte->subquery, relid)))
 			return true;
 	}
 	return window_join_of(query) != NULL;
@@ -783,7 +786,7 @@ settle_below(Query *query, Oid relid)
 
 		if (rte->rtekind != RTE_SUBQUERY)
 			continue;
-		if (is_stand_in(rte))
+		if (kda_is_stand_in(rte))
 			become_relation(query, foreach_current_index(lc) + 1, rte, relid);
 		else
 			settle_below(rte->subquery, relid);
@@ -817,7 +820,7 @@ kda_from_settle(KdaFrom *from, Query *top)
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 		int			rti = foreach_current_index(lc) + 1;
 
-		if (rte->rtekind == RTE_SUBQUERY && is_stand_in(rte))
+		if (rte->rtekind == RTE_SUBQUERY && kda_is_stand_in(rte))
 			become_relation(query, rti, rte, from->relid);
 		if (rte->rtekind == RTE_RELATION && rte->relid == from->relid)
 		{

@@ -49,6 +49,7 @@ typedef struct KdaFrom
 	const char *name;			/* by which core's expressions refer to its rows */
 	const char *row_column;		/* column of it that is the record's place: ctid or KDA_ROW_COLUMN */
 	const char *joined;			/* core is a WITH query of that name: KDA_SAME_WINDOW, KDA_ONE_WINDOW; NULL: it is none */
+	WithClause *around;			/* the user's WITH of the SELECTs around core, NULL: none */
 	bool		nullable;		/* working state: below the nullable side of an outer join */
 
 	/* after analysis */
@@ -66,6 +67,33 @@ extern void kda_from_find(KdaFrom *from, SelectStmt *top);
 extern void kda_from_expand_stars(KdaFrom *from);
 /* Puts parts of ours back into the analysed tree, and fills the fields below "after analysis". */
 extern void kda_from_settle(KdaFrom *from, Query *top);
+
+/*---- with.c */
+
+/* WITH queries that read streams become subqueries, where they are named. */
+extern void kda_with_inline(Node *select, const char *source_text);
+/* WITH queries of a SELECT and those around it that it does not hide: a copy; NULL: none. */
+extern WithClause *kda_with(WithClause *around, WithClause *own);
+/* What a SELECT below this one can name: the user's WITH queries; NULL: none. */
+extern WithClause *kda_with_around(WithClause *around, SelectStmt *select);
+
+/*---- stream_column.c */
+
+/* Through subqueries and joins to where the value comes from; queries: its own first, then those of what is returned. */
+extern Node *kda_stream_origin(List **queries, Node *expr);
+/* A Var of the stream's column, or kda.rowtime(), that the expression hands on; NULL: none.  queries: its own first. */
+extern Node *kda_stream_column(List *queries, Node *expr, Oid stream);
+/* A column "rowtime" of the query, in whatever case, that is not the record's time; NULL: none. */
+extern const char *kda_hides_time(Query *query, Oid stream);
+/* The same of the subquery in the SELECT's FROM that hands the records on. */
+extern const char *kda_from_hides_time(KdaFrom *from, SelectStmt *select, const char *source_text);
+/* Is it what stands for a part of ours in analysis? */
+extern bool kda_is_stand_in(RangeTblEntry *rte);
+
+/*---- whole_rows.c */
+
+/* References to whole rows show no columns of ours; all: those to items of this FROM become ROW (columns) anyway. */
+extern void kda_settle_whole_rows(ParseState *pstate, Query *query, bool all);
 
 /*---- same_window.c */
 

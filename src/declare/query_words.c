@@ -81,6 +81,20 @@ kda_raw_target(const char *name, Node *value)
 	return rt;
 }
 
+ResTarget *
+kda_raw_star(const char *relation)
+{
+	ColumnRef  *star = makeNode(ColumnRef);
+	ResTarget  *rt = makeNode(ResTarget);
+
+	if (relation)
+		star->fields = list_make1(makeString(pstrdup(relation)));
+	star->fields = lappend(star->fields, makeNode(A_Star));
+	star->location = rt->location = -1;
+	rt->val = (Node *) star;
+	return rt;
+}
+
 Node *
 kda_words_rowtime(KdaWordContext *cxt, int location)
 {
@@ -166,7 +180,7 @@ is_rowtime_word(const KdaWordContext *cxt, const char *word)
 {
 	AttrNumber	attno;
 
-	if (pg_strcasecmp(word, "rowtime") != 0)
+	if (pg_strcasecmp(word, "rowtime") != 0 || (cxt->hides_time && strcmp(word, cxt->hides_time) == 0))
 		return false;
 	attno = OidIsValid(cxt->stream) ? get_attnum(cxt->stream, word) : InvalidAttrNumber;
 	if (attno == InvalidAttrNumber)

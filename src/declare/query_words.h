@@ -28,6 +28,7 @@ typedef struct KdaWordContext
 	const char *row_column;		/* of it: the record's place in the batch; ctid: the stream's own columns are there */
 	char	   *rowtime_column; /* NULL: not declared */
 	bool		rowtime_is_timestamptz;
+	const char *hides_time;		/* so the subquery that gives its rows calls an ordinary column; NULL: none */
 	Node	   *rowtime;		/* raw: what stands for the record's time; NULL: its column, or kda.rowtime(ctid) */
 	Node	   *closed;			/* raw: what stands for window_closed; NULL: kda.window_closed() */
 
@@ -112,6 +113,8 @@ extern Node *kda_raw_string(const char *value);
 extern Node *kda_raw_interval(const char *value);
 extern Node *kda_raw_call(const char *name, List *args, int location);	/* of schema kda */
 extern ResTarget *kda_raw_target(const char *name, Node *value);
+/* relation.*; NULL: * */
+extern ResTarget *kda_raw_star(const char *relation);
 extern Node *kda_raw_column(const char *relation, const char *column, int location);
 
 #endif							/* KDA_QUERY_WORDS_H */

@@ -33,9 +33,9 @@
 #include "parser/parse_clause.h"
 #include "parser/parse_oper.h"
 #include "parser/parsetree.h"
+#include "query/agg_signature.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/typcache.h"
 
 #define REFUSE_HINT_LATER	"This release does not keep such a query up to date."
@@ -174,6 +174,10 @@ star_locations(SelectStmt *select)
 	{
 		Node	   *val = lfirst_node(ResTarget, lc)->val;
 
+		/* (s).* */
+		if (IsA(val, A_Indirection) && IsA(llast(((A_Indirection *) val)->indirection), A_Star) &&
+			IsA(((A_Indirection *) val)->arg, ColumnRef))
+			locations = lappend_int(locations, ((ColumnRef *) ((A_Indirection *) val)->arg)->location);
 		if (IsA(val, ColumnRef) && IsA(llast(((ColumnRef *) val)->fields), A_Star))
 			locations = lappend_int(locations, ((ColumnRef *) val)->location);
 	}
@@ -424,6 +428,26 @@ groups_around(SelectStmt *select, SelectStmt *core)
 	return false;
 }
 
+/*
+ * Is each row of the result made of records of one key's sessions?  Then
+ * sessions of several keys with the same bounds need not be looked at together.
+ */
+static bool
+keeps_session_keys_apart(KdaSplit *split)
+{
+	Query	   *user = split->user;
+	List	   *keys = NIL;
+	ListCell   *lc;
+
+	if (split->per_window || user->groupingSets)
+		return false;
+	if (!user->hasAggs && !user->groupClause && !user->havingQual)
+		return true;
+	foreach(lc, user->groupClause)
+		keys = lappend(keys, get_sortgroupclause_tle(lfirst_node(SortGroupClause, lc), user->targetList)->expr);
+	return list_difference(split->session_keys, keys) == NIL;
+}
+
 /* window_start and window_end become the first columns of the SELECT. */
 static void
 add_window_columns(SelectStmt *select)
@@ -460,30 +484,8 @@ order_shows_walker(Node *node, void *cxt)
 		return false;
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, order_shows_walker, cxt, 0);
-	if (IsA(node, Aggref) && ((Aggref *) node)->aggorder == NIL)
-		switch (((Aggref *) node)->aggfnoid)
-		{
-			case F_ARRAY_AGG_ANYNONARRAY:
-			case F_ARRAY_AGG_ANYARRAY:
-			case F_STRING_AGG_TEXT_TEXT:
-			case F_STRING_AGG_BYTEA_BYTEA:
-			case F_JSON_AGG:
-			case F_JSONB_AGG:
-			case F_JSON_OBJECT_AGG:
-			case F_JSONB_OBJECT_AGG:
-			case F_XMLAGG:
-#if PG_VERSION_NUM >= 160000
-			case F_JSON_AGG_STRICT:
-			case F_JSON_OBJECT_AGG_STRICT:
-			case F_JSON_OBJECT_AGG_UNIQUE:
-			case F_JSON_OBJECT_AGG_UNIQUE_STRICT:
-			case F_JSONB_AGG_STRICT:
-			case F_JSONB_OBJECT_AGG_STRICT:
-			case F_JSONB_OBJECT_AGG_UNIQUE:
-			case F_JSONB_OBJECT_AGG_UNIQUE_STRICT:
-#endif
-				return true;
-		}
+	if (IsA(node, Aggref) && kda_agg_shows_order((Aggref *) node))
+		return true;
 	return expression_tree_walker(node, order_shows_walker, cxt);
 }
 
@@ -524,9 +526,12 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "UNION, INTERSECT, EXCEPT or VALUES", -1);
 	kda_from_find(&from, select);
 	core = from.core;
+	/* it will be run by itself */
+	core->withClause = kda_with(from.around, core->withClause);
 	split->stream = from.relid;
 	split->depth = from.depth;
 	kda_words_begin(&words, pstate, from.relid, from.name, from.row_column);
+	words.hides_time = kda_from_hides_time(&from, core, source_text);
 	if (from.core_window)
 	{
 		split->window = kda_window_of_clause(pstate, from.core_window, time_zone);
@@ -549,7 +554,8 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	kda_words_set_window(&words, core, from.core_window);
 	kda_words_apply(&words, core);
 	aggregated = words.aggregated;
-	if (split->depth > 0)
+	/* DISTINCT would have to compare what of ours is there */
+	if (split->depth > 0 || (core->distinctClause && strcmp(from.row_column, "ctid") != 0))
 		kda_from_expand_stars(&from);
 	stars = star_locations(core);
 	if (!split->window)
@@ -578,6 +584,7 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 		refuse(pstate, "this statement", -1);
 	split->top = query = kda_flatten_group_rte(query);
 	kda_from_settle(&from, query);
+	kda_settle_whole_rows(pstate, query, false);
 	split->row_rti = from.rti;
 	split->row_attno = from.row_attno;
 	refuse_other_streams(query);
@@ -617,6 +624,11 @@ kda_split_query(KdaQuerySpec *spec, const char *source_text, const char *time_zo
 	/* a window function, DISTINCT, ORDER BY or LIMIT looks at several rows, too */
 	split->per_window = split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset || query->hasTargetSRFs;
+	if (split->window && split->window->by_bounds && keeps_session_keys_apart(split))
+	{
+		split->window->by_bounds = false;
+		split->window_text = kda_window_format(split->window);
+	}
 	split->shape = split->window ? KDA_SHAPE_WINDOWS :
 		aggregated || split->depth > 0 || query->hasWindowFuncs || query->distinctClause || query->sortClause ||
 		query->limitCount || query->limitOffset ? KDA_SHAPE_GROUPS : KDA_SHAPE_ROWS;

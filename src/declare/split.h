@@ -62,6 +62,7 @@ typedef struct KdaSplit
 	bool		has_rowtime;	/* one of them is called rowtime */
 	bool		window_columns_added;	/* the first two are window_start and window_end, unasked */
 	bool		window_columns_around;	/* … and they stand around the whole SELECT, not in its list */
+	bool		shows_key;		/* sessions that may be emitted more than once: the final part gives the number of their key, too */
 	const char *one_slot;		/* why one process has to see all records; NULL: they may be divided */
 } KdaSplit;
 
@@ -93,6 +94,11 @@ extern bool kda_split_mentions_others(Node *node, int rti);
 extern List *kda_split_vars(Node *node, List *vars);
 extern Node *kda_text_const(const char *value);
 
+/*---- by_arrival.c */
+
+/* In a SELECT over a table of rows: aggregates whose result depends on their order take them by that column. */
+extern void kda_split_by_arrival(Query *query, Oid table, AttrNumber seq);
+
 /*---- slides.c */
 
 /* KDA's RANGE ... PRECEDING and ROWS ... PRECEDING are ordered by time without saying so: below the raw node they do. */
@@ -108,7 +114,8 @@ extern void kda_split_check_sorted(KdaSplit *split);
 
 /*
  * The final part over the table of what is kept: the columns window_start,
- * window_end (NULL for endless groups), then those that users see.
+ * window_end (NULL for endless groups), if shows_key the number of the
+ * session's key, then those that users see.
  */
 extern Query *kda_split_final(KdaSplit *split, Oid open_relid, int32 query_id);
 /* The same where several slots have a state of a group each; NULL: the final part combines states in any case. */

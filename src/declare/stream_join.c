@@ -20,6 +20,7 @@
 
 #include "access/table.h"
 #include "declare/compose.h"
+#include "declare/stream_join.h"
 #include "catalog/rows.h"
 #include "declare/from.h"
 #include "catalog/options.h"
@@ -27,6 +28,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "declare/split.h"
+#include "declare/sort_within.h"
 #include "declare/query_words.h"
 #include "dialect/words.h"
 #include "mb/pg_wchar.h"
@@ -42,46 +44,10 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-/*
- * What the query calls by one name: a stream, or a subquery over one.  A side
- * that is itself a join has several.
- */
-typedef struct Rel
-{
-	char	   *alias;
-	int			first;			/* its first column among the side's, from 0 */
-	int			ncolumns;
-	int			time_column;	/* of it, from 1; 0: none */
-	bool		pseudo_time;	/* rowtime is not declared: one more column, for conditions */
-	bool		shown_time;		/* its last column is the time that it does not declare, KDA_TIME_COLUMN */
-	bool		nullable;		/* outer joins fill it with NULLs */
-	int64		slack_us;		/* the side's time is later than the rel's by at most this */
-} Rel;
-
-/* One side of the join. */
-typedef struct Side
-{
-	KdaSplit   *split;			/* SELECT * FROM item */
-	int			ncolumns;
-	char	  **names;
-	Oid		   *types;
-	int32	   *typmods;
-	List	   *rels;			/* Rel */
-	Oid			kept;			/* table */
-} Side;
-
-/* A join that was made: what its result is made of. */
-typedef struct Made
-{
-	Oid			stream;
-	List	   *rels;			/* Rel, columns counted over both sides */
-	char	  **names;			/* of the columns, as the query knows them */
-} Made;
-
 typedef struct StreamJoin
 {
 	KdaCompose *c;
-	Side		sides[2];
+	KdaJoinSide		sides[2];
 	List	   *rels;			/* of both sides; the n-th is range table entry n of the condition */
 	List	   *rel_sides;		/* int */
 	bool		bounded_low,
@@ -98,209 +64,42 @@ position(KdaCompose *c, int location)
 	return location < 0 ? 0 : pg_mbstrlen_with_len(c->source_text, location) + 1;
 }
 
-/*---- sides */
-
-/* Does the output expression give the record's time? */
-static bool
-is_time(Query *query, Node *expr, Oid stream)
-{
-	if (expr && IsA(expr, Var) && ((Var *) expr)->varlevelsup == 0)
-	{
-		Var		   *var = (Var *) expr;
-		RangeTblEntry *rte = rt_fetch(var->varno, query->rtable);
-
-		if (rte->rtekind == RTE_RELATION)
-			return rte->relid == stream && var->varattno > 0 &&
-				var->varattno == kda_stream_options_get(stream)->rowtime_attno &&
-				(var->vartype == TIMESTAMPTZOID || kda_stream_options_get(stream)->time_zone_is_utc);
-		if (rte->rtekind == RTE_SUBQUERY && var->varattno > 0)
-			return is_time(rte->subquery,
-						   (Node *) get_tle_by_resno(rte->subquery->targetList, var->varattno)->expr, stream);
-	}
-	/* kda.rowtime(place in the batch) */
-	if (expr && IsA(expr, FuncExpr) && list_length(((FuncExpr *) expr)->args) == 1 &&
-		exprType(linitial(((FuncExpr *) expr)->args)) == TIDOID && exprType(expr) == TIMESTAMPTZOID)
-		return true;
-	return false;
-}
-
-/* SELECT * FROM item, or SELECT *, ROWTIME AS … */
-static KdaQuerySpec *
-select_all_from(KdaCompose *c, Node *item, bool with_time)
-{
-	KdaQuerySpec *spec = palloc0(sizeof(KdaQuerySpec));
-	SelectStmt *select = makeNode(SelectStmt);
-	ResTarget  *rt = makeNode(ResTarget);
-	ColumnRef  *star = makeNode(ColumnRef);
-
-	star->fields = list_make1(makeNode(A_Star));
-	star->location = rt->location = -1;
-	rt->val = (Node *) star;
-	select->targetList = list_make1(rt);
-	if (with_time)
-	{
-		ColumnRef  *time = makeNode(ColumnRef);
-
-		time->fields = list_make1(makeString("rowtime"));
-		time->location = -1;
-		select->targetList = lappend(select->targetList, kda_raw_target(KDA_TIME_COLUMN, (Node *) time));
-	}
-	item = copyObject(item);
-	/* the result of a join, as a relation like others */
-	if (IsA(item, RangeVar) && OidIsValid(kda_part_relid((RangeVar *) item)))
-	{
-		Alias	   *alias = ((RangeVar *) item)->alias;
-
-		((RangeVar *) item)->alias = makeAlias("kda_side", alias ? alias->colnames : NIL);
-	}
-	select->fromClause = list_make1(item);
-	spec->select = select;
-	spec->outer_location = -1;
-	return spec;
-}
-
-static char *
-alias_of(Node *item)
-{
-	if (IsA(item, RangeVar))
-		return ((RangeVar *) item)->alias ? ((RangeVar *) item)->alias->aliasname : ((RangeVar *) item)->relname;
-	if (IsA(item, RangeSubselect) && ((RangeSubselect *) item)->alias)
-		return ((RangeSubselect *) item)->alias->aliasname;
-	return NULL;
-}
-
-static Made *
-made_of(KdaCompose *c, Node *item)
-{
-	ListCell   *lc;
-
-	if (IsA(item, RangeVar) && OidIsValid(kda_part_relid((RangeVar *) item)))
-		foreach(lc, c->joins)
-			if (((Made *) lfirst(lc))->stream == kda_part_relid((RangeVar *) item))
-				return lfirst(lc);
-	return NULL;
-}
-
-static bool
-names_rowtime_walker(Node *node, void *alias)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, ColumnRef))
-	{
-		List	   *fields = ((ColumnRef *) node)->fields;
-
-		return list_length(fields) == 2 && IsA(lsecond(fields), String) &&
-			pg_strcasecmp(strVal(lsecond(fields)), "rowtime") == 0 && strcmp(strVal(linitial(fields)), alias) == 0;
-	}
-	return raw_expression_tree_walker(node, names_rowtime_walker, alias);
-}
-
-static void
-describe_side(StreamJoin *j, int which, Node *item)
-{
-	Side	   *side = &j->sides[which];
-	Made	   *made = made_of(j->c, item);
-	int			i = 0;
-	ListCell   *lc;
-
-	side->split = kda_split_query(select_all_from(j->c, item, false), j->c->source_text, j->c->time_zone, false);
-	if (made == NULL && alias_of(item) && !side->split->has_rowtime &&
-		raw_expression_tree_walker((Node *) j->c->joined, names_rowtime_walker, alias_of(item)))
-		side->split = kda_split_query(select_all_from(j->c, item, true), j->c->source_text, j->c->time_zone, false);
-	if (side->split->shape != KDA_SHAPE_ROWS)
-		elog(ERROR, "a side of a stream join is not made of records");
-	side->ncolumns = side->split->ncolumns;
-	side->names = made ? made->names : side->split->names;
-	side->types = side->split->types;
-	side->typmods = side->split->typmods;
-	if (made)
-		side->rels = made->rels;
-	else
-	{
-		Rel		   *rel = palloc0(sizeof(Rel));
-
-		rel->alias = alias_of(item);
-		if (rel->alias == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a side of a stream join needs a name"),
-					 errhint("Give the subquery an alias."),
-					 errposition(position(j->c, j->location))));
-		rel->ncolumns = side->ncolumns;
-		rel->pseudo_time = true;
-		foreach(lc, side->split->user->targetList)
-		{
-			TargetEntry *tle = lfirst_node(TargetEntry, lc);
-
-			i++;
-			if (rel->time_column == 0 && is_time(side->split->user, (Node *) tle->expr, side->split->stream))
-				rel->time_column = i;
-			/* a declared one is a column like others */
-			if (pg_strcasecmp(tle->resname, "rowtime") == 0)
-				rel->pseudo_time = false;
-		}
-		rel->shown_time = strcmp(side->names[side->ncolumns - 1], KDA_TIME_COLUMN) == 0;
-		side->rels = list_make1(rel);
-	}
-	foreach(lc, side->rels)
-	{
-		ListCell   *lo;
-
-		foreach(lo, j->rels)
-			if (strcmp(((Rel *) lfirst(lo))->alias, ((Rel *) lfirst(lc))->alias) == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_DUPLICATE_ALIAS),
-						 errmsg("table name \"%s\" specified more than once", ((Rel *) lfirst(lc))->alias),
-						 errposition(position(j->c, j->location))));
-		j->rels = lappend(j->rels, lfirst(lc));
-		j->rel_sides = lappend_int(j->rel_sides, which);
-	}
-}
-
-/* (SELECT NULL::type AS column, …) alias: what conditions are analysed against. */
-static Node *
-stand_in(const Side *side, const Rel *rel)
-{
-	SelectStmt *select = makeNode(SelectStmt);
-	RangeSubselect *sub = makeNode(RangeSubselect);
-
-	for (int i = 0; i < rel->ncolumns + (rel->pseudo_time ? 1 : 0); i++)
-	{
-		ResTarget  *rt = makeNode(ResTarget);
-		TypeCast   *cast = makeNode(TypeCast);
-		A_Const    *null = makeNode(A_Const);
-		int			at = rel->first + i;
-
-		null->isnull = true;
-		null->location = cast->location = rt->location = -1;
-		cast->arg = (Node *) null;
-		cast->typeName = i < rel->ncolumns ? makeTypeNameFromOid(side->types[at], side->typmods[at]) :
-			makeTypeNameFromOid(TIMESTAMPTZOID, -1);
-		/* also of a rel that has been joined before */
-		rt->name = i < rel->ncolumns && !(rel->shown_time && !rel->pseudo_time && i == rel->ncolumns - 1) ?
-			side->names[at] : "rowtime";
-		rt->val = (Node *) cast;
-		select->targetList = lappend(select->targetList, rt);
-	}
-	sub->subquery = (Node *) select;
-	sub->alias = makeAlias(rel->alias, NIL);
-	return (Node *) sub;
-}
-
 /*---- the bound */
 
 typedef struct Linear
 {
 	int			side;			/* whose time it is, -1: neither */
 	int64		slack;			/* of the rel */
-	int64		plus;			/* µs */
+	int64		low;			/* µs; it is the time plus low to high */
+	int64		high;
 } Linear;
+
+static Linear linear(StreamJoin *j, Node *node);
+
+/* One of several times of one side: what COALESCE, GREATEST or LEAST gives. */
+static Linear
+one_of(StreamJoin *j, List *args)
+{
+	Linear		one = linear(j, linitial(args));
+	ListCell   *lc;
+
+	for_each_from(lc, args, 1)
+	{
+		Linear		other = linear(j, lfirst(lc));
+
+		if (other.side != one.side)
+			return (Linear) {-1, 0, 0, 0};
+		one.slack = Max(one.slack, other.slack);
+		one.low = Min(one.low, other.low);
+		one.high = Max(one.high, other.high);
+	}
+	return one;
+}
 
 static Linear
 linear(StreamJoin *j, Node *node)
 {
-	Linear		none = {-1, 0, 0};
+	Linear		none = {-1, 0, 0, 0};
 
 	while (node && IsA(node, RelabelType))
 		node = (Node *) ((RelabelType *) node)->arg;
@@ -309,20 +108,35 @@ linear(StreamJoin *j, Node *node)
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;
-		Rel		   *rel = list_nth(j->rels, var->varno - 1);
+		KdaJoinRel *rel = list_nth(j->rels, var->varno - 1);
+		int			side = list_nth_int(j->rel_sides, var->varno - 1);
+		ListCell   *lc;
 
-		if (var->varlevelsup == 0 &&
-			((rel->time_column > 0 && var->varattno == rel->time_column) ||
-			 (rel->pseudo_time && var->varattno == rel->ncolumns + 1)))
-			return (Linear) {list_nth_int(j->rel_sides, var->varno - 1), rel->slack_us, 0};
+		if (var->varlevelsup != 0)
+			return none;
+		if (rel->pseudo_time && var->varattno == rel->ncolumns + 1)
+			return (Linear) {side, rel->slack_us, 0, 0};
+		foreach(lc, rel->times)
+		{
+			KdaTimeColumn *time = lfirst(lc);
+
+			if (time->column == var->varattno)
+				return (Linear) {side, rel->slack_us, time->low_us, time->high_us};
+		}
 		return none;
 	}
+	/* a column that FULL JOIN ... USING has merged */
+	if (IsA(node, CoalesceExpr))
+		return one_of(j, ((CoalesceExpr *) node)->args);
+	if (IsA(node, MinMaxExpr))
+		return one_of(j, ((MinMaxExpr *) node)->args);
 	if (IsA(node, OpExpr) && list_length(((OpExpr *) node)->args) == 2)
 	{
 		OpExpr	   *op = (OpExpr *) node;
 		Linear		l;
 		Node	   *by = eval_const_expressions(NULL, lsecond(op->args));
 		Interval   *iv;
+		int64		plus;
 
 		set_opfuncid(op);
 		if (op->opfuncid != F_TIMESTAMPTZ_PL_INTERVAL && op->opfuncid != F_TIMESTAMPTZ_MI_INTERVAL &&
@@ -334,7 +148,15 @@ linear(StreamJoin *j, Node *node)
 		iv = DatumGetIntervalP(((Const *) by)->constvalue);
 		if (iv->month != 0)
 			return none;
-		l.plus += (iv->time + (int64) iv->day * USECS_PER_DAY) * (op->opfuncid == F_TIMESTAMPTZ_PL_INTERVAL || op->opfuncid == F_TIMESTAMP_PL_INTERVAL ? 1 : -1);
+		plus = (iv->time + (int64) iv->day * USECS_PER_DAY) * (op->opfuncid == F_TIMESTAMPTZ_PL_INTERVAL || op->opfuncid == F_TIMESTAMP_PL_INTERVAL ? 1 : -1);
+		l.low += plus;
+		l.high += plus;
+		if (iv->day != 0 && (op->opfuncid == F_TIMESTAMPTZ_PL_INTERVAL || op->opfuncid == F_TIMESTAMPTZ_MI_INTERVAL))
+		{
+			/* clocks change: a day is what the server's TimeZone says */
+			l.low -= USECS_PER_DAY;
+			l.high += USECS_PER_DAY;
+		}
 		return l;
 	}
 	return none;
@@ -361,7 +183,7 @@ bound_high(StreamJoin *j, int64 high, int64 right_slack)
 static int
 side_column(StreamJoin *j, const Var *var)
 {
-	Rel		   *rel = list_nth(j->rels, var->varno - 1);
+	KdaJoinRel		   *rel = list_nth(j->rels, var->varno - 1);
 
 	return var->varattno > rel->ncolumns ? 0 : rel->first + var->varattno;
 }
@@ -373,7 +195,8 @@ read_condition(StreamJoin *j, Node *node)
 	OpExpr	   *op;
 	Linear		a,
 				b;
-	int64		difference;		/* right - left, at equality */
+	int64		least,			/* right - left, at equality */
+				most;
 
 	if (!IsA(node, OpExpr) || list_length(((OpExpr *) node)->args) != 2)
 		return;
@@ -388,31 +211,32 @@ read_condition(StreamJoin *j, Node *node)
 		int64		right_slack = swapped ? a.slack : b.slack;
 
 		/* left + p OP right + q: right - left OP' p - q */
-		difference = swapped ? b.plus - a.plus : a.plus - b.plus;
+		least = swapped ? b.low - a.high : a.low - b.high;
+		most = swapped ? b.high - a.low : a.high - b.low;
 		switch (op->opfuncid)
 		{
 			case F_TIMESTAMPTZ_EQ:
 			case F_TIMESTAMP_EQ:
-				bound_low(j, difference, left_slack);
-				bound_high(j, difference, right_slack);
+				bound_low(j, least, left_slack);
+				bound_high(j, most, right_slack);
 				break;
 			case F_TIMESTAMPTZ_LE:
 			case F_TIMESTAMPTZ_LT:
 			case F_TIMESTAMP_LE:
 			case F_TIMESTAMP_LT:
 				if (swapped)
-					bound_high(j, difference, right_slack);
+					bound_high(j, most, right_slack);
 				else
-					bound_low(j, difference, left_slack);
+					bound_low(j, least, left_slack);
 				break;
 			case F_TIMESTAMPTZ_GE:
 			case F_TIMESTAMPTZ_GT:
 			case F_TIMESTAMP_GE:
 			case F_TIMESTAMP_GT:
 				if (swapped)
-					bound_low(j, difference, left_slack);
+					bound_low(j, least, left_slack);
 				else
-					bound_high(j, difference, right_slack);
+					bound_high(j, most, right_slack);
 				break;
 			default:
 				break;
@@ -528,20 +352,25 @@ analyse(StreamJoin *j, Node *condition)
 {
 	SelectStmt *select = makeNode(SelectStmt);
 	RawStmt    *raw = makeNode(RawStmt);
+	ParseState *pstate = make_parsestate(NULL);
 	Query	   *query;
 	List	   *quals;
 	ListCell   *lc;
 
 	foreach(lc, j->rels)
 		select->fromClause = lappend(select->fromClause,
-									 stand_in(&j->sides[list_nth_int(j->rel_sides, foreach_current_index(lc))], lfirst(lc)));
+									 kda_join_stand_in(&j->sides[list_nth_int(j->rel_sides, foreach_current_index(lc))], lfirst(lc)));
 	select->whereClause = condition;
-	raw->stmt = (Node *) select;
+	raw->stmt = (Node *) kda_compose_with(j->c, select);
 	query = parse_analyze_fixedparams(raw, j->c->source_text, NULL, 0, NULL);
+	pstate->p_sourcetext = j->c->source_text;
+	kda_settle_whole_rows(pstate, query, true);
 	if (contain_volatile_functions((Node *) query->jointree))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the condition of a stream join must not be volatile"),
+				 errdetail("Rows may be matched again after a restart, and have to match then as they did."),
+				 errhint("Put what is volatile into the select list, or into WHERE of a query that reads the joined rows from a stream."),
 				 errposition(position(j->c, j->location))));
 	quals = make_ands_implicit((Expr *) canonicalize_qual((Expr *) copyObject(query->jointree->quals), false));
 	foreach(lc, quals)
@@ -582,70 +411,17 @@ match_query(StreamJoin *j, Query *query)
 	return query;
 }
 
-/*---- what stands in FROM instead */
-
-static Node *
-reference(const char *table, const char *column)
-{
-	ColumnRef  *ref = makeNode(ColumnRef);
-
-	ref->fields = list_make2(makeString(pstrdup(table)), makeString(pstrdup(column)));
-	ref->location = -1;
-	return (Node *) ref;
-}
-
-/* LATERAL (SELECT kda_join.c1 AS x, …) alias */
-static Node *
-rel_in_from(const Made *made, const Rel *rel)
-{
-	RangeSubselect *sub = makeNode(RangeSubselect);
-	SelectStmt *select = makeNode(SelectStmt);
-
-	for (int i = 0; i < rel->ncolumns; i++)
-	{
-		ResTarget  *rt = makeNode(ResTarget);
-
-		rt->name = made->names[rel->first + i];
-		rt->val = reference(KDA_JOIN_ALIAS, psprintf("j%d", rel->first + i + 1));
-		rt->location = -1;
-		select->targetList = lappend(select->targetList, rt);
-	}
-	sub->lateral = true;
-	sub->subquery = (Node *) select;
-	sub->alias = makeAlias(rel->alias, NIL);
-	return (Node *) sub;
-}
-
-Node *
-kda_join_in_from(KdaCompose *c, Node *item)
-{
-	Made	   *made = made_of(c, item);
-	ListCell   *lc;
-
-	if (made)
-		foreach(lc, made->rels)
-		{
-			JoinExpr   *cross = makeNode(JoinExpr);
-
-			cross->jointype = JOIN_INNER;
-			cross->larg = item;
-			cross->rarg = rel_in_from(made, lfirst(lc));
-			item = (Node *) cross;
-		}
-	return item;
-}
-
 /*---- times of what was joined */
 
 typedef struct TimesContext
 {
-	Made	   *made;
+	KdaMadeJoin	   *made;
 	KdaWindowClause *window;	/* NULL: undeclared times; else what names its time */
 } TimesContext;
 
 /* Is the rel's time that of the result? */
 static bool
-is_time_of_result(const Rel *rel)
+is_time_of_result(const KdaJoinRel *rel)
 {
 	return rel->slack_us == 0 && !rel->nullable;
 }
@@ -662,13 +438,14 @@ replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
 	column = strVal(lsecond(ref->fields));
 	foreach(lc, cxt->made->rels)
 	{
-		Rel		   *rel = lfirst(lc);
+		KdaJoinRel		   *rel = lfirst(lc);
 
 		if (strcmp(rel->alias, strVal(linitial(ref->fields))) != 0)
 			continue;
 		if (cxt->window)
 			return is_time_of_result(rel) && equal(((ColumnRef *) cxt->window->time)->fields, ref->fields) &&
-				rel->time_column > 0 && strcmp(cxt->made->names[rel->first + rel->time_column - 1], column) == 0 ?
+				kda_join_time_column(rel) > 0 &&
+				strcmp(cxt->made->names[rel->first + kda_join_time_column(rel) - 1], column) == 0 ?
 				kda_raw_column(KDA_JOIN_ALIAS, "rowtime", ref->location) : NULL;
 		if (rel->shown_time && pg_strcasecmp(column, "rowtime") == 0)
 			return is_time_of_result(rel) ? kda_raw_column(KDA_JOIN_ALIAS, "rowtime", ref->location) :
@@ -680,7 +457,7 @@ replace_time(ColumnRef *ref, bool in_aggregate, void *arg)
 void
 kda_join_name_times(KdaCompose *c, Node *item, SelectStmt *select)
 {
-	TimesContext cxt = {made_of(c, item), NULL};
+	TimesContext cxt = {kda_made_join(c, item), NULL};
 	KdaWords	words = {replace_time, NULL, kda_raw_is_aggregate, &cxt, false};
 	ListCell   *lc;
 
@@ -692,6 +469,19 @@ kda_join_name_times(KdaCompose *c, Node *item, SelectStmt *select)
 	if (cxt.made == NULL)
 		return;
 	kda_words_replace_in_select(select, &words);
+	/* ORDER BY a.rowtime WITHIN is by the result's time in that case, too */
+	if (kda_sort_of(select))
+	{
+		KdaWindowClause sort = {0};
+
+		sort.time = linitial(kda_sort_of(select)->args);
+		if (IsA(sort.time, ColumnRef))
+		{
+			cxt.window = &sort;
+			linitial(kda_sort_of(select)->args) = kda_words_replace(copyObject(sort.time), &words);
+			cxt.window = NULL;
+		}
+	}
 	/* GROUP BY STEP (a.rowtime BY …) is a window of the result if a's rows are its later ones */
 	foreach(lc, c->spec->windows)
 	{
@@ -711,18 +501,46 @@ kda_join_name_times(KdaCompose *c, Node *item, SelectStmt *select)
 	}
 }
 
-List *
-kda_join_aliases(KdaCompose *c, Node *item)
+static void
+check_names(StreamJoin *j)
 {
-	Made	   *made = made_of(c, item);
-	List	   *aliases = NIL;
+	ListCell   *la,
+			   *lb;
+
+	foreach(la, j->rels)
+		foreach(lb, j->rels)
+			if (foreach_current_index(la) < foreach_current_index(lb) &&
+				strcmp(((KdaJoinRel *) lfirst(la))->alias, ((KdaJoinRel *) lfirst(lb))->alias) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_ALIAS),
+						 errmsg("table name \"%s\" specified more than once", ((KdaJoinRel *) lfirst(la))->alias),
+						 errposition(position(j->c, j->location))));
+}
+
+/* What the side is called by: a stream of it, not a table. */
+static KdaJoinRel *
+stream_of_side(const KdaJoinSide *side)
+{
 	ListCell   *lc;
 
-	if (made == NULL)
-		return alias_of(item) ? list_make1(makeString(alias_of(item))) : NIL;
-	foreach(lc, made->rels)
-		aliases = lappend(aliases, makeString(((Rel *) lfirst(lc))->alias));
-	return aliases;
+	foreach(lc, side->rels)
+		if (((KdaJoinRel *) lfirst(lc))->pseudo_time || ((KdaJoinRel *) lfirst(lc))->times)
+			return lfirst(lc);
+	return linitial(side->rels);
+}
+
+/* Are there rows of windows on both sides, which tell no other time? */
+static bool
+speaks_of_windows(StreamJoin *j)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		KdaJoinRel *rel = stream_of_side(&j->sides[i]);
+
+		if (rel->times == NIL || kda_join_time_column(rel) > 0)
+			return false;
+	}
+	return true;
 }
 
 Node *
@@ -736,22 +554,31 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 	int32	   *typmods;
 	Oid			kept[2];
 	KdaJoinParts parts = {0};
-	Made	   *made = palloc0(sizeof(Made));
+	KdaMadeJoin	   *made = palloc0(sizeof(KdaMadeJoin));
 	ListCell   *lc;
 
 	j.location = location;
-	describe_side(&j, 0, left);
-	describe_side(&j, 1, right);
+	for (int i = 0; i < 2; i++)
+	{
+		kda_join_describe(c, &j.sides[i], i == 0 ? left : right, location);
+		foreach(lc, j.sides[i].rels)
+		{
+			j.rels = lappend(j.rels, lfirst(lc));
+			j.rel_sides = lappend_int(j.rel_sides, i);
+		}
+	}
+	check_names(&j);
 	query = analyse(&j, condition);
 	if (!j.bounded_low || !j.bounded_high)
 	{
-		const char *a = ((Rel *) linitial(j.sides[0].rels))->alias;
-		const char *b = ((Rel *) linitial(j.sides[1].rels))->alias;
+		const char *a = stream_of_side(&j.sides[0])->alias;
+		const char *b = stream_of_side(&j.sides[1])->alias;
 
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("the join of \"%s\" and \"%s\" has no bound on time", a, b),
 				 errdetail("Each record would have to be kept for ever, because another one could still match."),
+				 speaks_of_windows(&j) ? errhint("Rows of windows are joined by their ends: ON %s.window_end = %s.window_end AND ....", a, b) :
 				 errhint("Add a condition such as %s.rowtime BETWEEN %s.rowtime - INTERVAL '5' MINUTE AND %s.rowtime + INTERVAL '5' MINUTE.",
 						 b, a, a),
 				 errposition(position(c, location))));
@@ -775,7 +602,7 @@ kda_compose_join(KdaCompose *c, Node *left, Node *right, JoinType type, Node *co
 										kda_stream_options_get(j.sides[0].split->stream), NULL);
 	foreach(lc, j.rels)
 	{
-		Rel		   *rel = memcpy(palloc(sizeof(Rel)), lfirst(lc), sizeof(Rel));
+		KdaJoinRel		   *rel = memcpy(palloc(sizeof(KdaJoinRel)), lfirst(lc), sizeof(KdaJoinRel));
 		int			which = list_nth_int(j.rel_sides, foreach_current_index(lc));
 
 		/* the later of the two sides is the result's time */

@@ -411,8 +411,17 @@ sets_start(AlterTableCmd *cmd)
 	return false;
 }
 
+/* Option allowed_lateness of a stream. */
+static int64
+lateness_of(const RangeVar *name)
+{
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+
+	return OidIsValid(relid) && kda_is_stream(relid) ? kda_stream_options_get(relid)->allowed_lateness_us : 0;
+}
+
 static void
-after_alter_table(AlterTableStmt *stmt)
+after_alter_table(AlterTableStmt *stmt, int64 former_lateness)
 {
 	Oid			relid = RangeVarGetRelid(stmt->relation, NoLock, true);
 	ListCell   *lc;
@@ -431,7 +440,7 @@ after_alter_table(AlterTableStmt *stmt)
 		kda_check_stream(relid);
 		kda_stream_sync_storage(relid);
 		kda_parallelism_changed(relid);
-		kda_emission_check_stream(relid);
+		kda_emission_check_stream(relid, former_lateness);
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
 				kda_stream_start_changed(relid);
@@ -497,7 +506,7 @@ after_rename(RenameStmt *stmt)
 
 /* What can only be checked when it is there. */
 static void
-follow_up(Node *stmt)
+follow_up(Node *stmt, int64 former_lateness)
 {
 	switch (nodeTag(stmt))
 	{
@@ -520,7 +529,7 @@ follow_up(Node *stmt)
 				break;
 			}
 		case T_AlterTableStmt:
-			after_alter_table((AlterTableStmt *) stmt);
+			after_alter_table((AlterTableStmt *) stmt, former_lateness);
 			break;
 		case T_CreateForeignServerStmt:
 			{
@@ -674,6 +683,7 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 	Node	   *stmt = pstmt->utilityStmt;
 	char	   *text;
 	int			start;
+	int64		former_lateness = 0;
 
 	if (IsA(stmt, DoStmt) && kda_is_marked(stmt, &text, &start))
 	{
@@ -712,11 +722,13 @@ utility(PlannedStmt *pstmt, const char *source, bool read_only_tree, ProcessUtil
 	}
 	else if (IsA(stmt, DropStmt))
 		cut_off_parts((DropStmt *) stmt);
+	if (IsA(stmt, AlterTableStmt))
+		former_lateness = lateness_of(((AlterTableStmt *) stmt)->relation);
 	/* core may scribble on the tree: what is looked at afterwards is a copy */
 	if (!IsA(stmt, TransactionStmt))
 		stmt = copyObject(stmt);
 	call_next(pstmt, source, read_only_tree, context, params, env, dest, qc);
-	follow_up(stmt);
+	follow_up(stmt, former_lateness);
 }
 
 /*---- what is dropped */

@@ -94,9 +94,7 @@ kda_create_index(IndexStmt *stmt, const char *source)
 	existing = kda_storage_relation(stmt->idxname);
 	if (OidIsValid(existing) && stmt->if_not_exists)
 	{
-		ereport(NOTICE,
-				(errcode(ERRCODE_DUPLICATE_TABLE),
-				 errmsg("relation \"%s\" already exists, skipping", stmt->idxname)));
+		kda_notice_exists(stmt->idxname);
 		return true;
 	}
 	check_tablespace(stmt->tableSpace);

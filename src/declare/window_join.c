@@ -81,11 +81,16 @@ hidden(const KdaJoinLeaf *leaf, const char *what)
 	return psprintf("kda_%s_%d", what, leaf->number);
 }
 
+bool
+kda_is_side_column(const char *name)
+{
+	return strncmp(name, "kda_time_", 9) == 0 || strncmp(name, "kda_start_", 10) == 0 || strncmp(name, "kda_end_", 8) == 0;
+}
+
 static bool
 is_hidden(TargetEntry *tle, Query *query, void *arg)
 {
-	return strncmp(tle->resname, "kda_time_", 9) == 0 || strncmp(tle->resname, "kda_start_", 10) == 0 ||
-		strncmp(tle->resname, "kda_end_", 8) == 0;
+	return kda_is_side_column(tle->resname);
 }
 
 /*---- the window of all */
@@ -147,6 +152,32 @@ check_windows(KdaWindowJoin *j)
 					 errhint("Give both the same kind, size, slide and offset."),
 					 parser_errposition(j->pstate, leaf->window->location)));
 	}
+}
+
+/*
+ * Flink's form with windows that are not one: each side is then a stream of
+ * the rows of its windows, and the condition on the bounds one on times.
+ */
+static bool
+joins_by_time(KdaWindowJoin *j)
+{
+	const char *first = NULL;
+	bool		same = true;
+	ListCell   *lc;
+
+	foreach(lc, j->leaves)
+	{
+		KdaJoinLeaf *leaf = lfirst(lc);
+		KdaWindowSpec *spec = kda_window_of_clause(j->pstate, leaf->window, j->c->time_zone);
+		const char *text = kda_window_format(spec);
+
+		if (leaf->sublink)
+			return false;
+		if (first == NULL)
+			first = text;
+		same = same && kda_window_is_aligned(spec) && strcmp(first, text) == 0;
+	}
+	return !j->ours && !same;
 }
 
 static int
@@ -495,11 +526,12 @@ rewrite(KdaWindowJoin *j, List *leaves)
 		bool		is_stream = IsA(first->item, RangeVar) && !OidIsValid(kda_part_relid((RangeVar *) first->item));
 
 		kda_words_begin(&words, j->pstate, first->split->stream, first->name, is_stream ? "ctid" : KDA_ROW_COLUMN);
+		words.hides_time = is_stream ? NULL : kda_hides_time(first->split->user, first->split->stream);
 	}
 	words.rowtime = combine(leaves, "time", true);
 	kda_words_set_window(&words, select, first->window);
 	kda_words_apply(&words, select);
-	kda_from_expand(select, with_clause(j, true, -1), j->c->source_text, is_hidden, NULL);
+	kda_from_expand(select, kda_with(j->c->around, with_clause(j, true, -1)), j->c->source_text, is_hidden, NULL);
 	select->fromClause = lappend(select->fromClause, windows_in_from(leaves));
 	if (words.aggregated)
 		select->groupClause = list_concat(kda_words_window_keys(), select->groupClause);
@@ -547,15 +579,36 @@ compose(KdaWindowJoin *j)
 	return with_clause(j, false, location);
 }
 
+/* Its columns are looked through to those of the sides, which its alias hides. */
+static void
+refuse_alias(KdaWindowJoin *j, Node *item)
+{
+	JoinExpr   *join = (JoinExpr *) item;
+
+	if (!IsA(item, JoinExpr))
+		return;
+	if (join->alias && kda_count_streams(item) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a join of streams by window cannot have an alias, as \"%s\"", join->alias->aliasname),
+				 errhint("Name the columns by the aliases of what is joined, and rename them in the select list."),
+				 parser_errposition(j->pstate, ((KdaJoinLeaf *) linitial(j->leaves))->window->location)));
+	refuse_alias(j, join->larg);
+	refuse_alias(j, join->rarg);
+}
+
 bool
 kda_compose_window_join(KdaCompose *c, SelectStmt *select, int outer_location)
 {
 	KdaWindowJoin	j = {c, make_parsestate(NULL)};
 	WithClause *with;
+	ListCell   *lc;
 
 	j.pstate->p_sourcetext = c->source_text;
-	if (!kda_window_join_find(&j, select, outer_location))
+	if (!kda_window_join_find(&j, select, outer_location) || joins_by_time(&j))
 		return false;
+	foreach(lc, select->fromClause)
+		refuse_alias(&j, lfirst(lc));
 	j.with = j.ours ? KDA_ONE_WINDOW : KDA_SAME_WINDOW;
 	with = compose(&j);
 	if (select->withClause)

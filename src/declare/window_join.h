@@ -22,6 +22,7 @@ typedef struct KdaJoinLeaf
 	KdaWindowClause *window;
 	Node	   *item;			/* of FROM, as written */
 	bool		nullable;		/* in FROM of the SELECT */
+	bool		sublink;		/* the SELECT is an expression's subquery */
 	int			number;			/* from 1 */
 	char	   *name;			/* by which the SELECT refers to its columns */
 	KdaSplit   *split;			/* SELECT * FROM item */

@@ -121,8 +121,14 @@ collect(KdaWindowJoin *j, SelectStmt *select, int outer_location)
 			!collect(j, (SelectStmt *) lfirst_node(RangeSubselect, lc)->subquery, location))
 			return false;
 	foreach(lc, sublinks)
+	{
+		int			before = list_length(j->leaves);
+
 		if (!collect(j, lfirst(lc), location))
 			return false;
+		for (int i = before; i < list_length(j->leaves); i++)
+			((KdaJoinLeaf *) list_nth(j->leaves, i))->sublink = true;
+	}
 	return items != NIL;
 }
 
@@ -240,13 +246,32 @@ condition_on_times(List *leaves, Node *quals)
 	return cxt.several;
 }
 
+/* USING (rowtime): is the column the time of something on both sides? */
+static bool
+using_times(JoinExpr *join)
+{
+	ListCell   *lc;
+
+	foreach(lc, join->usingClause)
+	{
+		ColumnRef  *column = makeNode(ColumnRef);
+
+		column->fields = list_make1(lfirst(lc));
+		column->location = -1;
+		if (kda_from_names_time((Node *) column, list_make1(join->larg)) &&
+			kda_from_names_time((Node *) column, list_make1(join->rarg)))
+			return true;
+	}
+	return false;
+}
+
 static bool
 join_on_times(List *leaves, Node *item)
 {
 	JoinExpr   *join = (JoinExpr *) item;
 
-	return IsA(item, JoinExpr) && (condition_on_times(leaves, join->quals) || join_on_times(leaves, join->larg) ||
-								   join_on_times(leaves, join->rarg));
+	return IsA(item, JoinExpr) && (condition_on_times(leaves, join->quals) || using_times(join) ||
+								   join_on_times(leaves, join->larg) || join_on_times(leaves, join->rarg));
 }
 
 bool

@@ -65,6 +65,8 @@ movable(const unsigned char *p, int *rip)
 		return 3;				/* mov r64, r64 */
 	if ((p[0] == 0x89 || p[0] == 0x8b) && p[1] >= 0xc0)
 		return 2;				/* mov r32, r32 */
+	if (p[0] >= 0xb8 && p[0] <= 0xbf)
+		return 5;				/* mov r32, imm32 */
 	if ((p[0] & 0xf8) == 0x48 && p[1] == 0x8d && (p[2] & 0xc7) == 0x05)
 	{
 		*rip = 3;

@@ -255,10 +255,11 @@ within_reach(Node *condition, const Reach *earlier, const Reach *later)
 /*
  * A row is seen by those of the other side that come up to so much later.  A
  * side without a window has its current row: what the other's window holds is
- * counted from there.
+ * counted from there.  both: so are two sides with windows, but for those that
+ * reach ahead.
  */
 static Node *
-bind(Settle *s, Node *condition, List *left, List *right)
+bind(Node *condition, List *left, List *right, bool both)
 {
 	ListCell   *ll,
 			   *lr;
@@ -269,8 +270,7 @@ bind(Settle *s, Node *condition, List *left, List *right)
 			Reach	   *l = lfirst(ll);
 			Reach	   *r = lfirst(lr);
 
-			/* with two windows it has been done before the catalog was known, but for those that reach ahead */
-			if (l->window == NULL ? r->window == NULL : r->window && (s->is_stream || follows(l->window) || follows(r->window)))
+			if (l->window == NULL ? r->window == NULL : r->window && (!both || follows(l->window) || follows(r->window)))
 				continue;
 			condition = within_reach(condition, l, r);
 			condition = within_reach(condition, r, l);
@@ -282,8 +282,9 @@ bind(Settle *s, Node *condition, List *left, List *right)
 	return condition;
 }
 
+/* inner: neither an outer join nor an alias stands above, so that WHERE may say it. */
 static void
-bind_joins(Settle *s, SelectStmt *select, Node *item)
+bind_joins(Settle *s, SelectStmt *select, Node *item, bool inner)
 {
 	JoinExpr   *join = (JoinExpr *) item;
 	List	   *left = NIL;
@@ -291,21 +292,19 @@ bind_joins(Settle *s, SelectStmt *select, Node *item)
 
 	if (item == NULL || !IsA(item, JoinExpr))
 		return;
-	bind_joins(s, select, join->larg);
-	bind_joins(s, select, join->rarg);
+	inner = inner && join->jointype == JOIN_INNER && join->alias == NULL;
+	bind_joins(s, select, join->larg, inner);
+	bind_joins(s, select, join->rarg, inner);
 	reaches_of(s, select, join->larg, &left);
 	reaches_of(s, select, join->rarg, &right);
-	if (join->isNatural || join->usingClause)
-	{
-		ListCell   *lc;
-
-		/* the join of two streams itself is refused */
-		foreach(lc, left && right ? list_concat(left, right) : NIL)
-			if (((Reach *) lfirst(lc))->window)
-				((Reach *) lfirst(lc))->window->bound = true;
-		return;
-	}
-	join->quals = bind(s, join->quals, left, right);
+	/* two windows say it all before the catalog is known */
+	if (!join->isNatural && !join->usingClause)
+		join->quals = bind(join->quals, left, right, s->is_stream == NULL);
+	else if (inner)
+		select->whereClause = bind(select->whereClause, left, right, s->is_stream == NULL);
+	else if (s->is_stream)
+		/* a condition beside USING: in a continuous query both become one with ON */
+		join->quals = bind(join->quals, left, right, true);
 }
 
 static bool
@@ -335,9 +334,9 @@ bind_relations(Settle *s, SelectStmt *select)
 	{
 		List	   *here = NIL;
 
-		bind_joins(s, select, lfirst(lc));
+		bind_joins(s, select, lfirst(lc), true);
 		reaches_of(s, select, lfirst(lc), &here);
-		select->whereClause = bind(s, select->whereClause, before, here);
+		select->whereClause = bind(select->whereClause, before, here, s->is_stream == NULL);
 		before = list_concat(before, here);
 	}
 	/* a window that only FROM has named is nothing to core */

@@ -16,6 +16,8 @@
 #include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "format/iso_time.h"
+#include "format/number.h"
 #include "format/value.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -80,8 +82,7 @@ struct KdaConverter
 	uint64		generation;		/* of the batch that the next two speak of */
 	int			tries;
 	int			hits;
-	char		minute_text[16];	/* C_TIME: YYYY-MM-DDTHH:MM of the last UTC time read */
-	int64		minute;
+	KdaMinute	minute;			/* C_TIME */
 	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
 	ReturnSetInfo expected;		/* ... of one column */
 };
@@ -417,100 +418,6 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 
 /*---- numbers */
 
-/* Decimal text without blanks as an integer; NULL on success, else what is wrong. */
-static const char *
-integer_of(const char *p, int len, int64 *out)
-{
-	const char *end = p + len;
-	bool		negative = false;
-	uint64		value = 0;
-	int			digits = 0;
-	int			scale = 0;		/* digits after the point */
-	int64		exponent = 0;
-	int			zeros = 0;		/* trailing ones that are not in value yet */
-	bool		point = false;
-	bool		any = false;
-
-	if (p < end && (*p == '-' || *p == '+'))
-		negative = *p++ == '-';
-	/* the usual case */
-	if (end - p <= 18)
-	{
-		const char *q = p;
-
-		while (q < end && *q >= '0' && *q <= '9')
-			value = value * 10 + (*q++ - '0');
-		if (q == end && q > p)
-		{
-			*out = negative ? -(int64) value : (int64) value;
-			return NULL;
-		}
-		value = 0;
-	}
-	for (; p < end; p++)
-	{
-		if (*p >= '0' && *p <= '9')
-		{
-			any = true;
-			if (point)
-				scale++;
-			if (*p == '0')
-			{
-				zeros++;
-				continue;
-			}
-			for (; zeros > 0; zeros--)
-				if (value != 0 || digits > 0)
-				{
-					if (++digits > 19 || value > PG_UINT64_MAX / 10)
-						return "out of range";
-					value *= 10;
-				}
-			if (++digits > 19 || value > PG_UINT64_MAX / 10)
-				return "out of range";
-			value = value * 10 + (*p - '0');
-		}
-		else if (*p == '.' && !point)
-			point = true;
-		else
-			break;
-	}
-	if (!any)
-		return "invalid syntax";
-	if (p < end && (*p == 'e' || *p == 'E'))
-	{
-		bool		down = false;
-
-		p++;
-		if (p < end && (*p == '-' || *p == '+'))
-			down = *p++ == '-';
-		if (p >= end)
-			return "invalid syntax";
-		for (; p < end && *p >= '0' && *p <= '9'; p++)
-			exponent = Min(exponent * 10 + (*p - '0'), 1000000);
-		if (down)
-			exponent = -exponent;
-	}
-	if (p < end)
-		return "invalid syntax";
-	if (value != 0)
-	{
-		exponent += zeros - scale;
-		if (exponent < 0)
-			return "it has a fraction";
-		for (; exponent > 0; exponent--)
-		{
-			if (value > PG_UINT64_MAX / 10)
-				return "out of range";
-			value *= 10;
-		}
-	}
-	if (value > (uint64) PG_INT64_MAX + (negative ? 1 : 0))
-		return "out of range";
-	*out = negative ? (int64) (0 - value) : (int64) value;
-	return NULL;
-}
-
 static const char *
 trim(const char *p, int *len)
 {
@@ -540,7 +447,7 @@ to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, 
 			return by_input(c, v, batch, temp, may_raise, result, error);
 		p = trim(p, &len);
 	}
-	why = integer_of(p, len, &n);
+	why = kda_read_integer(p, len, &n);
 	if (why == NULL && ((c->type == INT4OID && (n < PG_INT32_MIN || n > PG_INT32_MAX)) ||
 						(c->type == INT2OID && (n < PG_INT16_MIN || n > PG_INT16_MAX))))
 		why = "out of range";
@@ -550,86 +457,6 @@ to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, 
 	*result = c->type == INT8OID ? Int64GetDatum(n) : c->type == INT4OID ? Int32GetDatum((int32) n) :
 		Int16GetDatum((int16) n);
 	return KDA_CONVERTED;
-}
-
-/* The text of a number with a zero byte after it, in buffer if it fits. */
-static char *
-number_text(const char *p, int len, char *buffer, int size)
-{
-	char	   *copy = len < size ? buffer : palloc(len + 1);
-
-	memcpy(copy, p, len);
-	copy[len] = '\0';
-	return copy;
-}
-
-/* A JSON number as a float; false if it is out of range.  A double made shorter would be rounded twice. */
-static bool
-single_of(const char *p, int len, float *out)
-{
-	char		buffer[128];
-	char	   *copy = number_text(p, len, buffer, sizeof(buffer));
-	bool		fine;
-
-	errno = 0;
-	*out = strtof(copy, NULL);
-	fine = !(errno == ERANGE && (*out == 0.0f || isinf(*out)));
-	if (copy != buffer)
-		pfree(copy);
-	return fine;
-}
-
-/* A JSON number as a double; false if it is out of range. */
-static bool
-double_of(const char *p, int len, double *out)
-{
-	static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
-	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
-	const char *end = p + len;
-	const char *q = p;
-	bool		negative = false;
-	int64		mantissa = 0;
-	int			digits = 0;
-	int			scale = 0;
-	char		buffer[128];
-	char	   *copy;
-	bool		fine;
-
-	if (q < end && *q == '-')
-	{
-		negative = true;
-		q++;
-	}
-	while (q < end && *q >= '0' && *q <= '9' && digits <= 15)
-	{
-		mantissa = mantissa * 10 + (*q++ - '0');
-		digits++;
-	}
-	if (q < end && *q == '.' && digits > 0)
-	{
-		q++;
-		while (q < end && *q >= '0' && *q <= '9' && digits <= 15)
-		{
-			mantissa = mantissa * 10 + (*q++ - '0');
-			digits++;
-			scale++;
-		}
-	}
-	if (q == end && digits > 0 && digits <= 15)
-	{
-		/* both are exact, so that one division rounds correctly */
-		double		d = (double) mantissa / powers[scale];
-
-		*out = negative ? -d : d;
-		return true;
-	}
-	copy = number_text(p, len, buffer, sizeof(buffer));
-	errno = 0;
-	*out = strtod(copy, NULL);
-	fine = !(errno == ERANGE && (*out == 0.0 || isinf(*out)));
-	if (copy != buffer)
-		pfree(copy);
-	return fine;
 }
 
 static KdaConverted
@@ -644,126 +471,18 @@ to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 	{
 		float		f;
 
-		if (!single_of(v->p, v->len, &f))
+		if (!kda_read_float4(v->p, v->len, &f))
 			return failed(c, v, error, "out of range");
 		*result = Float4GetDatum(f);
 		return KDA_CONVERTED;
 	}
-	if (!double_of(v->p, v->len, &d))
+	if (!kda_read_float8(v->p, v->len, &d))
 		return failed(c, v, error, "out of range");
 	*result = Float8GetDatum(d);
 	return KDA_CONVERTED;
 }
 
 /*---- times */
-
-static inline int
-two_digits(const char *p)
-{
-	unsigned	a = (unsigned char) p[0] - '0',
-				b = (unsigned char) p[1] - '0';
-
-	return a <= 9 && b <= 9 ? (int) (a * 10 + b) : -1;
-}
-
-/*
- * ISO 8601: YYYY-MM-DD[(T| )HH:MM[:SS[.fraction]]][Z|±HH[[:]MM]].  Anything else
- * is left to the input function.
- */
-static bool
-iso_time(const char *p, int len, int64 *wall, int64 *date, bool *has_zone, int *zone_seconds)
-{
-	static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-	const char *end = p + len;
-	int			century,
-				year,
-				month,
-				day,
-				hour = 0,
-				minute = 0,
-				second = 0,
-				micros = 0;
-	int			days;
-
-	*has_zone = false;
-	*zone_seconds = 0;
-	if (len < 10 || p[4] != '-' || p[7] != '-' || (century = two_digits(p)) < 0 ||
-		(year = two_digits(p + 2)) < 0 || (month = two_digits(p + 5)) < 0 || (day = two_digits(p + 8)) < 0)
-		return false;
-	year += century * 100;
-	if (year == 0 || month < 1 || month > 12 || day < 1)
-		return false;
-	days = month_days[month - 1] + (month == 2 && isleap(year) ? 1 : 0);
-	if (day > days)
-		return false;
-	p += 10;
-	if (p < end && (*p == 'T' || *p == ' ' || *p == 't'))
-	{
-		p++;
-		if (end - p < 5 || (hour = two_digits(p)) < 0 || p[2] != ':' || (minute = two_digits(p + 3)) < 0 ||
-			hour > 23 || minute > 59)
-			return false;
-		p += 5;
-		if (p < end && *p == ':')
-		{
-			if (end - p < 3 || (second = two_digits(p + 1)) < 0 || second > 59)
-				return false;
-			p += 3;
-			if (p < end && (*p == '.' || *p == ','))
-			{
-				int			n = 0;
-				bool		up = false;
-
-				p++;
-				for (; p < end && *p >= '0' && *p <= '9'; p++, n++)
-				{
-					if (n < 6)
-						micros = micros * 10 + (*p - '0');
-					else if (n == 6)
-						up = *p >= '5';	/* core rounds */
-				}
-				if (n == 0 || n > 9)
-					return false;
-				for (; n < 6; n++)
-					micros *= 10;
-				micros += up;
-			}
-		}
-	}
-	if (p < end && (*p == 'Z' || *p == 'z'))
-	{
-		*has_zone = true;
-		p++;
-	}
-	else if (p < end && (*p == '+' || *p == '-'))
-	{
-		bool		west = *p == '-';
-		int			h,
-					m = 0;
-
-		p++;
-		if (end - p < 2 || (h = two_digits(p)) < 0)
-			return false;
-		p += 2;
-		if (p < end && *p == ':')
-			p++;
-		if (end - p >= 2)
-		{
-			if ((m = two_digits(p)) < 0)
-				return false;
-			p += 2;
-		}
-		if (h > 15 || m > 59)
-			return false;
-		*has_zone = true;
-		*zone_seconds = (h * 60 + m) * 60 * (west ? -1 : 1);
-	}
-	if (p != end)
-		return false;
-	*date = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY;
-	*wall = *date + ((int64) hour * 3600 + minute * 60 + second) * USECS_PER_SEC + micros;
-	return true;
-}
 
 /* A wall clock time in the converter's zone as a point in time. */
 static int64
@@ -808,67 +527,6 @@ put_date(int64 wall, Datum *result)
 	*result = DateADTGetDatum((DateADT) days);
 }
 
-/* A string as JSON would write the number: no hexadecimal digits, no "nan". */
-static bool
-looks_like_number(const char *p, int len)
-{
-	bool		digit = false;
-
-	for (int i = 0; i < len; i++)
-	{
-		if (p[i] >= '0' && p[i] <= '9')
-			digit = true;
-		else if (!(p[i] == '.' && digit) && !((p[i] == 'e' || p[i] == 'E') && digit) &&
-				 !((p[i] == '-' || p[i] == '+') && (i == 0 || (p[i - 1] | 0x20) == 'e')))
-			return false;
-	}
-	return digit;
-}
-
-/*
- * The usual time: YYYY-MM-DDTHH:MM:SS[.fraction]Z of the same minute as the
- * last one that was read.  *time is in UTC.
- */
-static inline bool
-same_minute(KdaConverter *c, const char *p, int len, int64 *time)
-{
-	const char *end = p + len - 1;
-	int			second;
-	int			micros = 0;
-
-	if (len < 20 || len > 27 || memcmp(p, c->minute_text, sizeof(c->minute_text)) != 0 || p[16] != ':' ||
-		(second = two_digits(p + 17)) < 0 || second > 59 || *end != 'Z')
-		return false;
-	if (len > 20)
-	{
-		static const int scale[] = {1, 100000, 10000, 1000, 100, 10, 1};
-
-		if (p[19] != '.' || len == 21)
-			return false;
-		for (const char *q = p + 20; q < end; q++)
-		{
-			if (*q < '0' || *q > '9')
-				return false;
-			micros = micros * 10 + (*q - '0');
-		}
-		micros *= scale[end - p - 20];
-	}
-	*time = c->minute + second * USECS_PER_SEC + micros;
-	return true;
-}
-
-static void
-remember_minute(KdaConverter *c, const char *p, int len, int64 time)
-{
-	int64		into = time % USECS_PER_MINUTE;
-
-	/* more than six digits are rounded, perhaps into the next minute */
-	if (len < 20 || len > 27 || p[10] != 'T' || p[13] != ':' || p[16] != ':' || p[len - 1] != 'Z')
-		return;
-	memcpy(c->minute_text, p, sizeof(c->minute_text));
-	c->minute = time - (into < 0 ? into + USECS_PER_MINUTE : into);
-}
-
 static KdaConverted
 to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
@@ -887,9 +545,9 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		int			len = v->len;
 		const char *p = v->kind == KDA_VALUE_STRING ? trim(v->p, &len) : v->p;
 
-		if (v->kind == KDA_VALUE_STRING && (v->escaped || !looks_like_number(p, len)))
+		if (v->kind == KDA_VALUE_STRING && (v->escaped || !kda_looks_like_number(p, len)))
 			return failed(c, v, error, "it is no number");
-		if (integer_of(p, len, &whole) == NULL)
+		if (kda_read_integer(p, len, &whole) == NULL)
 		{
 			if (pg_mul_s64_overflow(whole, unit, &time))
 				return failed(c, v, error, "out of range");
@@ -898,7 +556,7 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		{
 			double		d;
 
-			if (!double_of(p, len, &d) || fabs(d) > 1e18 / unit)
+			if (!kda_read_float8(p, len, &d) || fabs(d) > 1e18 / unit)
 				return failed(c, v, error, "out of range");
 			time = (int64) rint(d * unit);
 		}
@@ -915,14 +573,14 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 	}
 	if (v->kind == KDA_VALUE_NUMBER)
 		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
-	if (c->type == TIMESTAMPTZOID && !v->escaped && same_minute(c, v->p, v->len, &wall))
+	if (c->type == TIMESTAMPTZOID && !v->escaped && kda_read_same_minute(&c->minute, v->p, v->len, &wall))
 	{
 		put_time(c, wall, result);
 		return KDA_CONVERTED;
 	}
-	if (v->escaped || !iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
+	if (v->escaped || !kda_read_iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
 		return by_input(c, v, batch, temp, may_raise, result, error);
-	remember_minute(c, v->p, v->len, wall);
+	kda_remember_minute(&c->minute, v->p, v->len, wall);
 	switch (c->type)
 	{
 		case TIMESTAMPTZOID:

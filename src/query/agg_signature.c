@@ -24,6 +24,7 @@
 #include "query/agg_signature.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -172,6 +173,37 @@ kda_agg_supported(Aggref *aggref, char **why)
 	}
 	ReleaseSysCache(tuple);
 	return ok;
+}
+
+bool
+kda_agg_shows_order(const Aggref *aggref)
+{
+	if (aggref->aggorder)
+		return false;
+	switch (aggref->aggfnoid)
+	{
+		case F_ARRAY_AGG_ANYNONARRAY:
+		case F_ARRAY_AGG_ANYARRAY:
+		case F_STRING_AGG_TEXT_TEXT:
+		case F_STRING_AGG_BYTEA_BYTEA:
+		case F_JSON_AGG:
+		case F_JSONB_AGG:
+		case F_JSON_OBJECT_AGG:
+		case F_JSONB_OBJECT_AGG:
+		case F_XMLAGG:
+#if PG_VERSION_NUM >= 160000
+		case F_JSON_AGG_STRICT:
+		case F_JSON_OBJECT_AGG_STRICT:
+		case F_JSON_OBJECT_AGG_UNIQUE:
+		case F_JSON_OBJECT_AGG_UNIQUE_STRICT:
+		case F_JSONB_AGG_STRICT:
+		case F_JSONB_OBJECT_AGG_STRICT:
+		case F_JSONB_OBJECT_AGG_UNIQUE:
+		case F_JSONB_OBJECT_AGG_UNIQUE_STRICT:
+#endif
+			return true;
+	}
+	return false;
 }
 
 bool

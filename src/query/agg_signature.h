@@ -31,6 +31,9 @@ extern Oid	kda_agg_transtype(Oid aggfnoid, Oid *argtypes, int nargs);
 /* Can its state be stored and read back?  If not, *why says what is missing. */
 extern bool kda_agg_supported(Aggref *aggref, char **why);
 
+/* Built in, and its result shows in which order it was given its rows, since it does not put them in one of its own? */
+extern bool kda_agg_shows_order(const Aggref *aggref);
+
 /* CRC-32C of the signature: states carry it, so that one cannot be taken for another's. */
 extern uint32 kda_agg_signature_crc(const char *signature);
 

@@ -48,18 +48,11 @@ emit_ended(KdaQuery *query, KdaTime frontier)
 	pfree(tids);
 }
 
-static inline KdaTime
-earlier(KdaTime t, int64 us)
-{
-	/* a row that came before any watermark has one that is close to the least */
-	return TIMESTAMP_NOT_FINITE(t) ? t : t < KDA_NO_TIME + us ? KDA_NO_TIME : t - us;
-}
-
 KdaTime
 kda_query_closed_upto(const KdaQuery *query, KdaTime watermark)
 {
 	if (query->deferred)
-		watermark = earlier(watermark, query->lateness_us);
+		watermark = kda_earlier(watermark, query->lateness_us);
 	/* a row at exactly the gap is not late yet when the watermark has reached the end of its session */
 	return kda_query_has_sessions(query) && query->window.kind == KDA_WINDOW_SESSION && !TIMESTAMP_NOT_FINITE(watermark) ?
 		watermark - 1 : watermark;
@@ -70,7 +63,19 @@ kda_query_final_upto(const KdaQuery *query, KdaTime watermark)
 {
 	KdaTime		closed = kda_query_closed_upto(query, watermark);
 
-	return query->deferred ? closed : earlier(closed, query->lateness_us);
+	return query->deferred ? closed : kda_earlier(closed, query->lateness_us);
+}
+
+void
+kda_query_forget_windows(KdaQuery *query, KdaTime upto)
+{
+	if (query->groups)
+		kda_groups_close(query->groups, upto);
+	else
+		kda_kept_close(query->kept, upto);
+	if (query->leftovers)
+		kda_slotted_close_leftovers(query, upto);
+	KDA_FAULT("closed");
 }
 
 void
@@ -96,13 +101,7 @@ kda_query_close_windows(KdaQuery *query, KdaTime frontier)
 	if (query->failure)
 		return;
 	kda_current_query = query;
-	if (query->groups)
-		kda_groups_close(query->groups, frontier);
-	else
-		kda_kept_close(query->kept, frontier);
-	if (query->leftovers)
-		kda_slotted_close_leftovers(query, frontier);
-	KDA_FAULT("closed");
+	kda_query_forget_windows(query, frontier);
 	kda_current_query = NULL;
 }
 
@@ -125,7 +124,7 @@ kda_query_emit_final(KdaQuery *query, const KdaPlanBounds *bounds, KdaTime shard
 KdaTime
 kda_query_mark(const KdaQuery *query, int row)
 {
-	return Max(earlier(query->stream->batch->shard_wm[row], query->lateness_us), Max(query->forgotten, query->accepts));
+	return Max(kda_earlier(query->stream->batch->shard_wm[row], query->lateness_us), Max(query->forgotten, query->accepts));
 }
 
 bool
@@ -139,7 +138,7 @@ kda_query_is_late(KdaQuery *query, int row)
 		return true;
 	/* whether it joins a session that has closed depends on other rows: what is earlier than the watermark may not */
 	if (query->window.kind == KDA_WINDOW_SESSION)
-		return t < batch->shard_wm[row] || t <= query->frontier;
+		return t < kda_earlier(batch->shard_wm[row], query->lateness_us) || t <= query->forgotten;
 	return kda_window_last_end(&query->window, t) <= kda_query_mark(query, row);
 }
 

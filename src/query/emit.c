@@ -46,6 +46,15 @@ typedef struct Emission
 	KdaTime		shard_wm;		/* windows: the mark that a closing step is judged against */
 } Emission;
 
+/* Shape rows: the record in the batch. */
+static int
+row_of_batch(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
+}
+
 /* Rowtime of an emitted row, and the watermark that it is judged against. */
 static KdaTime
 emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
@@ -62,11 +71,11 @@ emitted_time(Emission *em, TupleTableSlot *slot, KdaTime *shard_wm)
 			return DatumGetTimestampTz(slot_getattr(slot, 1, &isnull));
 		case KDA_SHAPE_ROWS:
 			{
-				int			row = kda_tid_to_row((ItemPointer) DatumGetPointer(slot_getattr(slot, 1, &isnull)));
+				int			row = row_of_batch(slot);
 
 				if (query->retime)
 					return kda_retime_of(query->retime, row, shard_wm);
-				*shard_wm = query->stream->batch->shard_wm[row];
+				*shard_wm = kda_earlier(query->stream->batch->shard_wm[row], query->lateness_us);
 				return query->stream->batch->rowtime[row];
 			}
 		case KDA_SHAPE_JOIN:
@@ -285,7 +294,10 @@ emit_to_stream(Emission *em, int from, int to)
 			ExecComputeStoredGenerated(info, estate, row, CMD_INSERT);
 		if (checked)
 			ExecConstraints(info, row, estate);
-		kda_inbox_put(writer, row, time, wm, true);
+		if (kda_query_passes_on(query))
+			kda_inbox_put_part(writer, row, time, wm, query->stream, row_of_batch(in));
+		else
+			kda_inbox_put(writer, row, time, wm, true);
 		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);
@@ -565,7 +577,9 @@ kda_query_emit_joined(KdaQuery *query, Tuplestorestate *rows, TupleDesc desc)
 void
 kda_query_emit_computed(KdaQuery *query, Tuplestorestate *rows, KdaTime shard_wm)
 {
-	Emission	em = {query, rows, kda_plan_desc(query->final_plan), 2, shard_wm};
+	/* shown_sessions.c needs the number of the key besides the bounds */
+	int			ours = query->shown && kda_query_has_sessions(query) ? 3 : 2;
+	Emission	em = {query, rows, kda_plan_desc(query->final_plan), ours, shard_wm};
 	KdaQuery   *around = kda_current_query;
 
 	kda_current_query = query;

@@ -11,34 +11,18 @@
 #include "kda_stream.h"
 
 #include "access/detoast.h"
-#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/pg_aggregate.h"
-#include "catalog/pg_collation.h"
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
-#include "parser/parse_agg.h"
 #include "query/agg_signature.h"
 #include "query/groups.h"
 #include "query/sessions.h"
-#include "rewrite/rewriteSupport.h"
-#include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/expandeddatum.h"
-#include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
-#include "utils/typcache.h"
 
 #define NPARTITIONS		64
 #define MIN_SESSION_BUCKET	(10 * USECS_PER_SEC)
@@ -97,80 +81,9 @@ typedef struct KdaEvicted
 /*---- keys */
 
 static inline uint64
-mix(uint64 x)
-{
-	x ^= x >> 33;
-	x *= UINT64CONST(0xff51afd7ed558ccd);
-	x ^= x >> 33;
-	x *= UINT64CONST(0xc4ceb9fe1a85ec53);
-	x ^= x >> 33;
-	return x;
-}
-
-uint64
-kda_keys_hash(KdaKeySpec *keys, int n, const Datum *values, const bool *nulls)
-{
-	uint64		h = 0;
-
-	for (int i = 0; i < n; i++)
-	{
-		KdaKeySpec *key = &keys[i];
-		uint64		k;
-
-		if (nulls[i])
-			k = 0x9e3779b9;
-		else if (key->kind == KDA_KEY_BITS)
-			k = mix((uint64) values[i] + i);
-		else if (key->kind == KDA_KEY_BYTES)
-		{
-			struct varlena *v = (struct varlena *) DatumGetPointer(values[i]);
-
-			k = hash_bytes_extended((unsigned char *) VARDATA_ANY(v), VARSIZE_ANY_EXHDR(v), 0);
-		}
-		else if (key->hash == NULL)
-			k = 0;				/* the type has none; equality alone has to do */
-		else
-		{
-			key->hash->args[0].value = values[i];
-			key->hash->args[0].isnull = false;
-			key->hash->isnull = false;
-			k = DatumGetUInt64(FunctionCallInvoke(key->hash));
-		}
-		h = mix((h << 7 | h >> 57) ^ k);
-	}
-	return h;
-}
-
-static inline uint64
 hash_keys(KdaGroups *groups)
 {
 	return kda_keys_hash(groups->keys, groups->nkeys, groups->probe_values, groups->probe_nulls);
-}
-
-static inline bool
-key_equal(KdaKeySpec *key, Datum a, Datum b)
-{
-	if (key->kind == KDA_KEY_BITS)
-		return a == b;
-	if (key->kind == KDA_KEY_BYTES)
-	{
-		struct varlena *va = (struct varlena *) DatumGetPointer(a);
-		struct varlena *vb = (struct varlena *) DatumGetPointer(b);
-		Size		len = VARSIZE_ANY_EXHDR(va);
-
-		return len == VARSIZE_ANY_EXHDR(vb) && memcmp(VARDATA_ANY(va), VARDATA_ANY(vb), len) == 0;
-	}
-	key->eq->args[0].value = a;
-	key->eq->args[1].value = b;
-	key->eq->args[0].isnull = key->eq->args[1].isnull = false;
-	key->eq->isnull = false;
-	return DatumGetBool(FunctionCallInvoke(key->eq));
-}
-
-bool
-kda_key_equal(KdaKeySpec *key, Datum a, Datum b)
-{
-	return key_equal(key, a, b);
 }
 
 static bool
@@ -182,241 +95,10 @@ probe_equal(KdaGroups *groups, KdaGroup *g)
 	{
 		if (nulls[i] != groups->probe_nulls[i])
 			return false;
-		if (!nulls[i] && !key_equal(&groups->keys[i], g->values[i], groups->probe_values[i]))
+		if (!nulls[i] && !kda_key_equal(&groups->keys[i], g->values[i], groups->probe_values[i]))
 			return false;
 	}
 	return true;
-}
-
-static FunctionCallInfo
-make_call(MemoryContext context, Oid function, int nargs, Oid collation, Node *call_context, Node *expr)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	FmgrInfo   *flinfo = palloc0(sizeof(FmgrInfo));
-	FunctionCallInfo fcinfo = palloc0(SizeForFunctionCallInfo(nargs));
-
-	fmgr_info_cxt(function, flinfo, context);
-	if (expr)
-		fmgr_info_set_expr(expr, flinfo);
-	InitFunctionCallInfoData(*fcinfo, flinfo, nargs, collation, call_context, NULL);
-	MemoryContextSwitchTo(old);
-	return fcinfo;
-}
-
-void
-kda_key_make(MemoryContext context, KdaKeySpec *key, Node *expr)
-{
-	TypeCacheEntry *entry;
-
-	key->type = exprType(expr);
-	key->collation = exprCollation(expr);
-	get_typlenbyval(key->type, &key->len, &key->byval);
-	entry = lookup_type_cache(key->type, TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC |
-							  TYPECACHE_HASH_EXTENDED_PROC_FINFO);
-	if (!OidIsValid(entry->eq_opr_finfo.fn_oid))
-		elog(ERROR, "type %s has no equality", format_type_be(key->type));
-	switch (entry->eq_opr_finfo.fn_oid)
-	{
-		case F_BOOLEQ:
-		case F_CHAREQ:
-		case F_INT2EQ:
-		case F_INT4EQ:
-		case F_INT8EQ:
-		case F_OIDEQ:
-		case F_DATE_EQ:
-		case F_TIME_EQ:
-		case F_TIMESTAMP_EQ:
-		case F_TIMESTAMPTZ_EQ:
-		case F_ENUM_EQ:
-			key->kind = KDA_KEY_BITS;
-			return;
-		case F_TEXTEQ:
-		case F_BYTEAEQ:
-			if (!OidIsValid(key->collation) || get_collation_isdeterministic(key->collation))
-			{
-				key->kind = KDA_KEY_BYTES;
-				return;
-			}
-			break;
-	}
-	key->kind = KDA_KEY_FUNCTION;
-	key->eq = make_call(context, entry->eq_opr_finfo.fn_oid, 2, key->collation, NULL, NULL);
-	if (OidIsValid(entry->hash_extended_proc_finfo.fn_oid))
-	{
-		key->hash = make_call(context, entry->hash_extended_proc_finfo.fn_oid, 2, key->collation, NULL, NULL);
-		key->hash->args[1].value = Int64GetDatum(0);
-	}
-	else if (OidIsValid(entry->hash_proc))
-		key->hash = make_call(context, entry->hash_proc, 1, key->collation, NULL, NULL);
-}
-
-/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
-Datum
-kda_copy_value(Datum d, bool byval, int16 len)
-{
-	if (!byval && len == -1 &&
-		(VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(d)) || VARATT_IS_EXTERNAL_INDIRECT(DatumGetPointer(d)) ||
-		 VARATT_IS_COMPRESSED(DatumGetPointer(d))))
-		return PointerGetDatum(detoast_attr((struct varlena *) DatumGetPointer(d)));
-	return datumCopy(d, byval, len);
-}
-
-/*---- aggregates */
-
-AggState *
-kda_fake_aggstate(MemoryContext context, ExprContext **aggcontext)
-{
-	MemoryContext old = MemoryContextSwitchTo(context);
-	AggState   *state = makeNode(AggState);
-	ExprContext *tmp = makeNode(ExprContext);
-
-	*aggcontext = makeNode(ExprContext);
-	(*aggcontext)->ecxt_per_query_memory = context;
-	(*aggcontext)->ecxt_per_tuple_memory = context;
-	tmp->ecxt_per_query_memory = context;
-	tmp->ecxt_per_tuple_memory = AllocSetContextCreate(context, "kda aggregate temp",
-													   ALLOCSET_DEFAULT_SIZES);
-	state->curaggcontext = *aggcontext;
-	state->tmpcontext = tmp;
-	MemoryContextSwitchTo(old);
-	return state;
-}
-
-static void
-make_agg(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref)
-{
-	HeapTuple	tuple;
-	Form_pg_aggregate form;
-	Oid			argtypes[FUNC_MAX_ARGS];
-	int			nargs = get_aggregate_argtypes(aggref, argtypes);
-	Oid			transtype = kda_agg_transtype(aggref->aggfnoid, argtypes, nargs);
-	Expr	   *expr,
-			   *inv;
-	Datum		init_text;
-	MemoryContext old = MemoryContextSwitchTo(groups->context);
-
-	spec->aggref = copyObject(aggref);
-	spec->signature = kda_agg_signature(aggref);
-	spec->crc = kda_agg_signature_crc(spec->signature);
-	spec->nargs = list_length(aggref->args);
-	get_typlenbyval(transtype, &spec->len, &spec->byval);
-	spec->internal = transtype == INTERNALOID;
-	groups->any_internal |= spec->internal;
-
-	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggref->aggfnoid));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for aggregate %u", aggref->aggfnoid);
-	form = (Form_pg_aggregate) GETSTRUCT(tuple);
-	spec->fast = kda_fast_transition(form->aggtransfn);
-	build_aggregate_transfn_expr(argtypes, nargs, 0, aggref->aggvariadic, transtype,
-								 aggref->inputcollid, form->aggtransfn, InvalidOid, &expr, &inv);
-	spec->trans = make_call(groups->context, form->aggtransfn, nargs + 1, aggref->inputcollid,
-							(Node *) groups->aggstate, (Node *) expr);
-	spec->strict = spec->trans->flinfo->fn_strict;
-	if (groups->sessions || spec->internal)
-	{
-		build_aggregate_transfn_expr(&transtype, 1, 0, false, transtype, aggref->inputcollid, form->aggcombinefn,
-									 InvalidOid, &expr, NULL);
-		spec->combine = make_call(groups->context, form->aggcombinefn, 2, aggref->inputcollid,
-								  (Node *) groups->aggstate, (Node *) expr);
-	}
-	if (spec->internal)
-	{
-		build_aggregate_serialfn_expr(form->aggserialfn, &expr);
-		spec->serial = make_call(groups->context, form->aggserialfn, 1, InvalidOid,
-								 (Node *) groups->aggstate, (Node *) expr);
-		build_aggregate_deserialfn_expr(form->aggdeserialfn, &expr);
-		spec->deserial = make_call(groups->context, form->aggdeserialfn, 2, InvalidOid,
-								   (Node *) groups->aggstate, (Node *) expr);
-	}
-	init_text = SysCacheGetAttr(AGGFNOID, tuple, Anum_pg_aggregate_agginitval, &spec->init_null);
-	if (!spec->init_null)
-	{
-		Oid			input,
-					param;
-
-		getTypeInputInfo(transtype, &input, &param);
-		spec->init = OidInputFunctionCall(input, TextDatumGetCString(init_text), param, -1);
-	}
-	ReleaseSysCache(tuple);
-	MemoryContextSwitchTo(old);
-}
-
-/*---- states on disk */
-
-Datum
-kda_agg_store(KdaGroups *groups, KdaAggSpec *spec, Datum value, bool isnull, bool *stored_null)
-{
-	FunctionCallInfo fcinfo = spec->serial;
-	Datum		bytes;
-
-	*stored_null = isnull;
-	if (isnull || !spec->internal)
-		return value;
-	fcinfo->args[0].value = value;
-	fcinfo->args[0].isnull = false;
-	fcinfo->isnull = false;
-	groups->aggcontext->ecxt_per_tuple_memory = CurrentMemoryContext;
-	bytes = FunctionCallInvoke(fcinfo);
-	if (fcinfo->isnull)
-	{
-		*stored_null = true;
-		return (Datum) 0;
-	}
-	return kda_state_make(spec->crc, DatumGetByteaPP(bytes));
-}
-
-Datum
-kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull, MemoryContext context,
-				bool *value_null)
-{
-	FunctionCallInfo fcinfo = spec->deserial;
-	MemoryContext old;
-	Datum		value;
-
-	*value_null = isnull;
-	if (isnull)
-		return (Datum) 0;
-	if (!spec->internal)
-	{
-		old = MemoryContextSwitchTo(context);
-		if (spec->len == -1 && VARATT_IS_EXTENDED(DatumGetPointer(stored)))
-			value = PointerGetDatum(detoast_attr((struct varlena *) DatumGetPointer(stored)));
-		else
-			value = datumCopy(stored, spec->byval, spec->len);
-		MemoryContextSwitchTo(old);
-		return value;
-	}
-	groups->aggcontext->ecxt_per_tuple_memory = groups->restoring;
-	old = MemoryContextSwitchTo(groups->restoring);
-	fcinfo->args[0].value = PointerGetDatum(kda_state_open(stored, spec->crc, spec->signature));
-	fcinfo->args[0].isnull = false;
-	fcinfo->args[1].value = (Datum) 0;
-	fcinfo->args[1].isnull = true;
-	fcinfo->isnull = false;
-	value = FunctionCallInvoke(fcinfo);
-	if (!fcinfo->isnull)
-	{
-		/*
-		 * What a deserialize function gives is good for the right side of the
-		 * combine function only: numeric_accum() adds no squares to it.
-		 */
-		FunctionCallInfo combine = spec->combine;
-
-		groups->aggcontext->ecxt_per_tuple_memory = context;
-		combine->args[0].value = (Datum) 0;
-		combine->args[0].isnull = true;
-		combine->args[1].value = value;
-		combine->args[1].isnull = false;
-		combine->isnull = false;
-		value = FunctionCallInvoke(combine);
-		*value_null = combine->isnull;
-	}
-	else
-		*value_null = true;
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(groups->restoring);
-	return value;
 }
 
 /*---- buckets */
@@ -438,14 +120,14 @@ find_bucket(KdaGroups *groups, int64 key)
 			while ((b = groups->buckets[i]) != NULL)
 			{
 				groups->buckets[i] = b->hash_next;
-				slot = mix(b->key) & (n - 1);
+				slot = kda_mix(b->key) & (n - 1);
 				b->hash_next = fresh[slot];
 				fresh[slot] = b;
 			}
 		groups->buckets = fresh;
 		groups->nbucket_slots = n;
 	}
-	slot = mix(key) & (groups->nbucket_slots - 1);
+	slot = kda_mix(key) & (groups->nbucket_slots - 1);
 	for (b = groups->buckets[slot]; b; b = b->hash_next)
 		if (b->key == key)
 			break;
@@ -658,7 +340,7 @@ read_back(KdaGroups *groups, uint64 hash)
 
 			same = slot->tts_isnull[att] == groups->probe_nulls[i] &&
 				(slot->tts_isnull[att] ||
-				 key_equal(&groups->keys[i], groups->keys[i].len == -1 ?
+				 kda_key_equal(&groups->keys[i], groups->keys[i].len == -1 ?
 						   PointerGetDatum(PG_DETOAST_DATUM_PACKED(slot->tts_values[att])) :
 						   slot->tts_values[att], groups->probe_values[i]));
 		}
@@ -730,6 +412,8 @@ load(KdaGroups *groups, Relation rel)
 	MemoryContext old;
 
 	kda_groups_forget(groups);
+	if (groups->sessions)
+		kda_sessions_begin_loading(groups->sessions);
 	slot = table_slot_create(rel, NULL);
 	PushActiveSnapshot(GetLatestSnapshot());
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
@@ -766,6 +450,8 @@ load(KdaGroups *groups, Relation rel)
 	MemoryContextReset(groups->temp);
 	table_endscan(scan);
 	PopActiveSnapshot();
+	if (groups->sessions)
+		kda_sessions_end_loading(groups->sessions);
 	ExecDropSingleTupleTableSlot(slot);
 	groups->bound = true;
 	groups->file = kda_relation_file(rel);
@@ -815,7 +501,7 @@ kda_groups_create(KdaQuery *query, Size budget)
 		if (i < groups->nkeys)
 			kda_key_make(groups->context, &groups->keys[i], expr);
 		else
-			make_agg(groups, &groups->aggs[i - groups->nkeys], castNode(Aggref, expr));
+			kda_agg_make(groups, &groups->aggs[i - groups->nkeys], castNode(Aggref, expr));
 		i++;
 	}
 	relation_close(view, NoLock);

@@ -24,6 +24,7 @@
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "nodes/execnodes.h"
+#include "query/keys.h"
 #include "query/query.h"
 #include "storage/itemptr.h"
 
@@ -69,24 +70,6 @@ typedef struct KdaAggSpec
 	FunctionCallInfo serial;
 	FunctionCallInfo deserial;
 } KdaAggSpec;
-
-typedef enum KdaKeyKind
-{
-	KDA_KEY_BITS,				/* by value, equal if the bits are */
-	KDA_KEY_BYTES,				/* varlena, equal if the bytes are */
-	KDA_KEY_FUNCTION			/* ask the type */
-} KdaKeyKind;
-
-typedef struct KdaKeySpec
-{
-	KdaKeyKind	kind;
-	Oid			type;
-	bool		byval;
-	int16		len;
-	Oid			collation;
-	FunctionCallInfo eq;
-	FunctionCallInfo hash;		/* extended: 64 bits */
-} KdaKeySpec;
 
 typedef struct KdaBucket
 {
@@ -181,9 +164,6 @@ extern void kda_groups_prepare(KdaGroups *groups);
 /* The group of probe_values/probe_nulls; made if there is none.  Marks it dirty. */
 extern KdaGroup *kda_groups_touch(KdaGroups *groups);
 
-/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
-extern Datum kda_copy_value(Datum d, bool byval, int16 len);
-
 /*---- transition.c */
 
 /* The direct transition that stands for a transition function. */
@@ -200,12 +180,18 @@ extern void kda_group_advance(KdaGroups *groups, KdaGroup *g, int agg,
 extern void kda_groups_advance_rows(KdaGroups *groups, int agg, KdaGroup *const *list, const int *rows, int n,
 									const Datum *values, const bool *nulls);
 
-/*---- groups.c */
+/*---- agg_states.c */
 
+/* What is to be called for an aggregate of the stored view. */
+extern void kda_agg_make(KdaGroups *groups, KdaAggSpec *spec, Aggref *aggref);
 /* What is stored for a state, and the other way; in the current context. */
 extern Datum kda_agg_store(KdaGroups *groups, KdaAggSpec *spec, Datum value, bool isnull, bool *stored_null);
 extern Datum kda_agg_restore(KdaGroups *groups, KdaAggSpec *spec, Datum stored, bool isnull,
 							 MemoryContext context, bool *value_null);
+/* A context for functions that ask AggCheckCallContext. */
+extern AggState *kda_fake_aggstate(MemoryContext context, ExprContext **aggcontext);
+
+/*---- groups.c */
 
 /* A tuple's keys and states, read back. */
 extern void kda_groups_remove(KdaGroups *groups, KdaGroup *g);
@@ -217,29 +203,20 @@ extern uint32 kda_groups_hash_tuple(KdaGroups *groups, TupleTableSlot *slot, int
 /* Marks where an attempt (a subtransaction) begins. */
 extern void kda_groups_begin_attempt(KdaGroups *groups);
 
-/*---- of use to sessions, too: keys */
-
-/* expr: whose values are the key. */
-extern void kda_key_make(MemoryContext context, KdaKeySpec *key, Node *expr);
-extern uint64 kda_keys_hash(KdaKeySpec *keys, int n, const Datum *values, const bool *nulls);
-extern bool kda_key_equal(KdaKeySpec *key, Datum a, Datum b);
-/* A value in memory of our own: neither compressed nor out of line, where its table might go away. */
-extern Datum kda_copy_value(Datum d, bool byval, int16 len);
-
 /*---- session_groups.c: groups whose window depends on other rows; called by groups.c */
 
-/* Leading columns of theirs: start, then the last row's time (sessions) or the order of opening (stagger). */
-#define KDA_SESSION_COLUMNS 2
+/* Leading columns of theirs: start, then the last row's time (sessions) or the order of opening (stagger), the number of the key. */
+#define KDA_SESSION_COLUMNS 3
 
 extern void kda_session_groups_init(KdaGroups *groups);
-/* The group of the probe, whose own columns are the row's time and (stagger) its place in the batch. */
+/* The group of the probe, whose own columns are the row's time, (stagger) its place in the batch, and nothing. */
 extern KdaGroup *kda_session_group(KdaGroups *groups);
 /* A tuple of the table, which is also the probe. */
 extern void kda_session_group_load(KdaGroups *groups, TupleTableSlot *slot, bool resident);
 extern void kda_session_groups_abort(KdaGroups *groups);
 /* Its memory goes; its session knows where it is stored. */
 extern void kda_session_group_evict(KdaGroup *g);
-/* Groups of the sessions that have ended: forgotten.  Gives the addresses of their tuples. */
+/* Groups of the sessions that are final: forgotten.  Gives the addresses of their tuples. */
 extern ItemPointer kda_session_groups_close(KdaGroups *groups, KdaTime frontier, int64 *n);
 
 /*---- what it needs of groups.c */
@@ -257,8 +234,5 @@ extern void kda_group_restore(KdaGroups *groups, KdaGroup *g);
 /*---- final.c: states of internal type on disk */
 extern Datum kda_state_make(uint32 crc, bytea *serialized);
 extern bytea *kda_state_open(Datum state, uint32 crc, const char *signature);
-
-/* A context for functions that ask AggCheckCallContext. */
-extern AggState *kda_fake_aggstate(MemoryContext context, ExprContext **aggcontext);
 
 #endif							/* KDA_GROUPS_H */

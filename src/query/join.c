@@ -234,11 +234,20 @@ kda_join_run(KdaQuery *query, int side, void (*refuse) (void *arg, int row, Erro
 
 /*---- what cannot match any more */
 
+/* No row of that side that counts is earlier. */
+static KdaTime
+side_watermark(KdaQuery *query, int side)
+{
+	KdaStream  *stream = query->sides[side]->stream;
+
+	return kda_earlier(stream->watermark, stream->options->allowed_lateness_us);
+}
+
 /* Rows of that side before this time are passed: the other side's watermark is beyond all that they could match. */
 static KdaTime
 passed(KdaQuery *query, int side)
 {
-	KdaTime		other = query->sides[1 - side]->stream->watermark;
+	KdaTime		other = side_watermark(query, 1 - side);
 	int64		reach = side == 0 ? query->join_high_us : -query->join_low_us;
 
 	if (TIMESTAMP_NOT_FINITE(other))
@@ -253,7 +262,7 @@ kda_join_watermark(KdaQuery *query)
 
 	for (int s = 0; s < 2; s++)
 	{
-		KdaTime		w = query->sides[s]->stream->watermark;
+		KdaTime		w = side_watermark(query, s);
 
 		if (w == KDA_NO_TIME)
 			return KDA_NO_TIME;
@@ -343,4 +352,27 @@ kda_join_settle(KdaQuery *query)
 		query->join_seen[s] = next;
 	}
 	query->frontier = Max(query->frontier, kda_join_watermark(query));
+}
+
+void
+kda_join_reset(KdaQuery *query, int sides)
+{
+	if (query->final_plan == NULL)
+		query->final_plan = kda_plan_create(query->context, query->final_rel, true);
+	kda_current_query = query;
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int s = 0; s < 2; s++)
+	{
+		query->join_passed[s] = KDA_NO_TIME;
+		if (!(sides & (1 << s)))
+			continue;
+		kda_query_prepare_state(query->sides[s]);
+		if (query->join_outer & (1 << s))
+			emit_unmatched(query, s, KDA_END_TIME);
+		kda_kept_delete_before(query->sides[s]->kept, KDA_END_TIME);
+	}
+	PopActiveSnapshot();
+	kda_current_query = NULL;
+	query->frontier = KDA_NO_TIME;
 }

@@ -69,7 +69,7 @@ create_sessions(KdaKeptRows *kept)
 		kda_key_make(query->context, &keys[i], (Node *) list_nth_node(TargetEntry, batch->targetList, i + 1)->expr);
 	relation_close(view, NoLock);
 	kept->state = AllocSetContextCreate(query->context, "kda sessions of kept rows", ALLOCSET_DEFAULT_SIZES);
-	kept->sessions = kda_sessions_create(query->context, kept->state, &query->window, query->nkeys, keys);
+	kept->sessions = kda_sessions_create(query->context, kept->state, query, query->nkeys, keys);
 }
 
 KdaKeptRows *
@@ -190,12 +190,10 @@ know_row(KdaKeptRows *kept, TupleTableSlot *slot)
 		(void) kda_sessions_touch(kept->sessions, key, t, KDA_NO_TIME, NULL, NULL);
 	else
 	{
-		KdaSession *s = key->newest;
+		KdaSession *s = kda_sessions_at(key, mark);
 
 		/* the row that came first has opened it */
-		while (s && s->start != mark)
-			s = s->older;
-		if (s)
+		if (s && s->start == mark)
 			s->order = Min(s->order, seq);
 		else
 			(void) kda_sessions_add(kept->sessions, key, mark, mark + kept->query->window.size, seq);
@@ -229,7 +227,10 @@ know(KdaKeptRows *kept)
 	if (kept->known)
 		return;
 	if (kept->sessions)
+	{
 		forget_sessions(kept);
+		kda_sessions_begin_loading(kept->sessions);
+	}
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "kda kept rows", ALLOCSET_SMALL_SIZES);
 	kept->nrows = 0;
 	kept->nends = 0;
@@ -265,6 +266,8 @@ know(KdaKeptRows *kept)
 	table_close(rel, NoLock);
 	kept->first_unseen = kept->next_seq;
 	kept->known = true;
+	if (kept->sessions)
+		kda_sessions_end_loading(kept->sessions);
 }
 
 /*---- appending */
@@ -392,17 +395,24 @@ kda_kept_delete_before(KdaKeptRows *kept, KdaTime time)
 
 /*---- closing */
 
-/* Of those that have ended: distinct ones, in order. */
+KdaSessions *
+kda_kept_sessions(KdaKeptRows *kept)
+{
+	know(kept);
+	return kept->sessions;
+}
+
+/* Of those that are picked: distinct ones, in order. */
 static KdaTime *
 ends_of_sessions(KdaKeptRows *kept, KdaTime upto, int *n)
 {
 	KdaSessions *sessions = kept->sessions;
-	KdaTime    *ends = palloc_extended(sizeof(KdaTime) * (sessions->nended + 1), MCXT_ALLOC_HUGE);
+	KdaTime    *ends = palloc_extended(sizeof(KdaTime) * (sessions->npicked + 1), MCXT_ALLOC_HUGE);
 
 	*n = 0;
-	for (int i = 0; i < sessions->nended && sessions->ended[i]->end <= upto; i++)
-		if (*n == 0 || ends[*n - 1] != sessions->ended[i]->end)
-			ends[(*n)++] = sessions->ended[i]->end;
+	for (int i = 0; i < sessions->npicked && sessions->picked[i]->end <= upto; i++)
+		if (*n == 0 || ends[*n - 1] != sessions->picked[i]->end)
+			ends[(*n)++] = sessions->picked[i]->end;
 	return ends;
 }
 
@@ -413,6 +423,25 @@ same_window(KdaKeptRows *kept, const KdaSession *a, const KdaSession *b)
 	return a == b || (kept->query->window.by_bounds && a->start == b->start && a->end == b->end);
 }
 
+/* The first that is picked and ends at or after that time. */
+static int
+first_picked(const KdaSessions *sessions, KdaTime end)
+{
+	int			low = 0,
+				high = sessions->npicked;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (sessions->picked[middle]->end < end)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* The n-th window that ends at that time, or how many there are if n < 0. */
 static KdaSession *
 nth_ending(KdaKeptRows *kept, KdaTime end, int n, int *count)
@@ -420,13 +449,13 @@ nth_ending(KdaKeptRows *kept, KdaTime end, int n, int *count)
 	KdaSessions *sessions = kept->sessions;
 
 	*count = 0;
-	for (int i = 0; i < sessions->nended; i++)
+	for (int i = first_picked(sessions, end); i < sessions->npicked && sessions->picked[i]->end == end; i++)
 	{
-		KdaSession *s = sessions->ended[i];
-		bool		first = s->end == end;
+		KdaSession *s = sessions->picked[i];
+		bool		first = true;
 
-		for (int j = i - 1; first && kept->query->window.by_bounds && j >= 0 && sessions->ended[j]->end == end; j--)
-			first = !same_window(kept, sessions->ended[j], s);
+		for (int j = i - 1; first && kept->query->window.by_bounds && j >= 0 && sessions->picked[j]->end == end; j--)
+			first = !same_window(kept, sessions->picked[j], s);
 		if (first && (*count)++ == n)
 			return s;
 	}
@@ -453,13 +482,13 @@ kda_kept_only(KdaKeptRows *kept, KdaTime end, int n)
 }
 
 void
-kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo)
+kda_kept_put_closing(KdaKeptRows *kept, KdaTime after, KdaTime upto, ReturnSetInfo *rsinfo)
 {
 	KdaSessions *sessions = kept->sessions;
 
-	for (int i = 0; i < sessions->nended; i++)
+	for (int i = first_picked(sessions, after + 1); i < sessions->npicked && sessions->picked[i]->end <= upto; i++)
 	{
-		KdaSession *s = sessions->ended[i];
+		KdaSession *s = sessions->picked[i];
 		Datum		values[3] = {TimestampTzGetDatum(s->start), TimestampTzGetDatum(s->end), Int64GetDatum(s->key->number)};
 		bool		nulls[3] = {false, false, false};
 
@@ -469,17 +498,24 @@ kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo)
 	}
 }
 
-/* Rows of the sessions that have ended go, and they are forgotten. */
+/* Rows of the sessions that are final go, and they are forgotten. */
 static void
-close_sessions(KdaKeptRows *kept)
+close_sessions(KdaKeptRows *kept, KdaTime frontier)
 {
 	KdaSessions *sessions = kept->sessions;
-	int			n = sessions->nended;
-	Datum	   *keys = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
-	Datum	   *starts = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
-	Datum	   *ends = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	int			n;
+	Datum	   *keys;
+	Datum	   *starts;
+	Datum	   *ends;
 	Oid			types[3] = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID};
 	Datum		values[3];
+
+	sessions->npicked = 0;
+	kda_sessions_end_final(sessions, frontier);
+	n = sessions->nended;
+	keys = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	starts = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
+	ends = palloc_extended(sizeof(Datum) * (n + 1), MCXT_ALLOC_HUGE);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -541,7 +577,13 @@ kda_kept_begin_closing(KdaKeptRows *kept, KdaTime frontier)
 {
 	know(kept);
 	if (kept->sessions)
-		kda_sessions_end(kept->sessions, frontier);
+	{
+		KdaSessions *sessions = kept->sessions;
+
+		kda_sessions_end(sessions, frontier);
+		sessions->picked = sessions->ended;
+		sessions->npicked = sessions->nended;
+	}
 }
 
 void
@@ -552,7 +594,7 @@ kda_kept_close(KdaKeptRows *kept, KdaTime frontier)
 
 	if (kept->sessions)
 	{
-		close_sessions(kept);
+		close_sessions(kept, frontier);
 		return;
 	}
 	(void) kda_kept_window_ends(kept, frontier, &n);

@@ -68,7 +68,7 @@ typedef struct KdaQuery
 	bool		early;			/* open windows are emitted, too: EMIT EVERY, EMIT CHANGES of a pump */
 	int64		every_us;		/* EMIT EVERY, 0: with each commit */
 	int64		lateness_us;	/* records count so long after their window's end */
-	bool		deferred;		/* … and windows close no earlier: what they give must be final */
+	bool		deferred;		/* … and nothing leaves earlier: it cannot be corrected */
 	KdaStateKind state;
 	KdaWindowSpec window;		/* shape windows */
 	bool		per_window;		/* the final part is more than groups: it runs for each window as a whole */
@@ -83,6 +83,7 @@ typedef struct KdaQuery
 	Oid			target_rel;
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
+	bool		target_is_part;	/* … it is one of ours, between parts of a query */
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */
@@ -134,6 +135,8 @@ typedef struct KdaQuery
 	int			join_outer;		/* bits: unmatched rows of that side leave, too */
 	KdaTime		join_passed[2]; /* rows before this have gone … */
 	int64		join_seen[2];	/* … of those numbered lower */
+	int			reset_sides;	/* bits: that side has forgotten its time, its rows wait for the other one to do so */
+	int			saved_reset_sides;
 
 	/* as of the last commit, to go back to after an abort */
 	KdaTime		saved_frontier;
@@ -147,6 +150,13 @@ typedef struct KdaQuery
 	double		d_busy_ms;
 	MemoryContext context;
 } KdaQuery;
+
+/* Do records go on as they are to the next part of the query? */
+static inline bool
+kda_query_passes_on(const KdaQuery *query)
+{
+	return query->target_is_part && query->shape == KDA_SHAPE_ROWS;
+}
 
 /* The query that the worker is planning or executing now; NULL outside. */
 extern KdaQuery *kda_current_query;
@@ -207,7 +217,10 @@ extern void kda_groups_write_back(KdaGroups *groups);
 extern void kda_groups_close(KdaGroups *groups, KdaTime frontier);
 /* After the query's subtransaction was rolled back: forgets every group that it dirtied. */
 extern void kda_groups_abort_query(KdaGroups *groups);
-/* Sessions and stagger windows: window_end of a tuple. */
+/* Sessions and stagger windows, while the groups are prepared; else NULL. */
+extern struct KdaSessions *kda_groups_sessions(KdaGroups *groups);
+extern struct KdaSessions *kda_kept_sessions(KdaKeptRows *kept);
+/* … window_end of a tuple. */
 extern KdaTime kda_groups_tuple_end(KdaGroups *groups, TupleTableSlot *slot);
 /* … addresses of the tuples of those that end at or before upto; palloc'd. */
 extern ItemPointer kda_groups_ended(KdaGroups *groups, KdaTime upto, int *n);
@@ -264,6 +277,8 @@ typedef void (*KdaRefuseRow) (void *arg, int row, const char *error_name, const 
 extern Tuplestorestate *kda_retime_rows(KdaQuery *query, Tuplestorestate *rows, TimestampTz now, KdaRefuseRow refuse, void *arg);
 /* Of a row of the batch: its new time, and the greatest of its shard before it. */
 extern KdaTime kda_retime_of(KdaRetime *retime, int row, KdaTime *shard_wm);
+/* The greatest times are forgotten. */
+extern void kda_retime_reset(KdaRetime *retime);
 /* No row that leaves from now on is earlier. */
 extern KdaTime kda_retime_watermark(KdaQuery *query, TimestampTz now);
 /* Calls save for each shard whose greatest time has changed since the last commit. */
@@ -289,16 +304,18 @@ extern void kda_join_run(KdaQuery *query, int side,
 						 void (*refuse) (void *arg, int row, ErrorData *edata), void *arg);
 /* After the batches: what nothing can match any more goes. */
 extern void kda_join_settle(KdaQuery *query);
+/* The streams of those sides (bits) have forgotten their time: what is kept of them matches nothing to come; unmatched rows leave. */
+extern void kda_join_reset(KdaQuery *query, int sides);
 /* Nothing that the join gives from now on is earlier than this. */
 extern KdaTime kda_join_watermark(KdaQuery *query);
 /* Windows that end at or before frontier are going to be emitted. */
 extern void kda_kept_begin_closing(KdaKeptRows *kept, KdaTime frontier);
-/* Sessions, while those that have ended are emitted: how many windows end then, or 1 if they cannot be told apart. */
+/* Sessions, while those that are picked are emitted: how many windows end then, or 1 if they cannot be told apart. */
 extern int	kda_kept_count_ending(KdaKeptRows *kept, KdaTime end);
 /* Only the n-th of them is given by the next calls; n < 0: all are. */
 extern void kda_kept_only(KdaKeptRows *kept, KdaTime end, int n);
 /* Puts them into the result: window_start, window_end, key. */
-extern void kda_kept_put_closing(KdaKeptRows *kept, ReturnSetInfo *rsinfo);
+extern void kda_kept_put_closing(KdaKeptRows *kept, KdaTime after, KdaTime upto, ReturnSetInfo *rsinfo);
 
 /*---- run.c: one query over the batch, errors isolated per record */
 
@@ -322,6 +339,16 @@ extern void kda_query_write_back(KdaQuery *query);
  */
 extern KdaQuery *kda_emitting_query;
 
+/* A watermark, for what waits so long for late records. */
+static inline KdaTime
+kda_earlier(KdaTime t, int64 us)
+{
+	/* a row that came before any watermark has one that is close to the least */
+	return TIMESTAMP_NOT_FINITE(t) ? t : t < KDA_NO_TIME + us ? KDA_NO_TIME : t - us;
+}
+
+/* What is kept of windows that end at or before upto goes: all of it has left. */
+extern void kda_query_forget_windows(KdaQuery *query, KdaTime upto);
 /* Closes all windows that end at or before frontier. */
 extern void kda_query_close_windows(KdaQuery *query, KdaTime frontier);
 /* A time later than which a record of the batch counts, for the query that runs: windows that end at or before it are past. */

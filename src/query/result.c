@@ -34,6 +34,9 @@
 
 #define MAX_ISOLATED_RUNS 200	/* OVER: what still fails then is refused in the pieces that there are */
 
+static KdaTime running_after,
+			running_upto;		/* windows whose final part runs end within these */
+
 /* Runs the final part; its rows land in a tuplestore. */
 static void
 run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
@@ -42,6 +45,8 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 	KdaIdentity save;
 
 	SetTuplestoreDestReceiverParams(dest, rows, CurrentMemoryContext, false, NULL, NULL);
+	running_after = bounds->timed ? bounds->after : KDA_NO_TIME;
+	running_upto = bounds->timed ? bounds->upto : KDA_END_TIME;
 	kda_become_owner(query, &save);
 	kda_plan_run_bounded(query->final_plan, bounds, dest);
 	kda_become_self(&save);
@@ -49,6 +54,7 @@ run_final(KdaQuery *query, const KdaPlanBounds *bounds, Tuplestorestate *rows)
 }
 
 static bool closing = false;	/* the windows whose final part runs are closed */
+static bool computing = false;	/* the final part runs */
 
 /*---- errors in the final part: which rows are to blame */
 
@@ -300,14 +306,15 @@ isolate(KdaQuery *query, Tuplestorestate *rows, const KdaPlanBounds *bounds, con
 
 		if (n > 1)
 		{
-			KdaPlanBounds one = *bounds;
+			KdaPlanBounds some = *bounds;
 
-			for (int i = 0; i < n && query->failure == NULL; i++)
-			{
-				one.upto = ends[i];
-				append_rows(query, rows, &one);
-				one.after = ends[i];
-			}
+			some.upto = ends[n / 2 - 1];
+			append_rows(query, rows, &some);
+			some.after = some.upto;
+			some.upto = ends[n - 1];
+			pfree(ends);
+			if (query->failure == NULL)
+				append_rows(query, rows, &some);
 			return;
 		}
 		if (n == 1)
@@ -468,12 +475,13 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 	kda_current_query = query;
 	isolated_runs = 0;
 	closing = closed;
+	computing = true;
 	CommandCounterIncrement();
 	KDA_FAULT("close");
 	PushActiveSnapshot(GetLatestSnapshot());
 	rows = final_rows(query, bounds);
 	PopActiveSnapshot();
-	closing = false;
+	closing = computing = false;
 	kda_current_query = around;
 	return rows;
 }
@@ -482,22 +490,22 @@ kda_query_compute(KdaQuery *query, const KdaPlanBounds *bounds, bool closed)
 
 PG_FUNCTION_INFO_V1(kda_closing);
 
-/* kda.closing(query_id) → boolean: true while the worker emits closed windows of the query, which kda.closing_sessions() gives then */
+/* kda.closing(query_id) → boolean: true while the worker runs the final part of the query, for what kda.closing_sessions() gives then */
 Datum
 kda_closing(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0));
+	PG_RETURN_BOOL(computing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0));
 }
 
 PG_FUNCTION_INFO_V1(kda_closing_sessions);
 
-/* kda.closing_sessions(query_id) → (window_start, window_end, kda_key): sessions that close; none outside of kda.closing() */
+/* kda.closing_sessions(query_id) → (window_start, window_end, kda_key): sessions whose rows are asked for; none outside of kda.closing() */
 Datum
 kda_closing_sessions(PG_FUNCTION_ARGS)
 {
 	InitMaterializedSRF(fcinfo, 0);
-	if (closing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0) && kda_current_query->kept)
-		kda_kept_put_closing(kda_current_query->kept, (ReturnSetInfo *) fcinfo->resultinfo);
+	if (computing && kda_current_query && kda_current_query->id == PG_GETARG_INT32(0) && kda_current_query->kept)
+		kda_kept_put_closing(kda_current_query->kept, running_after, running_upto, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }
 

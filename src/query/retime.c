@@ -207,6 +207,13 @@ kda_retime_save(KdaQuery *query, void (*save) (KdaQuery *query, const char *shar
 }
 
 void
+kda_retime_reset(KdaRetime *retime)
+{
+	for (int i = 0; i < retime->nmarks; i++)
+		retime->marks[i].greatest = KDA_NO_TIME;
+}
+
+void
 kda_retime_at_commit(KdaRetime *retime)
 {
 	for (int i = 0; i < retime->nmarks; i++)

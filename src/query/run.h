@@ -36,13 +36,6 @@ extern void kda_query_prepare_state(KdaQuery *query);
  */
 extern Tuplestorestate *kda_in_order_of_arrival(Tuplestorestate *rows, TupleDesc desc);
 
-/* Does the result depend on the order in which the batch gives its rows? */
-static inline bool
-kda_query_needs_arrival(const KdaQuery *query)
-{
-	return query->shape == KDA_SHAPE_OVER || query->state == KDA_STATE_NONE || query->window.kind == KDA_WINDOW_STAGGER;
-}
-
 /* Marks the query as failed in memory; the worker stores it at the end of the transaction. */
 extern void kda_query_fail(KdaQuery *query, const ErrorData *edata);
 

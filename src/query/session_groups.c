@@ -35,7 +35,7 @@ is_stagger(KdaGroups *groups)
 void
 kda_session_groups_init(KdaGroups *groups)
 {
-	groups->sessions = kda_sessions_create(groups->context, groups->state, &groups->query->window,
+	groups->sessions = kda_sessions_create(groups->context, groups->state, groups->query,
 										   groups->nkeys - KDA_SESSION_COLUMNS, groups->keys + KDA_SESSION_COLUMNS);
 }
 
@@ -49,7 +49,8 @@ set_bounds(KdaGroups *groups, KdaGroup *g)
 	g->values[0] = TimestampTzGetDatum(s->start);
 	g->values[1] = is_stagger(groups) ? Int64GetDatum(s->order) :
 		TimestampTzGetDatum(s->end - groups->query->window.size);
-	nulls[0] = nulls[1] = false;
+	g->values[2] = Int64GetDatum(s->key->number);
+	nulls[0] = nulls[1] = nulls[2] = false;
 }
 
 static KdaSession *
@@ -59,6 +60,8 @@ session_of_probe(KdaGroups *groups)
 	KdaSessionKey *key = kda_sessions_key(groups->sessions, groups->probe_values + KDA_SESSION_COLUMNS,
 										  groups->probe_nulls + KDA_SESSION_COLUMNS);
 
+	key->number = DatumGetInt64(groups->probe_values[2]);
+	groups->sessions->next_number = Max(groups->sessions->next_number, key->number + 1);
 	if (is_stagger(groups))
 		return kda_sessions_add(groups->sessions, key, start, start + groups->query->window.size,
 								DatumGetInt64(groups->probe_values[1]));
@@ -124,7 +127,11 @@ kda_session_group(KdaGroups *groups)
 		kda_query_mark(groups->query, (int) DatumGetInt64(groups->probe_values[1])) : KDA_NO_TIME;
 	KdaSessionKey *key = kda_sessions_key(groups->sessions, groups->probe_values + KDA_SESSION_COLUMNS,
 										  groups->probe_nulls + KDA_SESSION_COLUMNS);
-	KdaSession *session = kda_sessions_touch(groups->sessions, key, t, mark, &calls, groups);
+	KdaSession *session;
+
+	if (key->newest == NULL)
+		key->number = groups->sessions->next_number++;
+	session = kda_sessions_touch(groups->sessions, key, t, mark, &calls, groups);
 
 	if (session->group == NULL)
 	{
@@ -224,6 +231,12 @@ kda_session_groups_abort(KdaGroups *groups)
 	groups->ndirty = 0;
 }
 
+KdaSessions *
+kda_groups_sessions(KdaGroups *groups)
+{
+	return groups->sessions;
+}
+
 /*---- closing */
 
 KdaTime
@@ -236,32 +249,35 @@ kda_groups_tuple_end(KdaGroups *groups, TupleTableSlot *slot)
 }
 
 ItemPointer
+kda_session_tids(KdaSession *const *list, int n)
+{
+	ItemPointer tids = palloc_extended(sizeof(ItemPointerData) * (n + 1), MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < n; i++)
+		tids[i] = list[i]->group ? list[i]->group->tid : list[i]->tid;
+	return tids;
+}
+
+ItemPointer
 kda_groups_ended(KdaGroups *groups, KdaTime upto, int *n)
 {
 	KdaSessions *sessions = groups->sessions;
-	ItemPointer tids;
 
 	kda_sessions_end(sessions, upto);
 	*n = sessions->nended;
-	tids = palloc_extended(sizeof(ItemPointerData) * (sessions->nended + 1), MCXT_ALLOC_HUGE);
-	for (int i = 0; i < sessions->nended; i++)
-	{
-		KdaSession *s = sessions->ended[i];
-
-		tids[i] = s->group ? s->group->tid : s->tid;
-	}
-	return tids;
+	return kda_session_tids(sessions->ended, sessions->nended);
 }
 
 ItemPointer
 kda_session_groups_close(KdaGroups *groups, KdaTime frontier, int64 *n)
 {
 	KdaSessions *sessions = groups->sessions;
-	int			all;
-	ItemPointer tids = kda_groups_ended(groups, frontier, &all);
+	ItemPointer tids;
 
-	*n = all;
-	for (int i = 0; i < all; i++)
+	kda_sessions_end_final(sessions, frontier);
+	tids = kda_session_tids(sessions->ended, sessions->nended);
+	*n = sessions->nended;
+	for (int i = 0; i < sessions->nended; i++)
 	{
 		KdaSession *s = sessions->ended[i];
 

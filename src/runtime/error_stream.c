@@ -18,6 +18,7 @@
 #include "runtime/error_stream.h"
 #include "runtime/fault.h"
 #include "runtime/runtime.h"
+#include "runtime/worker.h"
 #include "utils/builtins.h"
 
 #define MAX_DATA_BYTES	(64 * 1024)
@@ -84,6 +85,7 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 	int			rc;
 	Oid			userid;
 	int			sec_context;
+	KdaFeed    *feed;
 
 	memset(nulls, ' ', sizeof(nulls));
 	/* callers may be in the middle of a user's code */
@@ -103,7 +105,8 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 	}
 	values[0] = CStringGetTextDatum(error_name);
 	values[1] = CStringGetTextDatum(message);
-	values[2] = ObjectIdGetDatum(stream);
+	feed = kda_feed_by_relid(stream);
+	values[2] = ObjectIdGetDatum(feed ? kda_feed_behind(feed)->stream->relid : stream);
 	values[3] = shard ? CStringGetTextDatum(shard) : (Datum) 0;
 	nulls[3] = shard ? ' ' : 'n';
 	values[4] = position ? CStringGetTextDatum(position) : (Datum) 0;

@@ -14,6 +14,7 @@
  * Adds a row in the current transaction.  rowtime may be KDA_NO_TIME, shard,
  * position and data NULL, query InvalidOid.  data is cut at 64 kB.
  */
+/* A stream between parts of a query stands for the one that it is made of. */
 extern void kda_error_add(const char *error_name, const char *message, Oid stream,
 						  const char *shard, const char *position, KdaTime rowtime,
 						  const char *data, Size len, Oid query);

@@ -206,7 +206,8 @@ kda_load_progress(KdaFeed *feed)
 						 stream->id), true, 0);
 	if (SPI_processed == 0)
 		return;
-	stream->watermark = int_value(0, "coming", int_value(0, "watermark", KDA_NO_TIME));
+	feed->closed = int_value(0, "watermark", KDA_NO_TIME);
+	stream->watermark = int_value(0, "coming", feed->closed);
 	stream->advanced = int_value(0, "advanced", KDA_NO_TIME);
 	stream->derived = int_value(0, "derived", KDA_NO_TIME);
 	feed->derived_sent = int_value(0, "derived_sent", KDA_NO_TIME);
@@ -305,6 +306,25 @@ same_stream(KdaStream *stream, const Oid *segments)
 	return same;
 }
 
+/*
+ * Other slots than 0: is slot 0 resetting streams?  All of the worker's, since
+ * any of them may be tied to one of theirs.
+ */
+static bool
+first_resets(KdaWorker *worker)
+{
+	if (worker->slot == 0)
+		return false;
+	SPI_execute(psprintf("SELECT r.rel FROM kda_storage.stream r JOIN kda_storage.stream_progress USING (stream_id) "
+						 "JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = r.rel WHERE resets_wanted > resets_done AND NOT r.paused AND r.failure IS NULL AND r.origin = %s "
+						 "AND EXISTS (SELECT FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
+						 "WHERE r.rel IN (q.stream, q.stream2) AND NOT q.stopped AND p.failure IS NULL)", quote_literal_cstr(kda_origin())), true, 0);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		if (strcmp(kda_stream_worker_name((Oid) int_value(i, "rel", 0)), worker->name) == 0)
+			return true;
+	return false;
+}
+
 static void
 load_streams(KdaWorker *worker)
 {
@@ -313,7 +333,7 @@ load_streams(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute(psprintf("SELECT s.*, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
+	SPI_execute(psprintf("SELECT s.*, p.resets_done, p.declared, p.begun, p.slotted, p.relayed, t.ftrelid IS NOT NULL AS alive, l.generation, l.accepted, "
 						 "(SELECT pg_catalog.count(*) FROM kda_storage.slot c WHERE c.stream_id = s.stream_id) AS nslots "
 						 "FROM kda_storage.stream s "
 						 "JOIN kda_storage.stream_progress p USING (stream_id) "
@@ -331,7 +351,10 @@ load_streams(KdaWorker *worker)
 		int32		id;
 		char	   *failure;
 		bool		paused,
-					reset;
+					is_part,
+					reset_behind;
+		int64		resets_wanted,
+					resets_done;
 		char	   *worker_name;
 		TimestampTz since;
 		int64		declared,
@@ -353,7 +376,10 @@ load_streams(KdaWorker *worker)
 		segments[3] = (Oid) int_value(i, "ring2", 0);
 		since = int_value(i, "segment_since", 0);
 		paused = int_value(i, "paused", 0);
-		reset = int_value(i, "reset_wanted", 0);
+		is_part = int_value(i, "part_of", 0) != 0;
+		resets_wanted = int_value(i, "resets_wanted", 0);
+		resets_done = int_value(i, "resets_done", 0);
+		reset_behind = int_value(i, "reset_behind", 0);
 		failure = text_value(CurrentMemoryContext, i, "failure");
 		declared = int_value(i, "declared", 0);
 		begun = int_value(i, "begun", 0);
@@ -391,7 +417,11 @@ load_streams(KdaWorker *worker)
 			kda_source_close(feed->stream, 0);
 		feed->stream->paused = paused;
 		feed->stream->failure = failure ? MemoryContextStrdup(feed->stream->context, failure) : NULL;
-		feed->reset_wanted = reset && worker->slot == 0;
+		feed->is_part = is_part;
+		/* slot 0 does them */
+		feed->resets_wanted = worker->slot == 0 ? resets_wanted : 0;
+		feed->resets_done = worker->slot == 0 ? resets_done : 0;
+		feed->reset_behind = reset_behind;
 		kda_feed_remember_catalog(feed);
 		if (!feed->position_known)
 		{
@@ -437,6 +467,18 @@ query_by_id(List *queries, int32 id)
 		if (((KdaQuery *) lfirst(lc))->id == id)
 			return lfirst(lc);
 	return NULL;
+}
+
+/* Those that pass records on come last: what the others refuse goes with the record. */
+static void
+add_query(KdaStream *stream, KdaQuery *query)
+{
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, stream->queries)
+		n += !kda_query_passes_on(lfirst(lc));
+	stream->queries = kda_query_passes_on(query) ? lappend(stream->queries, query) : list_insert_nth(stream->queries, n, query);
 }
 
 static void
@@ -512,6 +554,7 @@ load_slotted(KdaFeed *feed, KdaQuery *query, uint64 row)
 	query->slotted = slotted;
 	query->nslots = feed->nslots;
 	query->target_is_read = int_value(row, "target_read", 0);
+	query->target_is_part = int_value(row, "target_part", 0);
 	query->merged_rel = slotted ? kda_storage_relation(psprintf("merged_%d", query->id)) : InvalidOid;
 	query->leftovers = false;
 	if (slotted && query->slot == 0 && query->shape == KDA_SHAPE_WINDOWS)
@@ -559,8 +602,9 @@ load_queries(KdaWorker *worker)
 	uint64		n;
 	ListCell   *lc;
 
-	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, c.relowner, "
-				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read "
+	SPI_execute("SELECT q.*, p.joined, p.frontier, p.forgotten, p.emitted_at, p.complete_from, p.failure, p.reset_sides, c.relowner, "
+				"EXISTS (SELECT FROM kda_storage.query r WHERE q.target IN (r.stream, r.stream2)) AS target_read, "
+				"EXISTS (SELECT FROM kda_storage.stream t WHERE t.rel = q.target AND t.part_of IS NOT NULL) AS target_part "
 				"FROM kda_storage.query q JOIN kda_storage.query_progress p USING (query_id) "
 				"JOIN pg_catalog.pg_class c ON c.oid = q.rel ORDER BY query_id",
 				true, 0);
@@ -626,15 +670,19 @@ load_queries(KdaWorker *worker)
 			query->every_us = int_value(i, "every_us", 0);
 			query->early = query->every_us > 0 ||
 				(query->is_pump && OidIsValid(query->shown_rel) && strcmp(text_value(CurrentMemoryContext, i, "emit"), "changes") == 0);
-			query->deferred = int_value(i, "part_of", 0) != 0;
 			state = text_value(CurrentMemoryContext, i, "state");
 			query->state = state == NULL ? KDA_STATE_NONE :
 				strcmp(state, "groups") == 0 ? KDA_STATE_GROUPS : KDA_STATE_ROWS;
 			if (query->shape == KDA_SHAPE_WINDOWS)
 				kda_window_parse(text_value(CurrentMemoryContext, i, "window_spec"), &query->window);
-			if (query->shape == KDA_SHAPE_WINDOWS && kda_window_is_aligned(&query->window) &&
-				(query->deferred || OidIsValid(query->shown_rel)))
+			/* late records: what cannot be corrected waits for them */
+			query->deferred = int_value(i, "part_of", 0) != 0 ||
+				(query->shape == KDA_SHAPE_WINDOWS && query->window.by_bounds && query->state == KDA_STATE_ROWS);
+			if (query->shape == KDA_SHAPE_WINDOWS ? query->deferred || OidIsValid(query->shown_rel) :
+				query->shape == KDA_SHAPE_ROWS && (query->deferred || !query->is_pump) && !query->retime)
 				query->lateness_us = feed->stream->options->allowed_lateness_us;
+			else if (query->shape == KDA_SHAPE_OVER && !query->retime)
+				query->delay_us = Max(query->delay_us, feed->stream->options->allowed_lateness_us);
 			query->per_window = int_value(i, "per_window", 0);
 			query->nkeys = (int) int_value(i, "nkeys", 0);
 			query->joined = int_value(i, "joined", 0);
@@ -642,6 +690,7 @@ load_queries(KdaWorker *worker)
 			query->forgotten = int_value(i, "forgotten", query->frontier);
 			query->emitted_at = int_value(i, "emitted_at", 0);
 			query->complete_from = int_value(i, "complete_from", KDA_NO_TIME);
+			query->reset_sides = query->saved_reset_sides = (int) int_value(i, "reset_sides", 0);
 			query->saved_joined = query->joined;
 			query->saved_frontier = query->frontier;
 			query->saved_forgotten = query->forgotten;
@@ -675,7 +724,7 @@ load_queries(KdaWorker *worker)
 			load_sides(query, right->stream, i);
 			old = MemoryContextSwitchTo(right->stream->context);
 			if (right != feed)
-				right->stream->queries = lappend(right->stream->queries, query);
+				add_query(right->stream, query);
 			MemoryContextSwitchTo(old);
 		}
 		/* a view may hand its rows on since another query reads it */
@@ -687,7 +736,7 @@ load_queries(KdaWorker *worker)
 		{
 			MemoryContext old = MemoryContextSwitchTo(feed->stream->context);
 
-			feed->stream->queries = lappend(feed->stream->queries, query);
+			add_query(feed->stream, query);
 			MemoryContextSwitchTo(old);
 		}
 		queries = lappend(queries, query);
@@ -816,6 +865,7 @@ kda_load(KdaWorker *worker)
 		InvalidateCatalogSnapshot();
 		UpdateActiveSnapshotCommandId();
 		SPI_connect();
+		worker->first_resets = first_resets(worker);
 		load_streams(worker);
 		load_queries(worker);
 		derive(worker);

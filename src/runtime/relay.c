@@ -153,22 +153,19 @@ kda_relay_holds(KdaFeed *source)
 }
 
 void
-kda_relay_records(KdaFeed *source, const uint8 *late, const uint8 *failed)
+kda_relay_records(KdaFeed *source)
 {
 	KdaStream  *stream = source->stream;
 	KdaBatch   *batch = stream->batch;
 	KdaInboxWriter *writer = NULL;
 
-	if (!source->relays)
-		return;
 	for (int i = 0; i < batch->nrows; i++)
 	{
 		if (batch->rowtime[i] == KDA_NO_TIME)
 			continue;			/* refused as ahead */
 		if (writer == NULL)
 			writer = kda_inbox_begin(stream->relid);
-		kda_inbox_put_record(writer, stream, i, source->relay_columns,
-							 (late[i] ? KDA_REFUSED_LATE : 0) | (failed[i] ? KDA_REFUSED_FAILED : 0));
+		kda_inbox_put_record(writer, stream, i, source->relay_columns);
 	}
 	if (writer == NULL)
 		return;

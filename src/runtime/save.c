@@ -374,7 +374,9 @@ kda_feed_remember_catalog(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
 
-	feed->saved_reset_wanted = feed->reset_wanted;
+	feed->saved_resets_wanted = feed->resets_wanted;
+	feed->saved_resets_done = feed->resets_done;
+	feed->saved_reset_behind = feed->reset_behind;
 	feed->saved_segments[0] = stream->inbox;
 	feed->saved_segments[1] = stream->inbox2;
 	feed->saved_segments[2] = stream->ring;
@@ -447,7 +449,10 @@ kda_feed_go_back(KdaFeed *feed)
 	stream->advanced = feed->saved_advanced;
 	stream->derived = feed->saved_derived;
 	feed->derived_sent = feed->saved_derived_sent;
-	feed->reset_wanted = feed->saved_reset_wanted;
+	feed->resets_wanted = feed->saved_resets_wanted;
+	feed->resets_done = feed->saved_resets_done;
+	feed->reset_behind = feed->saved_reset_behind;
+	feed->reset_again = feed->arrived = feed->quiet = feed->at_reset = false;
 	feed->advanced = true;		/* what was taken is there again */
 	stream->inbox = feed->saved_segments[0];
 	stream->inbox2 = feed->saved_segments[1];

@@ -136,19 +136,25 @@ row_data(KdaStream *stream, int row, const char **data, Size *len)
 	}
 }
 
-static void
+/* Returns the stream whose record it is. */
+static KdaStream *
 add_error(KdaFeed *feed, int row, const char *name, const char *message, Oid query)
 {
 	KdaStream  *stream = feed->stream;
-	KdaBatch   *batch = stream->batch;
 	const char *data = NULL;
 	Size		len = 0;
-	char		position[32];
+	const char *shard;
+	int64		at;
+	KdaFeed    *whose = kda_feed_of_row(feed, row, &shard, &at);
 
 	row_data(stream, row, &data, &len);
-	snprintf(position, sizeof(position), INT64_FORMAT, batch->position[row]);
-	kda_error_add(name, message, stream->relid, stream->shards[batch->shard[row]].name, position,
-				  batch->rowtime[row], data, len, query);
+	/* the record itself may not have been late or refused: it is a matter of this query */
+	if (feed->is_part && !OidIsValid(query) && stream->queries != NIL)
+		query = ((KdaQuery *) linitial(stream->queries))->relid;
+	kda_error_add(name, message, whose->stream->relid, shard, shard ? psprintf(INT64_FORMAT, at) : NULL,
+				  stream->batch->rowtime[row], data, len, query);
+	whose->touched = true;
+	return whose->stream;
 }
 
 static void
@@ -193,20 +199,20 @@ refuse_ahead(void *arg, int row)
 	stop_on_error(feed, feed->stream->shards[feed->stream->batch->shard[row]].name,
 				  feed->stream->batch->position[row], "its time is too far ahead");
 	add_error(feed, row, "ahead",
-			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid);
-	feed->stream->d_failed++;
+			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid)->d_failed++;
 }
 
 static void
 refuse_expression(void *arg, int row, ErrorData *edata)
 {
 	RefuseContext *cxt = arg;
+	KdaStream  *whose;
 
 	stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
 				  cxt->feed->stream->batch->position[row], edata->message);
-	add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
+	whose = add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
 	if (!cxt->failed_any[row])
-		cxt->feed->stream->d_failed++;
+		whose->d_failed++;
 	cxt->failed_any[row] = 1;
 }
 
@@ -215,6 +221,7 @@ static void
 refuse_time(void *arg, int row, const char *error_name, const char *message)
 {
 	RefuseContext *cxt = arg;
+	KdaStream  *whose;
 	bool		late = strcmp(error_name, "late") == 0;
 
 	if (!late)
@@ -228,12 +235,12 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 		/* reported here, with its own message, and once */
 		cxt->late_any[row] = KDA_LATE_REPORTED;
 	}
-	add_error(cxt->feed, row, error_name, message, late ? InvalidOid : cxt->query->relid);
+	whose = add_error(cxt->feed, row, error_name, message, late ? InvalidOid : cxt->query->relid);
 	if (late)
-		cxt->feed->stream->d_late++;
+		whose->d_late++;
 	else if (!cxt->failed_any[row])
 	{
-		cxt->feed->stream->d_failed++;
+		whose->d_failed++;
 		cxt->failed_any[row] = 1;
 	}
 }
@@ -241,7 +248,7 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 /*---- stage: read and decode */
 
 static void
-stage_read(KdaFeed *feed)
+stage_read(KdaFeed *feed, KdaInboxPlace *place)
 {
 	KdaStream  *stream = feed->stream;
 	KdaDecodeCounts counts = {0};
@@ -250,6 +257,7 @@ stage_read(KdaFeed *feed)
 	Oid			userid;
 	int			sec_context;
 
+	memset(place, 0, sizeof(*place));
 	kda_batch_reset(stream->batch);
 	if (stream->options->server_type == NULL)
 	{
@@ -257,7 +265,7 @@ stage_read(KdaFeed *feed)
 		Size		limit = (Size) kda_batch_bytes_kb * 1024;
 
 		n = kda_inbox_read(stream, &feed->next_position, kda_batch_records, limit, &feed->more,
-						   after_commit);
+						   place, after_commit);
 		stream->d_records += n;
 		stream->d_bytes += stream->batch->bytes;
 		if (stream->relay)
@@ -372,7 +380,9 @@ make_mask(KdaFeed *feed, KdaQuery *query, uint8 *late_any)
 		else if (query->shape == KDA_SHAPE_JOIN)
 		{
 			/* joins know late records: what they could match may have gone; RESET has forgotten the watermark */
-			if (unlikely(t < Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark)) || TIMESTAMP_NOT_FINITE(t)))
+			KdaTime		mark = Max(batch->shard_wm[i], Min(feed->saved_watermark, stream->watermark));
+
+			if (unlikely(t < kda_earlier(mark, stream->options->allowed_lateness_us) || TIMESTAMP_NOT_FINITE(t)))
 			{
 				skip = true;
 				query->d_late++;
@@ -440,6 +450,14 @@ join_query(KdaFeed *feed, KdaQuery *query)
 	}
 }
 
+/* Goes on with the records to whoever sees them next: what has been reported by now. */
+static void
+mark_refused(KdaBatch *batch, const uint8 *late, const uint8 *failed)
+{
+	for (int i = 0; i < batch->nrows; i++)
+		batch->refused[i] = (late[i] ? KDA_REFUSED_LATE : 0) | (failed[i] ? KDA_REFUSED_FAILED : 0);
+}
+
 static void
 run_queries(KdaFeed *feed, TimestampTz now)
 {
@@ -453,7 +471,7 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		return;
 	late_any = palloc0(batch->nrows);
 	failed_any = palloc0(batch->nrows);
-	if (stream->relay)
+	if (stream->relay || feed->is_part)
 		for (int i = 0; i < batch->nrows; i++)
 		{
 			late_any[i] = batch->refused[i] & KDA_REFUSED_LATE ? KDA_LATE_REPORTED : 0;
@@ -491,9 +509,11 @@ run_queries(KdaFeed *feed, TimestampTz now)
 		if (query->state != KDA_STATE_GROUPS)
 			rows = tuplestore_begin_heap(false, false, work_mem);
 		kda_query_run(query, rows, refuse_expression, &cxt);
+		if (kda_query_passes_on(query))
+			mark_refused(batch, late_any, failed_any);
 		if (rows)
 		{
-			if (query->failure == NULL && kda_query_needs_arrival(query))
+			if (query->failure == NULL)
 				rows = kda_in_order_of_arrival(rows, kda_plan_desc(query->batch_plan));
 			if (query->failure == NULL && query->state == KDA_STATE_ROWS)
 				kda_kept_append(query->kept, rows);
@@ -517,11 +537,12 @@ run_queries(KdaFeed *feed, TimestampTz now)
 
 	for (int i = 0; i < batch->nrows; i++)
 		if (unlikely(late_any[i] == 1))
-		{
-			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid);
-			stream->d_late++;
-		}
-	kda_relay_records(feed, late_any, failed_any);
+			add_error(feed, i, "late", "the record came after its window was closed", InvalidOid)->d_late++;
+	if (feed->relays)
+	{
+		mark_refused(batch, late_any, failed_any);
+		kda_relay_records(feed);
+	}
 }
 
 /* Closes what the watermark has passed, writes the rest back. */
@@ -644,83 +665,6 @@ source_shard_names(KdaStream *stream)
 	return names;
 }
 
-static void run_feed(KdaFeed *feed, TimestampTz now);
-
-/* ALTER STREAM … RESET: emits the open windows and forgets the watermark. */
-static void
-reset_stream(KdaFeed *feed)
-{
-	KdaStream  *stream = feed->stream;
-	ListCell   *lc;
-
-	kda_slots_reset(feed);
-	/* what has been handed on until now belongs before it */
-	if (feed->relay && kda_feed_runs(feed->relay))
-	{
-		do
-		{
-			CommandCounterIncrement();
-			PushActiveSnapshot(GetLatestSnapshot());
-			run_feed(feed->relay, kda_clock_now());
-			PopActiveSnapshot();
-		} while (feed->relay->more);
-		reset_stream(feed->relay);
-		kda_current_feed = feed;
-	}
-	foreach(lc, stream->queries)
-	{
-		KdaQuery   *query = lfirst(lc);
-
-		if (!kda_query_runs(query))
-			continue;
-		if (query->shape == KDA_SHAPE_OVER)
-		{
-			/* all that it holds leaves, and rows to come do not look back at it */
-			stream->watermark = KDA_END_TIME;
-			kda_over_settle(query);
-			if (query->failure)
-				continue;
-			kda_kept_delete_before(query->kept, KDA_END_TIME);
-			query->pruned_rows = kda_kept_count(query->kept);
-			query->frontier = KDA_NO_TIME;
-			continue;
-		}
-		if (query->shape != KDA_SHAPE_WINDOWS)
-			continue;
-		if (query->groups)
-			kda_query_write_back(query);
-		/* of all slots */
-		query->leftovers = query->slotted;
-		query->nslots = 1;
-		if (query->shown)
-			(void) kda_shown_settle(query, KDA_END_TIME, kda_clock_now());
-		else
-			kda_query_close_windows(query, KDA_END_TIME);
-		query->nslots = feed->nslots;
-		query->leftovers = false;
-		query->frontier = query->forgotten = query->accepts = KDA_NO_TIME;
-	}
-	for (int s = 0; s < stream->nshards; s++)
-	{
-		stream->shards[s].watermark = KDA_NO_TIME;
-		stream->shards[s].max_arrival = KDA_NO_TIME;
-		stream->shards[s].dirty = !stream->shards[s].foreign;
-	}
-	stream->watermark = KDA_NO_TIME;
-	stream->advanced = KDA_NO_TIME;
-	/* those that write it say anew how far they are */
-	stream->derived = KDA_NO_TIME;
-	feed->derived_sent = KDA_NO_TIME;
-	feed->accepted = feed->nslots > 1 ? KDA_NO_TIME : feed->accepted;
-	feed->closing = KDA_NO_TIME;
-	SPI_connect();
-	SPI_execute(psprintf("UPDATE kda_storage.stream SET reset_wanted = false WHERE stream_id = %d",
-						 stream->id), false, 0);
-	SPI_finish();
-	feed->reset_wanted = false;
-	feed->touched = true;
-}
-
 /*---- all of it */
 
 /* Storage that nobody needs any more makes room. */
@@ -748,34 +692,13 @@ keep_unread(KdaFeed *feed, TimestampTz now)
 		feed->tick_at = feed->rotate_at;
 }
 
-/* Before any of them runs: what joins two of them would find one that has forgotten its time and one that has not. */
-static void
-reset_streams(KdaWorker *worker)
-{
-	ListCell   *lc;
-
-	foreach(lc, worker->feeds)
-	{
-		KdaFeed    *feed = lfirst(lc);
-
-		if (!feed->reset_wanted || feed->stream->failure || feed->stream->paused || !kda_feed_runs(feed))
-			continue;
-		kda_current_feed = feed;
-		PushActiveSnapshot(GetLatestSnapshot());
-		kda_slots_begin(feed);
-		reset_stream(feed);
-		PopActiveSnapshot();
-		CommandCounterIncrement();
-		kda_current_feed = NULL;
-	}
-}
-
-static void
-run_feed(KdaFeed *feed, TimestampTz now)
+void
+kda_run_feed(KdaFeed *feed, TimestampTz now)
 {
 	KdaStream  *stream = feed->stream;
 	KdaTime		advance;
 	bool		moved = false;
+	KdaInboxPlace place;
 	instr_time	start,
 				end;
 	ListCell   *lc;
@@ -789,8 +712,21 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		keep_unread(feed, now);
 	if (!kda_feed_runs(feed))
 		return;
+	if (feed->stands && !feed->may_reset)
+	{
+		feed->held = feed->quiet = true;
+		/* what may close by now has not */
+		feed->closing = feed->closed;
+		kda_reset_look(feed);
+		return;
+	}
 	kda_current_feed = feed;
 	kda_slots_begin(feed);
+	if (kda_reset_at_once(feed))
+	{
+		kda_current_feed = NULL;
+		return;
+	}
 	feed->held = kda_relay_holds(feed);
 	if (stream->relay)
 		kda_relay_see_shards(feed);
@@ -806,8 +742,9 @@ run_feed(KdaFeed *feed, TimestampTz now)
 	feed->advanced = false;
 
 	KDA_FAULT("read");
-	stage_read(feed);
+	stage_read(feed, &place);
 	KDA_FAULT("decoded");
+	kda_reset_after_read(feed, &place);
 	kda_watermark_apply(stream, stream->batch, 0, now, refuse_ahead, feed);
 	fill_rowtime(stream);
 	KDA_FAULT("watermark");
@@ -859,6 +796,7 @@ run_feed(KdaFeed *feed, TimestampTz now)
 		rotate(feed, now);
 	if (stream->relay)
 		kda_relay_count(feed);
+	kda_reset_look(feed);
 	kda_current_feed = NULL;
 }
 
@@ -915,14 +853,14 @@ kda_transaction(KdaWorker *worker)
 
 	foreach(lc, worker->feeds)
 		((KdaFeed *) lfirst(lc))->next_position = ((KdaFeed *) lfirst(lc))->position;
-	reset_streams(worker);
+	kda_resets_begin(worker);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
 		/* a snapshot of its own each, so that it sees what the stages before it have written */
 		PushActiveSnapshot(GetLatestSnapshot());
-		run_feed(feed, now);
+		kda_run_feed(feed, now);
 		PopActiveSnapshot();
 		CommandCounterIncrement();
 	}
@@ -998,6 +936,7 @@ kda_transaction(KdaWorker *worker)
 			if (query->retime)
 				kda_retime_at_commit(query->retime);
 			query->saved_frontier = query->frontier;
+			query->saved_reset_sides = query->reset_sides;
 			query->saved_forgotten = query->forgotten;
 			query->saved_emitted_at = query->emitted_at;
 			query->saved_complete_from = query->complete_from;

@@ -178,6 +178,8 @@ reached(Wait *wait, KdaFeed *feed)
 		return false;			/* what it holds has not been processed */
 	if (!kda_feed_has_queries(feed))
 		return true;			/* nothing depends on it that could still come */
+	if (kda_feed_wants_reset(feed))
+		return false;
 	if (stream->options->server_type == NULL)
 		return wait->armed && !feed->more;
 	if (!wait->ends_known || stream->raw->n > 0)

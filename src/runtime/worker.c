@@ -31,6 +31,7 @@
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -174,6 +175,7 @@ go_back(KdaWorker *worker)
 		query->saved = false;
 		query->left_seq = -1;
 		query->frontier = query->saved_frontier;
+		query->reset_sides = query->saved_reset_sides;
 		query->forgotten = query->saved_forgotten;
 		query->emitted_at = query->saved_emitted_at;
 		if (query->shown)
@@ -478,7 +480,7 @@ inbox_rows_waiting(KdaWorker *worker)
 	{
 		KdaFeed    *feed = lfirst(lc);
 
-		if (feed->more || feed->reset_wanted)
+		if (feed->more || (kda_feed_wants_reset(feed) && kda_feed_runs(feed)))
 			return true;
 	}
 	return false;
@@ -554,6 +556,9 @@ loop(KdaWorker *worker)
 		}
 		if (kda_worker_should_stop())
 			return;
+		/* only waiting would notice, and there may always be more to do */
+		if (!PostmasterIsAlive())
+			proc_exit(1);
 		if (!IsTransactionState())
 			AcceptInvalidationMessages();
 		if (worker->reload)

@@ -55,8 +55,24 @@ typedef struct KdaFeed
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	int64		queries_seen;	/* number and greatest id of queries that made us load them again */
-	bool		reset_wanted;
-	bool		saved_reset_wanted;
+	/* reset.c */
+	bool		is_part;		/* a stream of ours, between the parts of a query or behind a view */
+	int64		resets_wanted;	/* as of the last load, or of this transaction */
+	int64		resets_done;
+	bool		reset_behind;	/* the next is behind what is in its inbox */
+	bool		reset_again;	/* it has come to a place of one that is done already */
+	int64		saved_resets_wanted;
+	int64		saved_resets_done;
+	bool		saved_reset_behind;
+	/* as of the beginning of a transaction */
+	bool		resetting;		/* it is on its way to a reset */
+	bool		may_reset;		/* … and may do it when it is there */
+	bool		tied;			/* queries tie it to one that is */
+	bool		stands;			/* it stands still for that */
+	/* while it is tied, since the last reset */
+	bool		arrived;		/* it has given what it had */
+	bool		at_reset;		/* … and has come to its reset */
+	bool		quiet;			/* the last transaction has found nothing more to be done */
 	bool		touched;		/* something of it changed in this transaction */
 	bool		advanced;		/* kda.advance may have left something */
 	TimestampTz rotate_at;		/* next look at the segments */
@@ -95,6 +111,7 @@ typedef struct KdaWorker
 	Oid			query_catalog;	/* kda_storage.query */
 	bool		reload;			/* the catalog has changed */
 	bool		check_options;	/* a server or user mapping has changed */
+	bool		first_resets;	/* other slots than 0: slot 0 is resetting streams, as of the last load */
 	bool		began;			/* the running transaction has its locks and may have changed memory */
 	bool		committed;		/* it has committed, but memory does not follow yet */
 	int			interval_ms;	/* between commits: commit_interval, stretched */
@@ -125,6 +142,13 @@ static inline bool
 kda_feed_runs(const KdaFeed *feed)
 {
 	return feed->stream->failure == NULL && !feed->stream->paused && kda_feed_has_queries(feed);
+}
+
+/* Does a RESET of the stream wait? */
+static inline bool
+kda_feed_wants_reset(const KdaFeed *feed)
+{
+	return feed->resets_wanted > feed->resets_done || feed->reset_again;
 }
 
 /*---- load.c */
@@ -197,8 +221,8 @@ extern KdaFeed *kda_relay_make(KdaFeed *source);
 extern void kda_relay_follow(KdaFeed *relay);
 /* Must what this process has fetched of the stream wait? */
 extern bool kda_relay_holds(KdaFeed *source);
-/* Hands the batch's records on; by row, whether it was late for other queries, and refused by them. */
-extern void kda_relay_records(KdaFeed *source, const uint8 *late, const uint8 *failed);
+/* Hands the batch's records on, and who has refused them. */
+extern void kda_relay_records(KdaFeed *source);
 extern void kda_relay_at_commit(KdaFeed *source);
 /* Before the relay runs: the shards as the stream has them. */
 extern void kda_relay_see_shards(KdaFeed *relay);
@@ -212,6 +236,23 @@ extern void kda_relay_begin(KdaFeed *source);
 extern bool kda_relay_is_drained(const KdaFeed *source);
 extern void kda_relay_end(KdaFeed *source);
 
+/*---- reset.c: ALTER STREAM … RESET; inside the worker's transaction */
+
+/* Before any stream runs: which are on their way to a reset, and which stand still until then. */
+extern void kda_resets_begin(KdaWorker *worker);
+/* Before a stream reads.  True: it has been reset, and reads nothing in this transaction. */
+extern bool kda_reset_at_once(KdaFeed *feed);
+/* After it has read; place: the control row that it has come to. */
+extern void kda_reset_after_read(KdaFeed *feed, const KdaInboxPlace *place);
+/* When it is through, or stands still. */
+extern void kda_reset_look(KdaFeed *feed);
+
+/*---- blame.c: rows between the parts of a query are reported of the users' stream that they have come from */
+
+extern KdaFeed *kda_feed_behind(KdaFeed *feed);
+/* Of a row of its batch, with shard and position of the record; shard NULL: it is made of several. */
+extern KdaFeed *kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position);
+
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);
 
@@ -219,6 +260,8 @@ extern void kda_growth_look(KdaWorker *worker, TimestampTz now);
 
 /* Returns true if more input is already waiting. */
 extern bool kda_transaction(KdaWorker *worker);
+/* Inside it: all stages of one stream, once. */
+extern void kda_run_feed(KdaFeed *feed, TimestampTz now);
 
 /*---- waits.c: answers kda.wait */
 extern void kda_waits_look(KdaWorker *worker);		/* takes new requests up, before a transaction */

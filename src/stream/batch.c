@@ -43,6 +43,7 @@ resize(KdaBatch *batch, int capacity)
 	RESIZE(batch->shard);
 	RESIZE(batch->position);
 	RESIZE(batch->xid);
+	RESIZE(batch->origin);
 	RESIZE(batch->refused);
 	RESIZE(batch->arrival);
 	RESIZE(batch->record);

@@ -21,11 +21,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/rows.h"
-#include "catalog/index.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "runtime/runtime.h"
 #include "stream/inbox.h"
@@ -42,181 +38,6 @@
 #include "utils/xid8.h"
 
 #define WRITE_ROWS	1000
-
-/*---- tables */
-
-/*
- * A domain's checks were made when the row came in; here they would run as the
- * extension's owner.
- */
-static Oid
-stored_type(Form_pg_attribute att, int32 *typmod)
-{
-	*typmod = att->atttypmod;
-	return getBaseTypeAndTypmod(att->atttypid, typmod);
-}
-
-static char *
-column_type(Form_pg_attribute att)
-{
-	int32		typmod;
-	Oid			type = stored_type(att, &typmod);
-
-	return kda_column_type_sql(type, typmod, att->attcollation);
-}
-
-char *
-kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
-{
-	Relation	stream = table_open(stream_relid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(stream);
-	StringInfoData s;
-
-	initStringInfo(&s);
-	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
-					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
-					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint",
-					 durable ? "" : "UNLOGGED ", name);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-
-		if (!att->attisdropped)
-			appendStringInfo(&s, ", c%d %s", i + 1, column_type(att));
-	}
-	appendStringInfo(&s, "); CREATE INDEX ON %s (kda_xid, kda_seq)", name);
-	table_close(stream, NoLock);
-	return s.data;
-}
-
-char *
-kda_inbox_sync_ddl(Oid stream_relid, Oid inbox)
-{
-	Relation	stream = table_open(stream_relid, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(stream);
-	StringInfoData s;
-	const char *separator = "";
-
-	initStringInfo(&s);
-	appendStringInfo(&s, "ALTER TABLE " KDA_STORAGE_SCHEMA ".%s ", quote_identifier(get_rel_name(inbox)));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		char	   *name = psprintf("c%d", i + 1);
-		AttrNumber	attno = get_attnum(inbox, name);
-		Oid			type,
-					collation,
-					wanted;
-		int32		typmod,
-					wanted_typmod;
-
-		if (att->attisdropped)
-			continue;
-		if (attno == InvalidAttrNumber)
-		{
-			appendStringInfo(&s, "%sADD COLUMN %s %s", separator, name, column_type(att));
-			separator = ", ";
-			continue;
-		}
-		get_atttypetypmodcoll(inbox, attno, &type, &typmod, &collation);
-		wanted = stored_type(att, &wanted_typmod);
-		if (type != wanted || typmod != wanted_typmod || collation != att->attcollation)
-		{
-			/* rows are cast as the extension's owner: by core's functions only */
-			if (type != wanted && (type >= FirstNormalObjectId || wanted >= FirstNormalObjectId))
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("column \"%s\" of stream \"%s\" cannot be changed from type %s to type %s",
-								NameStr(att->attname), RelationGetRelationName(stream), format_type_be(type),
-								format_type_be(wanted)),
-						 errhint("Add a column of the new type.")));
-			appendStringInfo(&s, "%sALTER COLUMN %s TYPE %s USING %s::%s", separator, name,
-							 column_type(att), name,
-							 format_type_extended(wanted, wanted_typmod,
-												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-			separator = ", ";
-		}
-	}
-	for (int i = 0; i < desc->natts; i++)
-		if (TupleDescAttr(desc, i)->attisdropped && get_attnum(inbox, psprintf("c%d", i + 1)) != InvalidAttrNumber)
-		{
-			appendStringInfo(&s, "%sDROP COLUMN c%d", separator, i + 1);
-			separator = ", ";
-		}
-	table_close(stream, NoLock);
-	return separator[0] ? s.data : NULL;
-}
-
-/* The attribute numbers of a segment's columns of the stream, in the order of their names' numbers; returns how many. */
-static int
-stream_columns(TupleDesc inbox, AttrNumber *attnos)
-{
-	int		   *numbers = palloc(sizeof(int) * Max(inbox->natts, 1));
-	int			n = 0;
-
-	for (int i = KDA_INBOX_NCOLS; i < inbox->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(inbox, i);
-		int			number,
-					at;
-
-		if (att->attisdropped)
-			continue;
-		number = atoi(NameStr(att->attname) + 1);
-		for (at = n++; at > 0 && numbers[at - 1] > number; at--)
-		{
-			numbers[at] = numbers[at - 1];
-			attnos[at] = attnos[at - 1];
-		}
-		numbers[at] = number;
-		attnos[at] = i + 1;
-	}
-	pfree(numbers);
-	return n;
-}
-
-/*
- * By their order, not by their names: in a restored stream the columns are
- * numbered anew, without those that had been dropped.
- */
-AttrNumber *
-kda_inbox_map(TupleDesc stream, Relation inbox)
-{
-	AttrNumber *map = palloc0(sizeof(AttrNumber) * Max(stream->natts, 1));
-	AttrNumber *attnos = palloc(sizeof(AttrNumber) * Max(RelationGetDescr(inbox)->natts, 1));
-	int			n = stream_columns(RelationGetDescr(inbox), attnos);
-	int			next = 0;
-
-	for (int i = 0; i < stream->natts && next < n; i++)
-		if (!TupleDescAttr(stream, i)->attisdropped)
-			map[i] = attnos[next++];
-	pfree(attnos);
-	return map;
-}
-
-void
-kda_inbox_rename_columns(Oid stream_relid, Oid segment)
-{
-	Relation	stream = table_open(stream_relid, AccessShareLock);
-	Relation	inbox = table_open(segment, AccessShareLock);
-	TupleDesc	desc = RelationGetDescr(stream);
-	AttrNumber *map = kda_inbox_map(desc, inbox);
-
-	/* a number never grows, so that no name is taken when its turn comes */
-	for (int i = 0; i < desc->natts; i++)
-	{
-		const char *had;
-
-		if (map[i] <= 0)
-			continue;
-		had = NameStr(TupleDescAttr(RelationGetDescr(inbox), map[i] - 1)->attname);
-		if (atoi(had + 1) != i + 1)
-			SPI_execute(psprintf("ALTER TABLE " KDA_STORAGE_SCHEMA ".%s RENAME COLUMN %s TO c%d",
-								 quote_identifier(RelationGetRelationName(inbox)), had, i + 1), false, 0);
-	}
-	table_close(inbox, NoLock);
-	table_close(stream, NoLock);
-}
 
 /*---- writing */
 
@@ -238,6 +59,8 @@ struct KdaInboxWriter
 	MemoryContext context;
 	Datum	   *shards;			/* names of the source's, as text */
 	int			nshards;
+	Datum		origin;			/* of the last row, as text … */
+	int			origin_of;		/* … which stands for this: shard + 1, or of a part - index - 1; 0: none yet */
 };
 
 static int64 next_seq = 1;
@@ -393,8 +216,26 @@ shard_name(KdaInboxWriter *w, KdaStream *stream, int shard)
 	return w->shards[shard];
 }
 
-void
-kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
+/* Where the batch's row has come from, as text; rows of one shard share it. */
+static Datum
+origin_of(KdaInboxWriter *w, KdaStream *stream, int row)
+{
+	KdaBatch   *batch = stream->batch;
+	int			index = stream->norigins > 0 ? batch->origin[row] : 0;
+	int			key = index > 0 ? -index : batch->shard[row] + 1;
+	MemoryContext old;
+
+	if (key == w->origin_of)
+		return w->origin;
+	old = MemoryContextSwitchTo(w->context);
+	w->origin = CStringGetTextDatum(index > 0 ? stream->origins[index - 1] : psprintf("%d/%s", stream->id, stream->shards[batch->shard[row]].name));
+	w->origin_of = key;
+	MemoryContextSwitchTo(old);
+	return w->origin;
+}
+
+static TupleTableSlot *
+put_values(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
 {
 	TupleTableSlot *slot = next_slot(w);
 	KdaTime		arrival = time == KDA_NO_TIME ? GetCurrentTransactionStartTimestamp() : time;
@@ -413,12 +254,33 @@ kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime sha
 	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(derived));
 	if (derived && shard_wm != KDA_NO_TIME)
 		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(shard_wm));
+	return slot;
+}
+
+void
+kda_inbox_put(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
+{
+	TupleTableSlot *slot = put_values(w, from, time, shard_wm, derived);
+
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 }
 
 void
-kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns, uint8 refused)
+kda_inbox_put_part(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, KdaStream *stream, int row)
+{
+	TupleTableSlot *slot = put_values(w, from, time, shard_wm, true);
+
+	put(slot, KDA_INBOX_SHARD, origin_of(w, stream, row));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(stream->batch->position[row]));
+	if (stream->batch->refused[row])
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(stream->batch->refused[row])));
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+}
+
+void
+kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *columns)
 {
 	KdaBatch   *batch = stream->batch;
 	TupleTableSlot *slot = next_slot(w);
@@ -435,8 +297,8 @@ kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *c
 	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
 	if (batch->shard_wm[row] != KDA_NO_TIME)
 		put(slot, KDA_INBOX_SHARD_WM, TimestampTzGetDatum(batch->shard_wm[row]));
-	if (refused)
-		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(refused)));
+	if (batch->refused[row])
+		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(batch->refused[row])));
 	put(slot, KDA_INBOX_SHARD, shard_name(w, stream, batch->shard[row]));
 	put(slot, KDA_INBOX_POSITION, Int64GetDatum(batch->position[row]));
 	/* what it points to is the batch's, which is there until the writer has ended */
@@ -451,6 +313,19 @@ kda_inbox_put_control(KdaInboxWriter *w, char control, KdaTime time)
 	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(time));
 	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
 	put(slot, KDA_INBOX_CONTROL, CharGetDatum(control));
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+kda_inbox_put_place(KdaInboxWriter *w, const KdaInboxPlace *place)
+{
+	TupleTableSlot *slot = next_slot(w);
+
+	put(slot, KDA_INBOX_ARRIVAL, TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+	put(slot, KDA_INBOX_DERIVED, BoolGetDatum(true));
+	put(slot, KDA_INBOX_CONTROL, CharGetDatum(place->control));
+	put(slot, KDA_INBOX_SHARD, CStringGetTextDatum(psprintf("%d", place->stream)));
+	put(slot, KDA_INBOX_POSITION, Int64GetDatum(place->number));
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -602,13 +477,43 @@ shard_of(KdaStream *stream, text *name)
 			 errmsg("shard \"%s\" of stream %s is not known yet", text_to_cstring(name), stream->name)));
 }
 
+/* The same of a row that has come from another part of a query; index + 1. */
+static int
+index_of_origin(KdaStream *stream, text *name)
+{
+	static int	last = 0;
+	Size		len = VARSIZE_ANY_EXHDR(name);
+	MemoryContext old;
+
+	for (int i = 0; i < stream->norigins; i++)
+	{
+		int			o = (last + i) % stream->norigins;
+
+		if (strlen(stream->origins[o]) == len && memcmp(stream->origins[o], VARDATA_ANY(name), len) == 0)
+			return (last = o) + 1;
+	}
+	old = MemoryContextSwitchTo(stream->context);
+	if (stream->norigins % 16 == 0)
+		stream->origins = stream->origins ? repalloc(stream->origins, sizeof(char *) * (stream->norigins + 16)) : palloc(sizeof(char *) * 16);
+	stream->origins[stream->norigins] = text_to_cstring(name);
+	MemoryContextSwitchTo(old);
+	return ++stream->norigins;
+}
+
+/* Says where, in the order of the rows. */
+static inline bool
+is_place(char control)
+{
+	return control == KDA_CONTROL_RESET || control == KDA_CONTROL_STAND;
+}
+
 /* Moves nothing but adds a row. */
 static inline bool
 is_record(Datum control, bool isnull)
 {
 	char		c = isnull ? '\0' : DatumGetChar(control);
 
-	return c != KDA_CONTROL_ADVANCE && c != KDA_CONTROL_WATERMARK;
+	return c != KDA_CONTROL_ADVANCE && c != KDA_CONTROL_WATERMARK && !is_place(c);
 }
 
 static void
@@ -657,9 +562,15 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	batch->xid[row] = c->xid;
 	batch->position[row] = (int64) c->xid;
 	batch->refused[row] = 0;
+	batch->origin[row] = 0;
 	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
 	{
-		batch->shard[row] = shard_of(stream, DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]));
+		text	   *shard = DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]);
+
+		if (stream->relay)
+			batch->shard[row] = shard_of(stream, shard);
+		else
+			batch->origin[row] = index_of_origin(stream, shard);
 		batch->position[row] = DatumGetInt64(c->slot->tts_values[KDA_INBOX_POSITION - 1]);
 		if (!c->slot->tts_isnull[KDA_INBOX_CONTROL - 1])
 			batch->refused[row] = DatumGetChar(c->slot->tts_values[KDA_INBOX_CONTROL - 1]) - KDA_CONTROL_REFUSED(0);
@@ -676,7 +587,7 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 
 int
 kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size max_bytes,
-			   bool *more, MemoryContext context)
+			   bool *more, KdaInboxPlace *place, MemoryContext context)
 {
 	KdaBatch   *batch = stream->batch;
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda inbox read",
@@ -699,6 +610,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		text2 = kda_inbox_snapshot();
 	snap2 = parse_snapshot(text2);
 	*more = false;
+	memset(place, 0, sizeof(*place));
 	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
 	for (int i = 0; i < 2; i++)
 		if (segments.cursors[i].rel)
@@ -719,7 +631,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 			break;
 		}
 		control = slot_getattr(c->slot, KDA_INBOX_CONTROL, &isnull);
-		if (!isnull && DatumGetChar(control) == KDA_CONTROL_ADVANCE && n > 0)
+		if (n > 0 && !isnull && (DatumGetChar(control) == KDA_CONTROL_ADVANCE || is_place(DatumGetChar(control))))
 		{
 			/* the rows before it are judged without it */
 			*more = true;
@@ -728,6 +640,14 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		any = true;
 		position->last_xid = c->xid;
 		position->last_seq = c->seq;
+		if (!isnull && is_place(DatumGetChar(control)))
+		{
+			place->control = DatumGetChar(control);
+			place->stream = atoi(TextDatumGetCString(slot_getattr(c->slot, KDA_INBOX_SHARD, &isnull)));
+			place->number = DatumGetInt64(slot_getattr(c->slot, KDA_INBOX_POSITION, &isnull));
+			*more = true;
+			break;
+		}
 		if (!is_record(control, isnull))
 		{
 			KdaTime		time = DatumGetTimestampTz(slot_getattr(c->slot, KDA_INBOX_ARRIVAL, &isnull));
@@ -792,48 +712,4 @@ kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *posit
 	}
 	kda_segments_close(&segments);
 	return consumed;
-}
-
-void
-kda_inbox_restamp(int32 stream_id, Oid stream_relid)
-{
-	KdaStreamIds ids;
-	char	   *snapshot;
-	char	   *update[2];
-
-	if (!kda_stream_ids(stream_relid, &ids) || !OidIsValid(ids.inbox))
-		return;
-	kda_inbox_rename_columns(stream_relid, ids.inbox);
-	kda_inbox_rename_columns(stream_relid, ids.inbox2);
-	/*
-	 * Numbers of another system mean nothing here: read rows become ancient, the
-	 * others this transaction's, in their order.  What other transactions are
-	 * writing meanwhile is not seen here: taken before, the snapshot says that
-	 * it has not been read.
-	 */
-	(void) GetTopFullTransactionId();
-	snapshot = kda_inbox_snapshot();
-	for (int i = 0; i < 2; i++)
-		update[i] = psprintf("UPDATE " KDA_STORAGE_SCHEMA ".%s AS r SET kda_seq = o.n, kda_xid = CASE WHEN "
-							 "pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot1::pg_catalog.pg_snapshot) OR "
-							 "(p.snapshot2 IS NOT NULL AND pg_catalog.pg_visible_in_snapshot(r.kda_xid, p.snapshot2::pg_catalog.pg_snapshot) "
-							 "AND (r.kda_xid < p.last_xid OR (r.kda_xid = p.last_xid "
-							 "AND r.kda_seq <= p.last_seq))) THEN '3'::pg_catalog.xid8 "
-							 "ELSE pg_catalog.pg_current_xact_id() END "
-							 "FROM kda_storage.stream_progress p, o WHERE p.stream_id = %d AND o.segment = %d AND o.place = r.ctid",
-							 quote_identifier(get_rel_name(i == 0 ? ids.inbox : ids.inbox2)), stream_id, i);
-	SPI_execute(psprintf("WITH o AS MATERIALIZED (SELECT segment, place, "
-						 "pg_catalog.row_number() OVER (ORDER BY kda_xid, kda_seq, segment, place) AS n FROM "
-						 "(SELECT 0 AS segment, ctid AS place, kda_xid, kda_seq FROM " KDA_STORAGE_SCHEMA ".%s UNION ALL "
-						 "SELECT 1, ctid, kda_xid, kda_seq FROM " KDA_STORAGE_SCHEMA ".%s) AS u), one AS (%s) %s",
-						 quote_identifier(get_rel_name(ids.inbox)), quote_identifier(get_rel_name(ids.inbox2)),
-						 update[0], update[1]), false, 0);
-	SPI_execute(psprintf("UPDATE kda_storage.stream_progress SET snapshot1 = CASE WHEN snapshot1 IS NOT NULL THEN %s END, "
-						 "snapshot2 = NULL, last_xid = NULL, last_seq = NULL WHERE stream_id = %d",
-						 quote_literal_cstr(snapshot), stream_id), false, 0);
-	/* also of queries of a source stream whose records came by way of it */
-	SPI_execute(psprintf("UPDATE kda_storage.query SET start_snapshot = CASE WHEN stream = r THEN NULL ELSE start_snapshot END, "
-						 "start_snapshot2 = CASE WHEN stream2 = r THEN NULL ELSE start_snapshot2 END "
-						 "FROM (SELECT %u::pg_catalog.regclass AS r) s WHERE r IN (stream, stream2)",
-						 stream_relid), false, 0);
 }

@@ -65,6 +65,8 @@ typedef struct KdaStream
 	KdaTime		advanced;		/* by kda.advance: shards and stream are at least this */
 	KdaTime		derived;		/* from the pumps that write it: their rows do not fall below */
 	bool		has_writers;
+	char	  **origins;		/* of parts of queries: "stream number/shard" that rows have come from */
+	int			norigins;
 	bool		relay;			/* what several slots have read of a source stream, for slot 0: runtime/relay.c */
 	TimestampTz idle_since;		/* all shards are idle since; 0: no */
 	TransactionId retired_by;	/* transaction after which nobody needs the other segment's rows */

@@ -6,11 +6,13 @@ stop what a crashed test has left.
 """
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import psycopg2
@@ -49,6 +51,51 @@ def patiently(server, text, *args, timeout=60):
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
+
+
+def caught_up(server, stream, timeout=120):
+    """Waits until all of the stream is processed, however often the server crashes meanwhile."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if patiently(server, "SELECT kda.wait(%s::regclass, '5 s')", stream):
+            return
+    raise AssertionError("not caught up: %s" % [server.sql("SELECT * FROM " + what) for what in ("kda.streams", "kda.workers", "kda.shards", "kda_storage.slot")])
+
+
+class Feeder(threading.Thread):
+    """Produces records to a topic at a steady rate until told to stop, or as fast as it can (per_second None) until it says so itself: one() makes one."""
+
+    def __init__(self, kafka, topic, per_second, seed):
+        super().__init__(daemon=True)
+        self.kafka, self.topic, self.rate = kafka, topic, per_second
+        self.random = random.Random(seed)
+        self.stopping = threading.Event()
+        self.error = None
+
+    def one(self, producer):
+        raise NotImplementedError
+
+    def run(self):
+        try:
+            p = self.kafka.producer(enable_idempotence="true", linger_ms=2)
+            while not self.stopping.is_set():
+                begun = time.monotonic()
+                for _ in range(self.rate // 20 if self.rate else 100):
+                    if self.stopping.is_set():
+                        break
+                    self.one(p)
+                    p.poll(0)
+                if self.rate:
+                    self.stopping.wait(max(0, 0.05 - (time.monotonic() - begun)))
+            p.flush(60)
+        except Exception as e:
+            self.error = e
+
+    def stop(self):
+        if self.rate:
+            self.stopping.set()
+        self.join(120)
+        assert self.error is None, self.error
 
 
 def note_pid(pid):
@@ -132,6 +179,9 @@ class Postgres:
 
     def crash(self):
         """kill -9 of the postmaster; its children notice."""
+        # stopped first: then no child is begun after they have been counted
+        self.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: open("/proc/%d/stat" % self.process.pid).read().rpartition(")")[2].split()[0] == "T", "the postmaster to stand still")
         children = self.children()
         self.process.kill()
         self.process.wait()

@@ -6,8 +6,8 @@ Windows of the clock are generate_series there; sessions and stagger windows are
 computed in Python (test_sessions.py has the models).
 
 Behind each stream "s" stands a table "s_in" of every row that it was given, in
-order of arrival (seq), with the watermark that the row's shard had before it
-(wm; -infinity: none yet).  So whether a row counts, and in which window, is a
+order of arrival (seq), with the watermark that the row's shard had before it,
+less the stream's allowed_lateness (wm; -infinity: none yet).  So whether a row counts, and in which window, is a
 condition in SQL: window_end > wm, or rowtime >= wm where rows and not windows
 are late.
 """
@@ -93,12 +93,13 @@ class Source:
     """What stands in FROM: ours(alias) is the text for a continuous query, plain(state) a SELECT that gives
     seq, id, rt (its time), wm and the columns, as things are now."""
 
-    def __init__(self, ours, plain, columns, time, watermark, streams, ordered=True):
+    def __init__(self, ours, plain, columns, time, watermark, streams, ordered=True, corrected=None):
         self.ours = ours
         self.plain = plain
         self.columns = columns      # names
         self.time = time            # name of the column that has the time, or None
-        self.watermark = watermark  # state -> watermark
+        self.watermark = watermark  # state -> up to where all is final
+        self.corrected = corrected or watermark    # … and to where windows have closed that may be corrected
         self.streams = streams
         self.ordered = ordered      # there is one order of arrival
         self.table_name = None      # that a window table function can name
@@ -115,6 +116,7 @@ class Window:
 
     def __init__(self, kind, size, slide, offset, unit, zone):
         self.kind, self.size, self.slide, self.offset, self.unit, self.zone = kind, size, slide, offset, unit, zone
+        self.by_bounds = False      # sessions of several keys with the same bounds are one
 
     def keyed(self):
         return self.kind in ("session", "stagger")
@@ -214,10 +216,15 @@ class State:
         self.watermarks, self.ask = watermarks, ask
 
 
+def earlier(t, us):
+    return t and t - us * US
+
+
 def stream_source(world, stream):
     columns = list(COLUMNS) + [stream.time]
     source = Source(lambda: stream.name + " a", lambda state: "SELECT seq, %s AS rt, wm, %s FROM %s_in" % (stream.time, ", ".join(columns), stream.name),
-                    columns, stream.time, lambda state: state.watermarks[stream.name], [stream], stream.shards == 1)
+                    columns, stream.time, lambda state: earlier(state.watermarks[stream.name], stream.lateness), [stream], stream.shards == 1,
+                    lambda state: state.watermarks[stream.name])
     source.table_name = stream.name
     return source
 
@@ -416,11 +423,12 @@ class Generator:
 
     # ---- queries
 
-    def windowed_sql(self, source, select, window, prefix, closed_only, shards_keys):
-        """SQL of what the windows hold; closed_only: without the open ones."""
+    def windowed_sql(self, source, select, window, prefix, closed_only, shards_keys, corrected=False):
+        """SQL of what the windows hold; closed_only: without the open ones; corrected: those that are closed may change."""
         def sql(state):
-            words = plain_words(source.watermark(state), window.kind)
-            watermark = literal(source.watermark(state))
+            closed_upto = (source.corrected if corrected else source.watermark)(state)
+            words = plain_words(closed_upto, window.kind)
+            watermark = literal(closed_upto)
             where = " AND ".join("(%s)" % c for c in select.where) or "true"
             from_ = spell(select.source_from.replace("{s}", "base a"), words)
             base = "WITH base AS MATERIALIZED (%s)" % source.plain(state) + (", " + select.cte if select.cte else "")
@@ -460,7 +468,6 @@ class Generator:
         """A SELECT with a window: gives (text of ours, sql of the plain one, prefix, options)."""
         r = self.r
         window = self.window()
-        window.by_bounds = False
         if window.kind == "stagger" and not source.ordered:
             window = Window("tumbling", self.world.steps[0], self.world.steps[0], 0, "us", "UTC")
         select = Select()
@@ -522,9 +529,12 @@ class Generator:
     def stream(self):
         return stream_source(self.world, self.r.choice(self.world.streams))
 
-    def finish(self, q, body, options, sql, windowed=True):
+    def finish(self, q, body, options, sql, windowed=True, corrected=False):
         """A view, a view of closed windows, or a pump into a table; sql(bounds, closed_only) gives the plain one."""
         way = self.r.choice(["view"] * 6 + ["closed"] * windowed + ["pump"])
+        if way == "pump" and corrected:
+            # its table would have each correction
+            way = "closed"
         q.shape += " " + way
         if way == "pump":
             # only views get the bounds by themselves
@@ -539,10 +549,13 @@ class Generator:
     def make_windowed(self, q):
         source = self.stream()
         body, select, window, prefix, options, keys = self.windowed(q, source)
-        self.finish(q, body, options, lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, keys))
-        # once over the buffer, where no row is late; days are those of UTC, sessions of functions and of the older spelling are refused
+        late = source.streams[0].lateness > 0
+        # sessions of several keys in one row may have to wait
+        q.skip_open = late and window.by_bounds
+        self.finish(q, body, options, lambda bounds, closed: self.windowed_sql(source, select, window, prefix and bounds, closed, keys, True), corrected=late)
+        # once over the buffer, where no row is late; days are those of UTC, sessions of functions' rows are refused
         if source.streams[0].name.endswith("_k") or select.tail or select.distinct or any(" OVER " in e or "@CLOSED@" in e for e in select.items) or \
-                window.zone != "UTC" or "/group" in q.shape or window.keyed() and "unnest" in select.source_from:
+                window.zone != "UTC" or window.keyed() and "unnest" in select.source_from:
             return
         all_rows = Source(None, lambda state: source.plain(state).replace(" wm,", " '-infinity'::timestamptz AS wm,", 1), source.columns, source.time, source.watermark, source.streams)
         q.adhoc = body, self.windowed_sql(all_rows, select, window, False, False, keys)
@@ -596,9 +609,11 @@ class Generator:
         r = self.r
         stream = self.stream()
         within = r.choice(self.world.gaps + [0])
-        mark = lambda state: stream.watermark(state) and stream.watermark(state) - within * US
+        # what comes later counts as long as allowed_lateness says, if that is longer
+        beyond = max(within - stream.streams[0].lateness, 0)
+        mark = lambda state: earlier(stream.watermark(state), beyond)
         plain = lambda state: "SELECT seq, rt, '-infinity'::timestamptz AS wm, %s FROM (%s) a WHERE rt >= wm - interval '%d us' AND rt <= %s" % (
-            ", ".join(stream.columns), stream.plain(state), within, literal(mark(state)))
+            ", ".join(stream.columns), stream.plain(state), beyond, literal(mark(state)))
         source = Source(stream.ours, plain, stream.columns, stream.time, mark, stream.streams, stream.ordered)
         sort = " ORDER BY a.%s WITHIN %s" % (source.time, us_interval(r, within))
         select = Select()
@@ -826,7 +841,6 @@ class Generator:
         select = Select()
         self.base(base, select, joins=False)
         window = self.window()
-        window.by_bounds = False
         if window.kind == "stagger":
             window = Window("tumbling", self.world.steps[0], self.world.steps[0], 0, "us", "UTC")
         select.keys = r.choice([["a.k"], ["a.k", "a.t"], ["a.k", "a.b"]])
@@ -899,15 +913,21 @@ class Generator:
             else:
                 ours = lambda: "(%s) a" % row
             plain = lambda state: "SELECT a.* FROM (%s) a WHERE %s" % (base.plain(state), condition)
-            source = Source(ours, plain, columns, None, base.watermark, base.streams, base.ordered)
-            return self.windowed_over(q, source, "")
+            mark = base.watermark
+            if kind == "pump":
+                # that stream has no allowed_lateness
+                plain = lambda state: "SELECT a.* FROM (%s) a WHERE %s" % (
+                    base.plain(state).replace(" wm,", " wm + interval '%d us' AS wm," % base.streams[0].lateness, 1), condition)
+                mark = base.corrected
+            source = Source(ours, plain, columns, None, mark, base.streams, base.ordered, mark if kind == "pump" else base.corrected)
+            return self.windowed_over(q, source, "", corrected=True)
         base = self.stream()
         body, sql, columns = self.over(base, q)
         plain = lambda state: "SELECT '-infinity'::timestamptz AS wm, o.* FROM (%s) o" % sql(state)
         source = Source(lambda: "(%s) a" % body, plain, ["id", "k", "v"], None, base.watermark, base.streams, ordered=False)
         return self.windowed_over(q, source, "")
 
-    def windowed_over(self, q, source, options):
+    def windowed_over(self, q, source, options, corrected=False):
         while True:
             number = len(q.shape)
             body, select, window, prefix, mine, keys = self.windowed(q, source)
@@ -915,7 +935,7 @@ class Generator:
                 break
             q.shape = q.shape[:number]
         q.statements.append("CREATE CONTINUOUS VIEW %s%s AS %s" % (q.view, mine or options, body))
-        q.expected = self.windowed_sql(source, select, window, prefix, False, keys)
+        q.expected = self.windowed_sql(source, select, window, prefix, False, keys, corrected)
 
     def make_endless_over(self, q, source, options):
         select = Select()

@@ -3,66 +3,43 @@ import json
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 
 import psycopg2
 import pytest
-from harness import LONG, Kafka, Postgres, alive, wait_until
+from harness import LONG, Feeder, Kafka, Postgres, alive, caught_up, patiently, wait_until
 
 KILLS = 60 if LONG else 21
 
 
-class Feeder(threading.Thread):
-    """Produces events to 4 partitions until told to stop, and keeps count of what was delivered."""
+class Events(Feeder):
+    """Events to 4 partitions; keeps count of what was delivered."""
 
     def __init__(self, kafka, topic, per_second=3000, seed=1):
-        super().__init__(daemon=True)
-        self.kafka, self.topic, self.rate = kafka, topic, per_second
-        self.random = random.Random(seed)
+        super().__init__(kafka, topic, per_second, seed)
         self.expected = Counter()       # (minute, country, action) -> records
         self.sums = Counter()
         self.malformed = 0
-        self.stopping = threading.Event()
-        self.error = None
+        self.second = 0.0
 
-    def run(self):
-        try:
-            self.feed()
-        except Exception as e:
-            self.error = e
-
-    def feed(self):
-        p = self.kafka.producer(enable_idempotence="true", linger_ms=2)
-        second = 0.0
-        while not self.stopping.is_set():
-            begun = time.monotonic()
-            for _ in range(self.rate // 20):
-                second += 0.01
-                r = self.random
-                part = r.randrange(4)
-                if r.random() < 0.01:
-                    p.produce(self.topic, '{"ts": "broken', partition=part)
-                    self.malformed += 1
-                    continue
-                # out of order, within the stream's watermark
-                us = int(max(0.0, second - r.random() * 3) * 1e6)
-                at = us // 1000000
-                country, action, v = r.choice("KR US JP DE".split()), r.choice(("click", "view")), r.randrange(100)
-                p.produce(self.topic, json.dumps({
-                    "ts": "2026-01-01T%02d:%02d:%02d.%06dZ" % (at // 3600, at // 60 % 60, at % 60, us % 1000000),
-                    "country": country, "action": action, "value": v}), partition=part)
-                self.expected[(at // 10, country, action)] += 1
-                self.sums[(at // 10, country, action)] += v
-                p.poll(0)
-            self.stopping.wait(max(0, 0.05 - (time.monotonic() - begun)))
-        p.flush(60)
-
-    def finish(self):
-        self.stopping.set()
-        self.join(60)
-        assert self.error is None, self.error
+    def one(self, p):
+        self.second += 0.01
+        r = self.random
+        part = r.randrange(4)
+        if r.random() < 0.01:
+            p.produce(self.topic, '{"ts": "broken', partition=part)
+            self.malformed += 1
+            return
+        # out of order, within the stream's watermark
+        us = int(max(0.0, self.second - r.random() * 3) * 1e6)
+        at = us // 1000000
+        country, action, v = r.choice("KR US JP DE".split()), r.choice(("click", "view")), r.randrange(100)
+        p.produce(self.topic, json.dumps({
+            "ts": "2026-01-01T%02d:%02d:%02d.%06dZ" % (at // 3600, at // 60 % 60, at % 60, us % 1000000),
+            "country": country, "action": action, "value": v}), partition=part)
+        self.expected[(at // 10, country, action)] += 1
+        self.sums[(at // 10, country, action)] += v
 
 
 def compare(server, feeder, view):
@@ -88,22 +65,11 @@ def check_errors(server, feeder, stream):
     assert server.value("SELECT records_late FROM kda.streams WHERE stream = %s::regclass", stream) == 0
 
 
-def caught_up(server, stream, timeout=90):
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        try:
-            if server.value("SELECT kda.wait(%s::regclass, '5 s')", stream):
-                return
-        except psycopg2.Error:
-            time.sleep(0.2)
-    raise AssertionError("not caught up: %s" % server.sql("SELECT * FROM kda.streams"))
-
-
 def test_kill_9_of_everything_at_random_moments(kafka):
     kafka.create_topic("t_kill", 4)
     server = Postgres("kill", ["kda_stream.commit_interval = '20ms'", "wal_writer_delay = '10ms'"]).start()
     declare(server, kafka, "t_kill", "killed", "killed_v")
-    feeder = Feeder(kafka, "t_kill")
+    feeder = Events(kafka, "t_kill")
     feeder.start()
     r = random.Random(int(os.environ.get("KDA_SEED", "7")))
     for i in range(KILLS):
@@ -111,7 +77,6 @@ def test_kill_9_of_everything_at_random_moments(kafka):
         what = ("pipeline", "launcher", "postmaster")[i % 3]
         if what == "postmaster":
             server.crash()
-            time.sleep(0.1)
             server.start()
         else:
             pids = wait_until(lambda: workers(server, what), "a %s to be there" % what)
@@ -119,9 +84,9 @@ def test_kill_9_of_everything_at_random_moments(kafka):
                 os.kill(pids[0], signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            time.sleep(0.05)
+            wait_until(lambda: not alive(pids[0]), "it to be gone")
             wait_until(server.answers, "the server to recover")
-    feeder.finish()
+    feeder.stop()
     caught_up(server, "killed")
     compare(server, feeder, "killed_v")
     check_errors(server, feeder, "killed")
@@ -136,23 +101,30 @@ def workers(server, kind):
         return []
 
 
+def more_records(server, n=300):
+    """Waits until so many more have been processed of the one stream."""
+    read = "SELECT records_in FROM kda.streams"
+    before = patiently(server, read)
+    wait_until(lambda: patiently(server, read) >= before + n, "records to flow")
+
+
 def test_terminate_and_restart_lose_nothing(kafka):
     """pg_terminate_backend, fast and immediate shutdown, reload, while records flow."""
     kafka.create_topic("t_term", 4)
     server = Postgres("term", ["kda_stream.commit_interval = '20ms'"]).start()
     declare(server, kafka, "t_term", "termed", "termed_v")
-    feeder = Feeder(kafka, "t_term")
+    feeder = Events(kafka, "t_term")
     feeder.start()
     for i in range(6):
-        time.sleep(0.3)
+        more_records(server)
         for pid in workers(server, ("pipeline", "launcher")[i % 2]):
             server.sql("SELECT pg_terminate_backend(%s)", pid)
         server.sql("SELECT pg_reload_conf()")
     for mode in ("fast", "immediate", "fast"):
-        time.sleep(0.5)
+        more_records(server)
         assert server.stop(mode) < 5
         server.start()
-    feeder.finish()
+    feeder.stop()
     caught_up(server, "termed")
     compare(server, feeder, "termed_v")
     check_errors(server, feeder, "termed")
@@ -167,7 +139,7 @@ def test_broker_stops_and_starts(kafka):
     broker.create_topic("t_broker", 4)
     server = Postgres("broker", ["kda_stream.commit_interval = '20ms'"]).start()
     declare(server, broker, "t_broker", "brokered", "brokered_v")
-    feeder = Feeder(broker, "t_broker", 1000)
+    feeder = Events(broker, "t_broker", 1000)
     feeder.start()
     time.sleep(1)
     for kill in (False, True):
@@ -176,7 +148,7 @@ def test_broker_stops_and_starts(kafka):
         assert server.value("SELECT state FROM kda.streams") == "running"
         broker.start()
         time.sleep(1)
-    feeder.finish()
+    feeder.stop()
     caught_up(server, "brokered")
     compare(server, feeder, "brokered_v")
     check_errors(server, feeder, "brokered")
@@ -187,7 +159,7 @@ def test_broker_stops_and_starts(kafka):
     server.stop("fast")
     server.start()
     time.sleep(0.5)
-    feeder2 = Feeder(broker, "t_broker", 1000)
+    feeder2 = Events(broker, "t_broker", 1000)
     broker.start()
     feeder2.expected, feeder2.sums, feeder2.malformed = feeder.expected, feeder.sums, feeder.malformed
     caught_up(server, "brokered")

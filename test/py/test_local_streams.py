@@ -209,14 +209,20 @@ def test_columns_come_and_go(server):
     assert server.sql("SELECT f, g FROM cols_w") == [("seven", "G")]
 
 
+def copy_database(server, original, copy):
+    tools = dict(env={**os.environ, "PGHOST": server.sockets, "PGPORT": str(server.port), "PGUSER": "postgres"}, check=True)
+    dump = os.path.join(WORK, original + ".sql")
+    subprocess.run([BINDIR + "/pg_dump", "-f", dump, original], **tools)
+    server.sql("CREATE DATABASE " + copy)
+    subprocess.run([BINDIR + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, copy], stdout=subprocess.DEVNULL, **tools)
+
+
 def test_a_restored_stream_keeps_its_columns_apart(server):
     """Columns that had been dropped leave gaps in the numbers, and a dump has none: unread rows must not be mixed up."""
     server.sql("CREATE DATABASE gaps")
     server.sql("CREATE EXTENSION kda_stream; CREATE STREAM g (a int, gone text, b int, gone2 int, c text); ALTER STREAM g DROP COLUMN gone, DROP COLUMN gone2", dbname="gaps")
     server.sql("CREATE CONTINUOUS VIEW g_v AS SELECT a, b, c FROM g; ALTER STREAM g PAUSE; INSERT INTO g VALUES (1, 2, 'three')", dbname="gaps")
-    dump = os.path.join(WORK, "gaps.sql")
-    for args in (("pg_dump", "-f", dump, "gaps"), ("createdb", "gaps_copy"), ("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, "gaps_copy")):
-        subprocess.run([os.path.join(BINDIR, args[0]), "-h", server.sockets, "-p", str(server.port), "-U", "postgres", *args[1:]], check=True, stdout=subprocess.DEVNULL)
+    copy_database(server, "gaps", "gaps_copy")
     assert server.sql("SELECT a, b, c FROM g", dbname="gaps_copy") == [(1, 2, "three")]
     server.sql("INSERT INTO g VALUES (4, 5, 'six')", dbname="gaps_copy")
     server.sql("ALTER STREAM g ADD COLUMN d int; INSERT INTO g VALUES (7, 8, 'nine', 10); ALTER STREAM g RESUME", dbname="gaps_copy")
@@ -230,7 +236,6 @@ def test_a_restored_stream_keeps_its_columns_apart(server):
 def test_a_restored_stream_loses_no_unread_row():
     """Neither one that is written while the copy is taken over, nor of rows that many sessions have written."""
     server = Postgres("unread", ["kda_stream.commit_interval = '20ms'", "kda_stream.batch_records = 7"]).start()
-    tools = dict(env={**os.environ, "PGHOST": server.sockets, "PGPORT": str(server.port), "PGUSER": "postgres"}, check=True)
     server.sql("CREATE DATABASE unread")
     server.sql("CREATE EXTENSION kda_stream; CREATE STREAM u (v int); CREATE CONTINUOUS VIEW u_v AS SELECT count(*) n, sum(v) s FROM u",
                dbname="unread")
@@ -241,10 +246,7 @@ def test_a_restored_stream_loses_no_unread_row():
         server.sql("INSERT INTO u VALUES (%s)", i, dbname="unread")
     server.sql("ALTER SYSTEM SET kda_stream.databases = 'unread'")
     server.sql("SELECT pg_reload_conf()")
-    dump = os.path.join(WORK, "unread.sql")
-    subprocess.run([BINDIR + "/pg_dump", "-f", dump, "unread"], **tools)
-    server.sql("CREATE DATABASE unread_copy")
-    subprocess.run([BINDIR + "/psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", dump, "unread_copy"], stdout=subprocess.DEVNULL, **tools)
+    copy_database(server, "unread", "unread_copy")
     conn = server.connect("unread_copy", autocommit=False)
     conn.cursor().execute("SELECT pg_current_xact_id()")
     origin = "SELECT origin FROM kda_storage.stream"
@@ -258,6 +260,58 @@ def test_a_restored_stream_loses_no_unread_row():
     server.sql("ALTER STREAM u RESUME", dbname="unread_copy")
     assert server.value("SELECT kda.wait('u')", dbname="unread_copy")
     assert server.sql("SELECT n, s FROM u_v", dbname="unread_copy") == [(42, 1000 + 780 + 100000)]
+    server.check_sane()
+    server.destroy()
+
+
+def test_a_restored_query_begins_where_it_was_created(server):
+    """Of rows that nobody has read yet, those committed before a query's CREATE are not its own, in the copy as in the original."""
+    server.sql("CREATE DATABASE begins")
+    conn = server.connect("begins", autocommit=False)
+    sql = lambda text: server.sql(text, dbname="begins")
+    sql("CREATE EXTENSION kda_stream; CREATE STREAM b (rowtime timestamptz, v int) OPTIONS (idle_timeout 'never')")
+    sql("CREATE CONTINUOUS VIEW b_0 AS SELECT sum(v) FROM b; INSERT INTO b VALUES ('2026-01-01 10:00:00', 1)")
+    assert server.value("SELECT kda.wait('b')", dbname="begins")
+    sql("ALTER STREAM b PAUSE")
+    conn.cursor().execute("INSERT INTO b VALUES ('2026-01-01 10:01:00', 2)")     # the oldest transaction that has not been read
+    sql("INSERT INTO b VALUES ('2026-01-01 10:05:00', 4)")
+    sql("CREATE CONTINUOUS VIEW b_1 AS SELECT sum(v) FROM b")
+    sql("CREATE CONTINUOUS VIEW b_windows AS SELECT window_start, sum(v) FROM b WINDOWED BY TUMBLING (INTERVAL '1' MINUTE)")
+    sql("INSERT INTO b VALUES ('2026-01-01 10:05:00', 8)")
+    conn.commit()
+    conn.close()
+    sql("CREATE CONTINUOUS VIEW b_2 WITH (start = 'latest') AS SELECT sum(v) FROM b")
+    sql("CREATE CONTINUOUS VIEW b_pairs AS SELECT l.v, r.v AS w FROM b l JOIN b r ON l.v <= r.v AND r.rowtime BETWEEN l.rowtime - INTERVAL '1' HOUR AND l.rowtime + INTERVAL '1' HOUR")
+    sql("INSERT INTO b VALUES ('2026-01-01 10:05:00', 16), ('2026-01-01 10:05:00', 32)")
+    copy_database(server, "begins", "begins_copy")
+    for db in ("begins", "begins_copy"):
+        server.sql("INSERT INTO b VALUES ('2026-01-01 10:05:00', 64); ALTER STREAM b RESUME", dbname=db)
+        assert server.value("SELECT kda.wait('b')", dbname=db)
+        assert [server.value("SELECT sum FROM b_%d" % i, dbname=db) for i in range(3)] == [127, 2 + 8 + 16 + 32 + 64, 16 + 32 + 64], db
+        # rows are judged in the same order: 2 comes before what would have made it late
+        assert server.sql("SELECT window_start::time::text, sum FROM b_windows ORDER BY 1", dbname=db) == [("10:01:00", 2), ("10:05:00", 8 + 16 + 32 + 64)], db
+        assert server.sql("SELECT v, w FROM b_pairs ORDER BY 1, 2", dbname=db) == [(16, 16), (16, 32), (16, 64), (32, 32), (32, 64), (64, 64)], db
+        server.sql("DROP DATABASE %s WITH (FORCE)" % db)
+
+
+def test_a_restored_stream_reads_nothing_twice():
+    """A dump while a great commit is being read in pieces, by a query that began with the first row."""
+    server = Postgres("pieces", ["kda_stream.commit_interval = '20ms'", "kda_stream.batch_records = 10"]).start()
+    server.sql("CREATE DATABASE pieces")
+    sql = lambda text: server.sql(text, dbname="pieces")
+    sql("CREATE EXTENSION kda_stream; CREATE STREAM p (v int); INSERT INTO p SELECT generate_series(1, 20000)")
+    sql("CREATE CONTINUOUS VIEW p_v WITH (start = 'earliest') AS SELECT count(*) n, sum(v) s FROM p")
+    wait_until(lambda: server.value("SELECT n FROM p_v", dbname="pieces") > 0, "the first piece")
+    sql("ALTER STREAM p PAUSE")
+    assert server.value("SELECT n FROM p_v", dbname="pieces") < 20000
+    sql("INSERT INTO p VALUES (1000000)")
+    copy_database(server, "pieces", "pieces_copy")
+    server.sql("ALTER SYSTEM SET kda_stream.batch_records = 1000")
+    server.sql("SELECT pg_reload_conf()")
+    for db in ("pieces", "pieces_copy"):
+        server.sql("ALTER STREAM p RESUME", dbname=db)
+        assert server.value("SELECT kda.wait('p')", dbname=db)
+        assert server.sql("SELECT n, s FROM p_v", dbname=db) == [(20001, 200010000 + 1000000)], db
     server.check_sane()
     server.destroy()
 
@@ -291,6 +345,35 @@ def test_rows_inserted_into_a_restored_stream_are_read(server):
     assert young.sql("SELECT a FROM g ORDER BY a", dbname="copy") == [(0,), (1,), (2,), (3,), (4,), (5,)]
     young.stop()
     server.sql("DROP DATABASE aged WITH (FORCE)")
+
+
+def test_refused_between_the_parts_of_a_query(server):
+    """What is late or fails in a later part of a query is reported of the user's record, wherever it was found."""
+    server.sql("CREATE STREAM part_a (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');"
+               "CREATE STREAM part_b (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never')")
+    server.sql("CREATE CONTINUOUS VIEW part_v AS SELECT k, count(*) AS n, sum(10 / v) AS s FROM "
+               "(SELECT rowtime, k, v FROM part_a UNION ALL SELECT rowtime, 'b' || k, v + 1 FROM (SELECT rowtime, k, v FROM part_b WHERE v < 10) i) u "
+               "WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k")
+    for stream in ("part_a", "part_b"):
+        server.sql("INSERT INTO %s VALUES ('2026-01-01 10:00:00', 'x', 1), ('2026-01-01 10:05:00', 'y', 2)" % stream)
+        caught_up(server, stream)
+    server.sql("INSERT INTO part_a VALUES ('2026-01-01 10:00:00', 'late', 1), ('2026-01-01 10:05:00', 'zero', 0)")
+    caught_up(server, "part_a")
+    server.sql("INSERT INTO part_b VALUES ('2026-01-01 10:00:00', 'late', 2), ('2026-01-01 10:05:00', 'zero', -1)")
+    caught_up(server, "part_b")
+    errors = "SELECT stream::text, error_name, shard, position IS NOT NULL, data_row IS NOT NULL, data_text::json ->> 'k' FROM kda.error_stream WHERE stream IN ('part_a'::regclass, 'part_b'::regclass) ORDER BY error_id"
+    expected = [("part_a", "expression", "local", True, True, "zero"), ("part_a", "late", "local", True, True, "late"),
+                ("part_b", "expression", "local", True, True, "bzero"), ("part_b", "late", "local", True, True, "blate")]
+    assert server.sql(errors) == expected
+    assert server.sql("SELECT DISTINCT query::text FROM kda.error_stream WHERE stream IN ('part_a'::regclass, 'part_b'::regclass)") == [("part_v",)]
+    assert server.value("SELECT count(*) FROM kda.error_stream WHERE stream::text LIKE 'kda_storage.%'") == 0
+    assert server.sql("SELECT stream::text, records_in, records_late, records_failed FROM kda.streams WHERE stream::text LIKE 'part\\_%' ORDER BY 1") == [
+        ("part_a", 4, 1, 1), ("part_b", 4, 1, 1)]
+    assert server.sql("SELECT k, n, s FROM part_v ORDER BY window_start, k") == [("bx", 1, 5), ("x", 1, 10), ("by", 1, 3), ("y", 1, 5)]
+    # and it is there when the query has gone
+    server.sql("DROP VIEW part_v")
+    assert server.sql(errors) == expected
+    server.sql("DROP STREAM part_a, part_b CASCADE")
 
 
 def test_triggers_and_partitions(server):

@@ -27,6 +27,7 @@ class Stream:
     def __init__(self, r, name, shards):
         self.name, self.shards = name, shards
         self.time = r.choice(["rowtime", "rowtime", "ts"])
+        self.lateness = 0                   # allowed_lateness, in microseconds
         self.marks = [None] * shards        # watermark of each shard
         self.rows = []                      # as the table of them has them: seq, time, wm, columns
 
@@ -60,6 +61,8 @@ class World:
         self.streams = [Stream(r, "s1", 1), Stream(r, "s2", 1)]
         if broker:
             self.streams.append(Stream(r, "s%d_k" % seed, r.choice([1, 2, 3, 4])))
+        for s in self.streams:
+            s.lateness = random.Random("%d %s" % (seed, s.name)).choice([0, 0, self.step * 3, self.step * 30])
 
     def columns_of(self, stream):
         return "%s timestamptz, %s" % (stream.time, ", ".join("%s %s" % c for c in COLUMNS.items()))
@@ -118,6 +121,8 @@ class Run:
         sql(spell(DIMENSIONS, {"{start}": literal(world.start), "{step}": str(int(world.step) * 8)}))
         for s in world.streams:
             options = "idle_timeout 'never', watermark '%d us'" % world.delay + (", rowtime 'ts'" if s.time == "ts" else "")
+            if s.lateness:
+                options += ", allowed_lateness '%d us'" % s.lateness
             where = ""
             if s.name.endswith("_k"):
                 self.kafka.create_topic(s.name, s.shards)
@@ -243,7 +248,7 @@ class Run:
             rows = s.rows[self.loaded.get(s.name, 0):]
             self.loaded[s.name] = len(s.rows)
             psycopg2.extras.execute_values(cur, "INSERT INTO %s_in VALUES %%s" % s.name, [
-                (seq, mark.isoformat() if mark else "-infinity", row[0]) + tuple(json.dumps(v) if isinstance(v, dict) else v for v in row[1:]) for seq, mark, row in rows],
+                (seq, (mark - timedelta(microseconds=s.lateness)).isoformat() if mark else "-infinity", row[0]) + tuple(json.dumps(v) if isinstance(v, dict) else v for v in row[1:]) for seq, mark, row in rows],
                 "(%s, %s::timestamptz, " + ", ".join("%%s::%s" % t for t in ["timestamptz"] + list(COLUMNS.values())) + ")")
             cur.execute("ANALYZE %s_in" % s.name)
         state = self.state()

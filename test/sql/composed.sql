@@ -28,9 +28,11 @@ SELECT rel FROM kda_storage.stream;
 SET client_min_messages=warning;
 CREATE STREAM s (rowtime timestamptz, k text, v int);
 CREATE CONTINUOUS VIEW un AS SELECT k, count(*) n FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k UNION ALL SELECT 'all', count(*) n FROM s WINDOWED BY TUMBLING (INTERVAL '2' MINUTE);
+CREATE CONTINUOUS VIEW un_above AS SELECT k, n FROM (SELECT k, count(*) n FROM s WINDOWED BY TUMBLING (INTERVAL '2' MINUTE) GROUP BY k) x WHERE n > 8 UNION ALL SELECT k, n + 100 FROM (SELECT k, count(*) n FROM s WINDOWED BY TUMBLING (INTERVAL '4' MINUTE) GROUP BY k) x WHERE n > 8;
 INSERT INTO s SELECT timestamptz '2026-01-01 10:00:00+00' + i * interval '7 s', chr(97 + i*i % 3), i FROM generate_series(0, 40) i;
 SELECT kda.wait('s');
 SELECT * FROM un ORDER BY 1,2,3;
+SELECT * FROM un_above ORDER BY 1,2,3;
 -- what cannot have a final result is refused
 CREATE CONTINUOUS VIEW groups AS SELECT k, count(*) n FROM s GROUP BY k;
 CREATE CONTINUOUS VIEW e AS SELECT n FROM groups;

@@ -75,7 +75,7 @@ RESET client_min_messages;
 
 -- what is rolled back leaves nothing
 CREATE TABLE before AS SELECT oid, relname FROM pg_class WHERE relnamespace = 'kda_storage'::regnamespace;
-CREATE TABLE counts AS SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || reset_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e;
+CREATE TABLE counts AS SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || resets_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e;
 BEGIN;
 CREATE STREAM rb (a int);
 CREATE CONTINUOUS VIEW rbv AS SELECT count(*) FROM rb;
@@ -116,7 +116,7 @@ COMMIT;
 DROP CONTINUOUS VIEW rbv;
 DO $$ BEGIN CREATE CONTINUOUS VIEW rbv AS SELECT 1/0 c, nosuch FROM s; EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM; END $$;
 SELECT oid, relname FROM pg_class WHERE relnamespace = 'kda_storage'::regnamespace EXCEPT SELECT * FROM before;
-SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || reset_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e EXCEPT SELECT * FROM counts;
+SELECT (SELECT count(*) FROM kda_storage.stream) a, (SELECT count(*) FROM kda_storage.query) b, (SELECT count(*) FROM kda_storage.stream_progress) c, (SELECT count(*) FROM kda_storage.query_progress) d, (SELECT string_agg(stream_id || paused::text || resets_wanted, ',' ORDER BY stream_id) FROM kda_storage.stream) e EXCEPT SELECT * FROM counts;
 INSERT INTO s VALUES ('2026-01-01', 'b', 1);
 SELECT kda.wait('s');
 TABLE v;

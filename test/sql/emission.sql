@@ -98,17 +98,65 @@ SELECT kda.wait('s');
 TABLE base ORDER BY 1;
 
 -- what cannot be corrected says so
-CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE);
-CREATE CONTINUOUS VIEW e AS SELECT k, count(*) FROM s WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE);
-CREATE CONTINUOUS VIEW e AS SELECT count(*) OVER (ORDER BY rowtime RANGE INTERVAL '1' MINUTE PRECEDING) FROM s;
-CREATE CONTINUOUS VIEW e AS SELECT a.k FROM s a JOIN d b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime;
-CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM (SELECT k FROM s UNION ALL SELECT k FROM d) u WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
 CREATE CONTINUOUS VIEW e AS SELECT count(*), window_revision + 1 AS r FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
 CREATE CONTINUOUS VIEW e AS SELECT k, count(*) FROM s WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k HAVING window_revision > 0;
 ALTER STREAM d OPTIONS (SET allowed_lateness '1 minute');
 -- another value is no trouble, where corrections are provided for
 ALTER STREAM s OPTIONS (SET allowed_lateness '1 minute');
 DROP STREAM s, d CASCADE;
+
+-- what is made otherwise waits for late records: OVER, joins, UNION ALL, sessions of several keys in one row
+CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (allowed_lateness '2 minutes', idle_timeout 'never');
+CREATE STREAM d (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');
+CREATE CONTINUOUS VIEW minute AS SELECT rowtime::time AS t, v, sum(v) OVER (ORDER BY rowtime RANGE INTERVAL '1' MINUTE PRECEDING) FROM s;
+CREATE CONTINUOUS VIEW joined AS SELECT a.rowtime::time AS t, a.v, b.v AS w FROM s a LEFT JOIN d b ON a.k = b.k AND b.rowtime BETWEEN a.rowtime - INTERVAL '1' MINUTE AND a.rowtime;
+CREATE CONTINUOUS VIEW fan_in AS SELECT window_start::time AS t, count(*) FROM (SELECT k FROM s UNION ALL SELECT k FROM d) u WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
+CREATE CONTINUOUS VIEW mixed AS SELECT window_start::time AS t, count(DISTINCT v), window_closed AS closed FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end;
+INSERT INTO d VALUES ('2026-01-01 10:00:00+00', 'a', 100), ('2026-01-01 10:01:00+00', 'a', 101), ('2026-01-01 10:09:00+00', 'a', 102);
+INSERT INTO s VALUES ('2026-01-01 10:00:10+00', 'a', 1), ('2026-01-01 10:02:00+00', 'a', 2);
+SELECT kda.wait('s'), kda.wait('d');
+TABLE minute;
+TABLE joined ORDER BY t, v;
+TABLE mixed ORDER BY t;
+-- 10:00:20 has been waited for; 10:04:00 ends that, and 10:00:40 is too late
+INSERT INTO s VALUES ('2026-01-01 10:00:20+00', 'a', 3), ('2026-01-01 10:04:00+00', 'b', 9), ('2026-01-01 10:02:00+00', 'a', 10), ('2026-01-01 10:00:40+00', 'a', 99);
+SELECT kda.wait('s'), kda.wait('d');
+TABLE minute;
+TABLE joined ORDER BY t, v;
+TABLE mixed ORDER BY t;
+SELECT kda.advance('s', '2026-01-01 11:00:00+00'), kda.advance('d', '2026-01-01 11:00:00+00');
+SELECT kda.wait('s'), kda.wait('d');
+TABLE minute;
+TABLE joined ORDER BY t, v;
+TABLE fan_in ORDER BY t;
+TABLE mixed ORDER BY t;
+SELECT name, records_late FROM kda.queries ORDER BY name;
+-- less at any time; not more where what it would match has gone
+ALTER STREAM s OPTIONS (SET allowed_lateness '1 minute');
+ALTER STREAM s OPTIONS (SET allowed_lateness '3 minutes');
+DROP STREAM s, d CASCADE;
+
+-- a view of records waits as well, if they are read further
+CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (allowed_lateness '2 minutes', idle_timeout 'never');
+CREATE CONTINUOUS VIEW records AS SELECT rowtime, k, v FROM s;
+CREATE CONTINUOUS VIEW of_records AS SELECT window_start::time AS t, count(*) AS n FROM records WINDOWED BY TUMBLING (INTERVAL '1' MINUTE);
+-- rows that nothing tells apart: each correction counts on
+CREATE TABLE log_rows (id serial, k text, n bigint, rev int);
+CREATE PUMP to_rows AS INSERT INTO log_rows (k, n, rev) SELECT k, count(*), window_revision
+	FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, k, v HAVING count(*) < 3;
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1), ('2026-01-01 10:00:00+00', 'a', 2), ('2026-01-01 10:01:50+00', 'b', 2);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 1);
+SELECT kda.wait('s');
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a', 2);
+SELECT kda.wait('s');
+SELECT * FROM log_rows ORDER BY id;
+TABLE of_records ORDER BY t;
+SELECT count(*) FROM kda.error_stream WHERE stream = 's'::regclass;
+DROP STREAM s CASCADE;
+DROP TABLE log_rows;
 
 -- EMIT CHANGES of a pump: what has changed with a commit, and all of it on close
 CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');
@@ -131,6 +179,49 @@ SELECT * FROM log_hop ORDER BY id;
 SELECT name, groups FROM kda.queries WHERE name = 'changes';
 DROP STREAM s CASCADE;
 
+-- sessions and stagger windows: what grows, or takes in others, takes their place
+CREATE STREAM s (rowtime timestamptz, k text) OPTIONS (allowed_lateness '10 minutes', idle_timeout 'never');
+CREATE CONTINUOUS VIEW visits AS SELECT window_start::time AS ws, window_end::time AS we, k, count(*) AS n, window_revision AS rev, window_closed AS closed
+	FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW visits_kept AS SELECT window_start::time AS ws, window_end::time AS we, k, count(DISTINCT k) AS n, window_revision AS rev
+	FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE CONTINUOUS VIEW staggered AS SELECT window_start::time AS ws, window_end::time AS we, k, count(*) AS n, window_revision AS rev, window_closed AS closed
+	FROM s WINDOWED BY STAGGER (PARTITION BY k RANGE INTERVAL '1' MINUTE);
+CREATE TABLE log_visits (id serial, ws time, we time, k text, n bigint, rev int, closed boolean);
+CREATE PUMP to_visits AS INSERT INTO log_visits (ws, we, k, n, rev, closed)
+	SELECT window_start::time, window_end::time, k, count(*), window_revision, window_closed FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k;
+CREATE TABLE log_early (id serial, ws time, we time, k text, n bigint, rev int, closed boolean);
+CREATE PUMP to_early AS INSERT INTO log_early (ws, we, k, n, rev, closed)
+	SELECT window_start::time, window_end::time, k, count(*), window_revision, window_closed FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) GROUP BY k EMIT CHANGES;
+-- a has two sessions, which b's record closes
+INSERT INTO s VALUES ('2026-01-01 10:00:00+00', 'a'), ('2026-01-01 10:02:00+00', 'a'), ('2026-01-01 10:04:00+00', 'b');
+SELECT kda.wait('s');
+TABLE visits ORDER BY k, ws;
+-- between them: they are one, with the next revision; a stagger window is corrected as any other
+INSERT INTO s VALUES ('2026-01-01 10:00:30+00', 'a'), ('2026-01-01 10:01:00+00', 'a');
+SELECT kda.wait('s');
+TABLE visits ORDER BY k, ws;
+TABLE visits_kept ORDER BY k, ws;
+TABLE staggered ORDER BY k, ws;
+-- it grows so far that it is open again; then it closes once more
+INSERT INTO s VALUES ('2026-01-01 10:03:00+00', 'a'), ('2026-01-01 10:04:00+00', 'a');
+SELECT kda.wait('s');
+TABLE visits ORDER BY k, ws;
+INSERT INTO s VALUES ('2026-01-01 10:05:30+00', 'b');
+SELECT kda.wait('s');
+TABLE visits ORDER BY k, ws;
+TABLE visits_kept ORDER BY k, ws;
+TABLE staggered ORDER BY k, ws;
+SELECT * FROM log_visits ORDER BY id;
+SELECT k, ws, we, n, rev, closed FROM log_early ORDER BY k, id;
+-- final: nothing is kept
+SELECT kda.advance('s', '2026-01-01 11:00:00+00');
+SELECT kda.wait('s');
+TABLE visits ORDER BY k, ws;
+SELECT DISTINCT open_windows, groups FROM kda.queries;
+DROP STREAM s CASCADE;
+DROP TABLE log_visits, log_early;
+
 -- EMIT EVERY: the first change at once, then not before an hour has passed, but on close
 CREATE STREAM s (rowtime timestamptz, k text, v int) OPTIONS (idle_timeout 'never');
 TRUNCATE log RESTART IDENTITY;
@@ -141,12 +232,14 @@ CREATE PUMP p AS INSERT INTO log (w, k, n, closed) SELECT window_start, k, count
 	WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY k EMIT EVERY INTERVAL '1' HOUR;
 CREATE TABLE totals (id serial, k text, n bigint);
 CREATE PUMP p_total AS INSERT INTO totals (k, n) SELECT k, count(*) FROM s GROUP BY k EMIT EVERY INTERVAL '1' HOUR;
+CREATE CONTINUOUS VIEW visits AS SELECT k, count(*) AS n, window_closed FROM s WINDOWED BY SESSION (INTERVAL '20' SECOND) GROUP BY k EMIT EVERY INTERVAL '1' HOUR;
 TABLE total;
 INSERT INTO s VALUES ('2026-01-01 10:00:10+00', 'a', 6);
 SELECT kda.wait('s');
 INSERT INTO s VALUES ('2026-01-01 10:00:20+00', 'a', 7), ('2026-01-01 10:00:20+00', 'b', 7);
 SELECT kda.wait('s');
 TABLE v;
+TABLE visits;
 TABLE total;
 TABLE kinds;
 SELECT * FROM log ORDER BY id;
@@ -154,6 +247,7 @@ SELECT * FROM totals ORDER BY id;
 INSERT INTO s VALUES ('2026-01-01 10:01:00+00', 'c', 7);
 SELECT kda.wait('s');
 TABLE v ORDER BY k;
+TABLE visits ORDER BY k;
 TABLE total;
 SELECT k, n, closed FROM log ORDER BY id;
 SELECT * FROM totals ORDER BY id;
@@ -161,8 +255,8 @@ SELECT pg_get_viewdef('v'::regclass) LIKE '%shown%' AS shown;
 -- what cannot be
 CREATE CONTINUOUS VIEW e AS SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND;
 CREATE PUMP e AS INSERT INTO totals (k) SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND;
-CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) EMIT EVERY INTERVAL '1' SECOND;
-CREATE PUMP e AS INSERT INTO totals (n) SELECT count(*) FROM s WINDOWED BY SESSION (INTERVAL '1' MINUTE) EMIT CHANGES;
+CREATE CONTINUOUS VIEW e AS SELECT window_start, count(*) FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end EMIT EVERY INTERVAL '1' SECOND;
+CREATE PUMP e AS INSERT INTO totals (n) SELECT count(*) FROM TABLE(SESSION(TABLE s PARTITION BY k, DESCRIPTOR(rowtime), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end EMIT CHANGES;
 CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM s EMIT EVERY INTERVAL '0' SECOND;
 CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM s EMIT EVERY INTERVAL '1' MONTH;
 CREATE CONTINUOUS VIEW e AS SELECT count(*) FROM s EMIT EVERY now() - now();
