@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * encode.h
+ *	  Typed columns to bytes: what leaves for an outside system.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef KDA_ENCODE_H
+#define KDA_ENCODE_H
+
+#include "kda_stream.h"
+#include "catalog/options.h"
+#include "executor/tuptable.h"
+#include "lib/stringinfo.h"
+
+typedef struct KdaEncoder KdaEncoder;
+
+/*
+ * For rows of that form, in the format that the options name.  columns: which
+ * of them (attribute numbers), NULL: all that are not dropped.  desc and
+ * options stay the caller's and must outlive the encoder.  ereports on a type
+ * that the format cannot say.
+ */
+extern KdaEncoder *kda_encoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions *options,
+									  Bitmapset *columns);
+
+/*
+ * Appends the row.  Output functions and casts to json may be code of users: run
+ * it as the one that they belong to.  ereports (class 22) where a value cannot
+ * be said.  Memory that it needs meanwhile is of CurrentMemoryContext.
+ */
+extern void kda_encode(KdaEncoder *encoder, TupleTableSlot *slot, StringInfo into);
+
+/* A column as it stands in a key or a partition key: text as it is, bytea as its bytes, else its text.  False: NULL. */
+extern bool kda_encode_key(KdaEncoder *encoder, TupleTableSlot *slot, AttrNumber attno, StringInfo into);
+
+#endif							/* KDA_ENCODE_H */
