@@ -34,6 +34,7 @@ def test_comments_may_hold_anything(server):
 
 
 def test_errors_point_into_the_text(server):
+    server.sql("CREATE STREAM IF NOT EXISTS cm (a int, rowtime timestamptz)")
     for text in ("SELECT '한국어'; CREATE STREAM pt (가 int, 나 nosuch)",
                  "/* 한 */ CREATE CONTINUOUS VIEW pv AS SELECT nosuch FROM cm",
                  "SELECT 1; CREATE CONTINUOUS VIEW pv AS SELECT count(*) FROM cm WINDOWED BY TUMBLING (nosuch)",
