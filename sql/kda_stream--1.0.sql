@@ -40,6 +40,7 @@ CREATE TABLE kda_storage.stream_progress (
 	derived_sent timestamptz,			-- the greatest watermark that its pumps have put into its inbox
 	derived		timestamptz,			-- the greatest of these that has been read from it
 	start		text,					-- where reading began or will begin; NULL: no query yet
+	start_set	timestamptz,			-- when that was said
 	-- position of a database stream: rows in progress in snapshot 1, or below snapshot 2's xmax and visible to it;
 	-- within the commit being read, after (last_xid, last_seq)
 	snapshot1	text,
@@ -75,6 +76,13 @@ CREATE TABLE kda_storage.shard (
 	last_position bigint,				-- of the last applied record
 	last_arrival timestamptz,
 	last_crc	bigint,
+	-- of sources whose places have names of their own; position then counts records
+	mark		text,					-- of the last applied record, or where reading began
+	complete_to	timestamptz,			-- what had arrived by then has been read
+	identity	text,					-- of what was read: another one of the same name has another
+	parent1		text,					-- shards whose records come first
+	parent2		text,
+	millis_behind bigint,				-- as last heard of
 	max_arrival	timestamptz,
 	watermark	timestamptz,
 	closed		boolean NOT NULL DEFAULT false,
@@ -539,9 +547,9 @@ SELECT c.oid::regclass AS stream,
 	coalesce(p.records_late, 0) AS records_late,
 	coalesce(p.records_failed, 0) AS records_failed,
 	coalesce(p.records_skipped, 0) AS records_skipped,
-	(SELECT max(CASE WHEN h.end_position > h.position
+	(SELECT max(CASE WHEN h.closed THEN 0 WHEN h.millis_behind IS NOT NULL THEN h.millis_behind WHEN h.end_position > h.position
 			THEN greatest(0, extract(epoch FROM clock_timestamp() - h.last_arrival) * 1000)::bigint ELSE 0 END)
-		FROM kda_storage.shard h WHERE h.stream_id = s.stream_id AND h.end_position IS NOT NULL) AS millis_behind_latest,
+		FROM kda_storage.shard h WHERE h.stream_id = s.stream_id AND (h.end_position IS NOT NULL OR h.millis_behind IS NOT NULL)) AS millis_behind_latest,
 	coalesce(p.backpressured_ms, 0) AS backpressured_ms,
 	p.last_commit,
 	coalesce(s.failure, p.last_error) AS last_error,
@@ -559,11 +567,11 @@ CREATE VIEW kda.shards AS
 SELECT s.rel AS stream,
 	h.shard,
 	h.slot,
-	coalesce(h.position::text, CASE WHEN f.srvtype IS NULL THEN coalesce(p.snapshot2, p.snapshot1) END) AS position,
+	coalesce(h.mark, h.position::text, CASE WHEN f.srvtype IS NULL THEN coalesce(p.snapshot2, p.snapshot1) END) AS position,
 	h.watermark,
 	greatest(h.end_position - h.position, 0) AS lag_records,
 	CASE WHEN h.closed THEN 'closed' WHEN h.idle THEN 'idle' ELSE 'open' END AS state,
-	CASE WHEN h.end_position > h.position
+	CASE WHEN h.closed THEN 0 WHEN h.millis_behind IS NOT NULL THEN h.millis_behind WHEN h.end_position > h.position
 		THEN greatest(0, extract(epoch FROM clock_timestamp() - h.last_arrival) * 1000)::bigint
 		WHEN h.end_position IS NOT NULL THEN 0 END AS millis_behind_latest
 FROM kda_storage.shard h
@@ -574,7 +582,7 @@ JOIN pg_foreign_table t ON t.ftrelid = c.oid
 JOIN pg_foreign_server f ON f.oid = t.ftserver
 WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'))
 	AND (h.position IS NOT NULL OR f.srvtype IS NULL);	-- where it begins is still to be found
-COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; of a database stream, a snapshot), watermark, lag';
+COMMENT ON VIEW kda.shards IS 'a row per shard of a stream: position (the next offset; Kinesis: the last record; of a database stream, a snapshot), watermark, lag';
 
 CREATE VIEW kda.queries AS
 SELECT q.rel::text AS name,

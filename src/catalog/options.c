@@ -615,7 +615,7 @@ kda_check_stream(Oid relid)
 				 errmsg("stream \"%s\" cannot be temporary", name),
 				 errdetail("The worker that reads it is another session.")));
 	if (o->server_type)
-		kda_connector_check_stream(o->server_type, name);
+		kda_connector_check_stream(o->server_type, name, o->topic, o->parallelism);
 
 	foreach(lc, table->options)
 	{
@@ -692,15 +692,17 @@ kda_check_stream(Oid relid)
 				{TIMESTAMPTZOID, TIMESTAMPOID}, {TEXTOID, VARCHAROID, BYTEAOID}, {JSONBOID, JSONOID}
 			};
 			bool		fits = false;
+			/* a number there is none that every position fits into */
+			bool		text = c->meta == KDA_META_POSITION && o->server_type && kda_connector_has_marks(o->server_type);
 
 			for (int t = 0; t < 4; t++)
-				fits |= meta_types[c->meta][t] == att->atttypid;
+				fits |= meta_types[c->meta][t] == att->atttypid && (!text || t < 2);
 			if (!fits)
 				ereport(ERROR,
 						(errcode(ERRCODE_DATATYPE_MISMATCH),
 						 errmsg("column \"%s\" with meta '%s' cannot be of type %s", NameStr(att->attname),
 								meta_names[c->meta], format_type_be(att->atttypid)),
-						 errhint("Use %s.", c->meta == KDA_META_ARRIVAL ? "timestamptz" :
+						 errhint("Use %s.", text ? "text" : c->meta == KDA_META_ARRIVAL ? "timestamptz" :
 								 c->meta == KDA_META_HEADERS ? "jsonb" :
 								 c->meta == KDA_META_KEY ? "text or bytea" : "text or a number")));
 			if (c->path)

@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/kinesis.h"
 #include "utils/memutils.h"
 
 void
@@ -37,11 +38,12 @@ typedef struct ConnectorType
 	const KdaSourceOps *source; /* NULL: its streams cannot be read yet */
 	void		(*check_server) (const ForeignServer *server);
 	void		(*check_user_mapping) (const ForeignServer *server, List *given, List *all);
+	void		(*check_stream) (const char *stream_name, const char *topic, int parallelism);	/* NULL: nothing to look at */
 } ConnectorType;
 
 static const ConnectorType types[] = {
-	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping},
-	{"kinesis", NULL, kda_aws_check_server, kda_aws_check_user_mapping},
+	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping, NULL},
+	{"kinesis", &kda_kinesis_ops, kda_aws_check_server, kda_aws_check_user_mapping, kda_kinesis_check_stream},
 };
 
 static const ConnectorType *
@@ -74,7 +76,7 @@ get_type(const char *name)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("servers of type \"%s\" are not part of this release", name),
-					 errhint("This release reads from servers of type 'kafka'.")));
+					 errhint("This release reads from servers of type 'kafka' and 'kinesis'.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("unrecognized server type \"%s\"", name),
@@ -94,14 +96,38 @@ kda_connector_check_user_mapping(const ForeignServer *server, List *given, List 
 }
 
 void
-kda_connector_check_stream(const char *type, const char *stream_name)
+kda_connector_check_stream(const char *type, const char *stream_name, const char *topic, int parallelism)
 {
-	if (kda_source_ops(type) == NULL)
+	const ConnectorType *found = find_type(type);
+
+	if (found && found->check_stream)
+		found->check_stream(stream_name, topic, parallelism);
+	if (found == NULL || found->source == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" cannot be on a server of type \"%s\"", stream_name, type),
 				 errdetail("Streams of such servers are not part of this release."),
-				 errhint("This release reads from servers of type 'kafka'.")));
+				 errhint("This release reads from servers of type 'kafka' and 'kinesis'.")));
+}
+
+bool
+kda_connector_has_marks(const char *type)
+{
+	const KdaSourceOps *ops = kda_source_ops(type);
+
+	return ops && ops->marks;
+}
+
+const char *
+kda_raw_place(const KdaRawRecord *record, char *buffer)
+{
+	if (record->mark == NULL)
+		snprintf(buffer, KDA_PLACE_SIZE, INT64_FORMAT, record->position);
+	else if (record->mark_sub < 0)
+		return record->mark;
+	else
+		snprintf(buffer, KDA_PLACE_SIZE, "%s/%d", record->mark, record->mark_sub);
+	return buffer;
 }
 
 KdaRawBatch *

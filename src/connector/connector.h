@@ -28,7 +28,9 @@ typedef struct KdaRawRecord
 	Size		key_len;
 	void	   *headers;		/* opaque; ops->headers_json() reads it */
 	int32		shard;			/* index into the source's shards */
-	int64		position;		/* offset within the shard */
+	int32		mark_sub;		/* number within what mark names; -1: that is the record */
+	int64		position;		/* offset within the shard; of sources with marks, the record's number since reading began */
+	const char *mark;			/* the source's own name of the place; NULL: position is it */
 	KdaTime		arrival;		/* the broker's stamp; KDA_NO_TIME if it has none */
 } KdaRawRecord;
 
@@ -50,12 +52,20 @@ typedef enum KdaStartKind
 	KDA_START_POSITION			/* go on: next record to read */
 } KdaStartKind;
 
+#define KDA_MARK_SIZE		160
+#define KDA_SHARD_NAME		64
+#define KDA_SHARD_PARENTS	2
+
 /* Where reading of a shard begins. */
 typedef struct KdaShardStart
 {
 	KdaStartKind kind;
-	KdaTime		time;			/* KDA_START_TIME */
+	KdaTime		time;			/* KDA_START_TIME; KDA_START_LATEST: when that was said, KDA_NO_TIME: not known */
 	int64		position;		/* KDA_START_POSITION: the next offset */
+	/* KDA_START_POSITION, of sources with marks: the last applied record, or where reading began; "" of others */
+	char		mark[KDA_MARK_SIZE];
+	KdaTime		complete_to;	/* what had arrived by then has been read; KDA_NO_TIME: not known */
+	char		identity[40];	/* of what it was read from; "": not known */
 	/* of the last applied record, to notice a re-created topic; last_position < 0: nothing to compare */
 	int64		last_position;
 	KdaTime		last_arrival;
@@ -65,13 +75,20 @@ typedef struct KdaShardStart
 /* What a source says of one shard; all kept up to date by service(). */
 typedef struct KdaSourceShard
 {
-	char		name[64];		/* Kafka: the partition number */
+	char		name[KDA_SHARD_NAME];	/* Kafka: the partition number */
+	char		parents[KDA_SHARD_PARENTS][KDA_SHARD_NAME]; /* shards whose records come before its own; "": none */
 	bool		assigned;		/* assign() was called; false again when it has to be called anew */
-	bool		closed;			/* will never give a record again */
+	bool		closed;			/* will never give a record again; its children are in the list */
+	bool		gone;			/* is not in the list any more */
 	bool		at_end;			/* since its last record the broker has confirmed that there is nothing more */
 	int64		next_position;	/* next offset to be handed out; -1 not known yet */
 	int64		first_position; /* low end at the broker, -1 unknown */
 	int64		end_position;	/* high end at the broker as last heard of, -1 unknown */
+	/* of sources with marks */
+	char		mark[KDA_MARK_SIZE];	/* of what was handed out last, or where reading begins */
+	KdaTime		complete_to;	/* KdaShardStart.complete_to of what has been handed out */
+	char		identity[40];
+	int64		millis_behind;	/* as last heard of; -1 unknown */
 	bool		lost;			/* its position is gone (retention, truncated, topic re-created): the stream must stop */
 	char		error[512];		/* with lost: what is missing; else last transient trouble or "" */
 } KdaSourceShard;
@@ -81,7 +98,9 @@ typedef struct KdaSourceConfig
 	const char *stream_name;	/* for messages */
 	const char *topic;			/* option topic (or stream), default the relation's name */
 	List	   *server_options; /* DefElem: library properties by their own names */
-	List	   *user_options;	/* DefElem: of the user mapping; secrets */
+	List	   *user_options;	/* DefElem: of the user mapping; secrets; unless ops->reads_mapping */
+	Oid			serverid;
+	Oid			owner;			/* the stream's: whose mapping it is */
 	Size		fetch_memory;	/* bytes the source may hold in its queues */
 	Size		max_record_bytes;	/* records up to this size must be able to come */
 	int			wake_fd;		/* write end of a non-blocking pipe, a byte wakes the worker */
@@ -96,6 +115,7 @@ typedef struct KdaSource
 	KdaSourceShard **shards;	/* appended to by service() when new ones appear; never shrinks */
 	bool		known;			/* the list of shards has been learnt at least once */
 	bool		reopen;			/* works, but wants to be closed and opened again */
+	TimestampTz service_at;		/* service() is to be called then, even if nobody writes to wake_fd; 0: no */
 	bool		failed;			/* cannot go on without a change (topic gone, bad property, wrong password counts as retrying) */
 	char		error[512];		/* last trouble, "" if none; never a secret */
 } KdaSource;
@@ -103,9 +123,18 @@ typedef struct KdaSource
 typedef struct KdaSourceOps
 {
 	const char *type;			/* of CREATE SERVER … TYPE */
+	bool		marks;			/* its records have marks, its shards may have parents and go */
+	bool		reads_mapping;	/* it looks into the user mapping by itself: nobody else does */
 
-	/* Creates threads but does not wait for the network.  ereport(ERROR) on a wrong property. */
+	/*
+	 * Creates threads but does not wait for the network.  ereport(ERROR) on a
+	 * wrong property.  In a transaction; what it pallocs is in
+	 * CurrentMemoryContext, which lives until close().
+	 */
 	KdaSource  *(*open) (const KdaSourceConfig *config);
+
+	/* In a transaction: would it be opened with something else now?  NULL: see the options. */
+	bool		(*has_changed) (KdaSource *source);
 
 	/*
 	 * Frees everything; all records must have been released.  Waits at most
@@ -145,6 +174,10 @@ typedef struct KdaSourceOps
 /* From _PG_init. */
 extern void kda_connector_init(void);
 
+/* Where the record stands, as users see it: its mark, else its offset.  The buffer, or the mark itself. */
+#define KDA_PLACE_SIZE	(KDA_MARK_SIZE + 12)
+extern const char *kda_raw_place(const KdaRawRecord *record, char *buffer);
+
 /* NULL if type is none of ours that can be read. */
 extern const KdaSourceOps *kda_source_ops(const char *type);
 
@@ -160,7 +193,10 @@ extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
 extern void kda_connector_check_server(const ForeignServer *server);
 extern void kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all);
 
-/* Can streams of such a server be read?  ereports if not. */
-extern void kda_connector_check_stream(const char *type, const char *stream_name);
+/* Can streams of such a server be read, and one that is called topic there?  ereports if not. */
+extern void kda_connector_check_stream(const char *type, const char *stream_name, const char *topic, int parallelism);
+
+/* Is the position of its records text? */
+extern bool kda_connector_has_marks(const char *type);
 
 #endif							/* KDA_CONNECTOR_H */

@@ -80,7 +80,8 @@ put_record(Sample *s, KdaRawRecord *rec)
 	char	  **names = palloc(sizeof(char *));
 	KdaRawBatch one = {.records = rec,.n = 1,.capacity = 1};
 	KdaDecodeCounts counts = {0};
-	char		position[32];
+	char		buffer[KDA_PLACE_SIZE];
+	const char *place = kda_raw_place(rec, buffer);
 	int			rows;
 
 	names[0] = s->source->shards[rec->shard]->name;
@@ -88,7 +89,6 @@ put_record(Sample *s, KdaRawRecord *rec)
 	s->refused = false;
 	kda_decode(s->decoder, &one, s->source->ops, map, names, s->batch, note_refusal, s, &counts);
 	rows = s->batch->nrows;
-	snprintf(position, sizeof(position), INT64_FORMAT, rec->position);
 	for (int i = 0; i < Max(rows, 1); i++)
 	{
 		Datum		values[6];
@@ -99,7 +99,7 @@ put_record(Sample *s, KdaRawRecord *rec)
 		if (rec->data)
 			memcpy(VARDATA(data), rec->data, rec->len);
 		values[0] = CStringGetTextDatum(names[0]);
-		values[1] = CStringGetTextDatum(position);
+		values[1] = CStringGetTextDatum(place);
 		values[2] = TimestampTzGetDatum(rec->arrival);
 		nulls[2] = rec->arrival == KDA_NO_TIME;
 		values[3] = PointerGetDatum(data);
@@ -173,27 +173,14 @@ ends_known(Sample *s)
 	return s->source->ops->ends_poll(s->source, s->ticket, s->ends, s->source->nshards);
 }
 
-/* The last n records of each shard, until there are n of them or no more. */
-static void
-read_sample(Sample *s, int n)
+/* Takes records until there are n, or no more; gives their number. */
+static int
+take_records(Sample *s, int n)
 {
 	const KdaSourceOps *ops = s->source->ops;
 	int			got = 0;
 	bool		done = false;
 
-	await(s, shards_known, "no answer");
-	s->ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
-	s->ticket = ops->ends_begin(s->source);
-	await(s, ends_known, "no answer");
-	for (int i = 0; i < s->source->nshards; i++)
-	{
-		KdaShardStart start = {0};
-
-		start.kind = KDA_START_POSITION;
-		start.position = Max(s->ends[i] - n, Max(s->source->shards[i]->first_position, 0));
-		start.last_position = -1;
-		ops->assign(s->source, i, &start);
-	}
 	while (got < n && !done)
 	{
 		ops->service(s->source);
@@ -201,7 +188,7 @@ read_sample(Sample *s, int n)
 		{
 			done = true;
 			for (int i = 0; i < s->source->nshards; i++)
-				done &= s->source->shards[i]->at_end || s->source->shards[i]->lost;
+				done &= s->source->shards[i]->at_end || s->source->shards[i]->closed || s->source->shards[i]->lost;
 			if (!done && GetCurrentTimestamp() >= s->until)
 			{
 				if (got == 0)
@@ -216,6 +203,61 @@ read_sample(Sample *s, int n)
 			put_record(s, &s->raw->records[i]);
 		ops->release(s->source, s->raw);
 	}
+	return got;
+}
+
+/* Sources that cannot be read backwards: n records of the last minute, else of the last hour, else from the oldest on. */
+static void
+read_later_and_later(Sample *s, int n)
+{
+	static const int64 back[] = {USECS_PER_MINUTE, USECS_PER_HOUR, 0};
+	TimestampTz now = GetCurrentTimestamp();
+
+	await(s, shards_known, "no answer");
+	for (int t = 0; t < lengthof(back); t++)
+	{
+		for (int i = 0; i < s->source->nshards; i++)
+		{
+			KdaShardStart start = {0};
+
+			start.kind = back[t] > 0 ? KDA_START_TIME : KDA_START_EARLIEST;
+			start.time = now - back[t];
+			start.last_position = -1;
+			start.complete_to = KDA_NO_TIME;
+			s->source->ops->assign(s->source, i, &start);
+		}
+		if (take_records(s, n) >= n || t == lengthof(back) - 1 || GetCurrentTimestamp() >= s->until)
+			break;
+		/* they come again */
+		tuplestore_clear(s->rsinfo->setResult);
+	}
+}
+
+/* The last n records of each shard, until there are n of them or no more. */
+static void
+read_sample(Sample *s, int n)
+{
+	const KdaSourceOps *ops = s->source->ops;
+
+	if (ops->marks)
+	{
+		read_later_and_later(s, n);
+		return;
+	}
+	await(s, shards_known, "no answer");
+	s->ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
+	s->ticket = ops->ends_begin(s->source);
+	await(s, ends_known, "no answer");
+	for (int i = 0; i < s->source->nshards; i++)
+	{
+		KdaShardStart start = {0};
+
+		start.kind = KDA_START_POSITION;
+		start.position = Max(s->ends[i] - n, Max(s->source->shards[i]->first_position, 0));
+		start.last_position = -1;
+		ops->assign(s->source, i, &start);
+	}
+	(void) take_records(s, n);
 }
 
 PG_FUNCTION_INFO_V1(kda_sample);
@@ -231,7 +273,8 @@ kda_sample(PG_FUNCTION_ARGS)
 	KdaStreamOptions *options;
 	KdaSourceConfig config = {0};
 	ForeignServer *server;
-	UserMapping *mapping;
+	UserMapping *mapping = NULL;
+	const KdaSourceOps *ops;
 	Relation	rel;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -258,7 +301,11 @@ kda_sample(PG_FUNCTION_ARGS)
 	if (s.desc->tdtypeid == RECORDOID && s.desc->tdtypmod < 0)
 		assign_record_type_typmod(s.desc);
 	server = GetForeignServer(options->serverid);
-	mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
+	ops = kda_source_ops(options->server_type);
+	config.owner = rel->rd_rel->relowner;
+	config.serverid = options->serverid;
+	if (!ops->reads_mapping)
+		mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
 	relation_close(rel, AccessShareLock);
 	s.raw = kda_raw_batch_create(CurrentMemoryContext);
 	s.batch = kda_batch_create(CurrentMemoryContext, s.desc, NULL);
@@ -273,7 +320,7 @@ kda_sample(PG_FUNCTION_ARGS)
 	config.wake_fd = -1;
 	s.until = GetCurrentTimestamp() + timeout->time +
 		((int64) timeout->day + (int64) timeout->month * DAYS_PER_MONTH) * USECS_PER_DAY;
-	s.source = kda_source_ops(options->server_type)->open(&config);
+	s.source = ops->open(&config);
 	PG_TRY();
 	{
 		read_sample(&s, n);

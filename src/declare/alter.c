@@ -53,10 +53,11 @@ check_stream_owner(Oid relid, const char *name)
 static void
 resume(int32 id, Oid relid)
 {
-	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, from_first = false, last_position = NULL, last_arrival = NULL, last_crc = NULL "
+	kda_run_as_owner(psprintf("UPDATE kda_storage.shard SET position = NULL, from_first = false, last_position = NULL, last_arrival = NULL, last_crc = NULL, "
+							  "mark = NULL, complete_to = NULL, identity = NULL, closed = false, millis_behind = NULL "
 							  "FROM kda_storage.stream s WHERE s.stream_id = shard.stream_id "
 							  "AND s.start_again AND s.stream_id = %d; "
-							  "UPDATE kda_storage.stream_progress p SET start = %s, declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "
+							  "UPDATE kda_storage.stream_progress p SET start = %s, start_set = pg_catalog.clock_timestamp(), declared = declared + 1, begun = declared + 1 FROM kda_storage.stream s "
 							  "WHERE s.stream_id = p.stream_id AND s.start_again "
 							  "AND s.stream_id = %d; "
 							  "UPDATE kda_storage.stream_progress SET last_error = NULL "

@@ -318,7 +318,7 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 								  "UPDATE kda_storage.slot SET accepted = NULL WHERE stream_id = %d", stream_id, stream_id));
 		if (database && has_inbox)
 			begin_resets(stream_id, &ids, snapshot == NULL);
-		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, watermark = NULL, coming = NULL, derived_sent = NULL, "
+		kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress SET start = %s, start_set = pg_catalog.clock_timestamp(), watermark = NULL, coming = NULL, derived_sent = NULL, "
 								  "snapshot1 = %s, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, has_read = false, "
 								  "begun = declared%s WHERE stream_id = %d",
 								  quote_literal_cstr(start),

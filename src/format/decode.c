@@ -307,7 +307,7 @@ meta_value(Job *job, Column *c, const KdaRawRecord *rec, bool may_raise, Datum *
 {
 	KdaDecoder *d = job->decoder;
 	KdaValue	v = {0};
-	char		number[32];
+	char		place[KDA_PLACE_SIZE];
 	int			shard = job->shard_map[rec->shard];
 
 	*isnull = false;
@@ -323,8 +323,8 @@ meta_value(Job *job, Column *c, const KdaRawRecord *rec, bool may_raise, Datum *
 			v.len = strlen(v.p);
 			break;
 		case KDA_META_POSITION:
-			v.len = snprintf(number, sizeof(number), INT64_FORMAT, rec->position);
-			v.p = number;
+			v.p = kda_raw_place(rec, place);
+			v.len = strlen(v.p);
 			break;
 		case KDA_META_KEY:
 			*isnull = rec->key == NULL;

@@ -31,8 +31,21 @@ kda_feed_behind(KdaFeed *feed)
 	return feed;
 }
 
+char *
+kda_place_of_row(KdaStream *stream, int row)
+{
+	KdaBatch   *batch = stream->batch;
+	char		place[KDA_PLACE_SIZE];
+
+	if (stream->raw && stream->raw->n > 0)
+		return pstrdup(kda_raw_place(&stream->raw->records[batch->record[row]], place));
+	if (batch->mark && batch->mark[row])
+		return pstrdup(batch->mark[row]);
+	return psprintf(INT64_FORMAT, batch->position[row]);
+}
+
 KdaFeed *
-kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position)
+kda_feed_of_row(KdaFeed *feed, int row, const char **shard, char **place)
 {
 	KdaStream  *stream = feed->stream;
 	KdaBatch   *batch = stream->batch;
@@ -40,10 +53,11 @@ kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position)
 	ListCell   *lc;
 
 	*shard = NULL;
+	*place = NULL;
 	if (!feed->is_part)
 	{
 		*shard = stream->shards[batch->shard[row]].name;
-		*position = batch->position[row];
+		*place = kda_place_of_row(stream, row);
 		return feed;
 	}
 	if (batch->origin[row] == 0)
@@ -56,7 +70,7 @@ kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position)
 		if (other->relay_of || other->stream->id != atoi(origin))
 			continue;
 		*shard = strchr(origin, '/') + 1;
-		*position = batch->position[row];
+		*place = kda_place_of_row(stream, row);
 		return other;
 	}
 	return kda_feed_behind(feed);

@@ -28,8 +28,10 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-KdaWorker  *kda_worker = NULL;
+/* How far a shard has been read is stored at least so often, also when nothing comes. */
+#define COMPLETE_EVERY	(10 * USECS_PER_MINUTE)
 
+KdaWorker  *kda_worker = NULL;
 
 static int
 column(const char *name)
@@ -140,6 +142,33 @@ kda_feed_by_relid(Oid relid)
 /*---- streams */
 
 static void
+load_name(uint64 row, const char *name, char *into, Size size)
+{
+	char	   *s = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column(name));
+
+	strlcpy(into, s ? s : "", size);
+}
+
+static int
+find_shard(const KdaStream *stream, const char *name)
+{
+	for (int s = 0; s < stream->nshards; s++)
+		if (strcmp(stream->shards[s].name, name) == 0)
+			return s;
+	return -1;
+}
+
+/* Which shards it has to wait for; again when shards are added. */
+static void
+find_parents(KdaStream *stream)
+{
+	for (int s = 0; s < stream->nshards; s++)
+		for (int p = 0; p < KDA_SHARD_PARENTS; p++)
+			if (stream->shards[s].parents[p][0] && stream->shards[s].parent[p] == 0)
+				stream->shards[s].parent[p] = find_shard(stream, stream->shards[s].parents[p]) + 1;
+}
+
+static void
 load_shards(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
@@ -191,7 +220,14 @@ load_shards(KdaFeed *feed)
 		shard->closed = int_value(i, "closed", 0);
 		if (shard->foreign)
 			shard->idle = int_value(i, "idle", 0);
+		load_name(i, "mark", shard->mark, sizeof(shard->mark));
+		load_name(i, "identity", shard->identity, sizeof(shard->identity));
+		load_name(i, "parent1", shard->parents[0], sizeof(shard->parents[0]));
+		load_name(i, "parent2", shard->parents[1], sizeof(shard->parents[1]));
+		shard->complete_to = int_value(i, "complete_to", KDA_NO_TIME);
+		shard->millis_behind = int_value(i, "millis_behind", -1);
 	}
+	find_parents(stream);
 }
 
 void
@@ -221,6 +257,7 @@ kda_load_progress(KdaFeed *feed)
 	}
 	feed->position.last_seq = int_value(0, "last_seq", 0);
 	feed->start = text_value(stream->context, 0, "start");
+	feed->start_set = int_value(0, "start_set", KDA_NO_TIME);
 	feed->position_known = feed->start != NULL;
 }
 
@@ -881,23 +918,18 @@ kda_load(KdaWorker *worker)
 
 /*
  * The options of a stream's server and of the user mapping that it is read
- * with, as they are now; in memory of the context.  No transaction.
+ * with, as they are now; in memory of the context.  In a transaction.
  */
 static void
 look_up_options(KdaStream *stream, MemoryContext context, List **server_options, List **user_options)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ForeignServer *server;
-	UserMapping *mapping;
+	ForeignServer *server = GetForeignServer(stream->options->serverid);
+	UserMapping *mapping = kda_source_ops(stream->options->server_type)->reads_mapping ? NULL :
+		kda_user_mapping(stream->owner, stream->options->serverid);
+	MemoryContext old = MemoryContextSwitchTo(context);
 
-	StartTransactionCommand();
-	server = GetForeignServer(stream->options->serverid);
-	mapping = kda_user_mapping(stream->owner, stream->options->serverid);
-	MemoryContextSwitchTo(context);
 	*server_options = copyObject(server->options);
 	*user_options = mapping ? copyObject(mapping->options) : NIL;
-	MemoryContextSwitchTo(old);
-	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);
 }
 
@@ -915,22 +947,29 @@ open_source(KdaWorker *worker, KdaFeed *feed, Size fetch_memory)
 	static uint64 serial = 0;
 	KdaStream  *stream = feed->stream;
 	KdaSourceConfig config = {0};
+	MemoryContext old = CurrentMemoryContext;
 
 	if (feed->options_context)
 		MemoryContextReset(feed->options_context);
 	else
 		feed->options_context = AllocSetContextCreate(stream->context, "kda source options",
 													  ALLOCSET_SMALL_SIZES);
+	StartTransactionCommand();
 	look_up_options(stream, feed->options_context, &feed->server_options, &feed->user_options);
 	config.server_options = feed->server_options;
 	config.user_options = feed->user_options;
+	config.serverid = stream->options->serverid;
+	config.owner = stream->owner;
 	config.stream_name = stream->name;
 	config.topic = stream->options->topic;
 	config.fetch_memory = fetch_memory;
 	config.max_record_bytes = kda_max_record_bytes;
 	config.wake_fd = worker->wake_write;
 	config.ring_wanted = stream->options->retention_us > 0;
+	MemoryContextSwitchTo(stream->context);
 	stream->source = kda_source_ops(stream->options->server_type)->open(&config);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 	stream->source->serial = ++serial;
 	feed->fetch_memory = fetch_memory;
 }
@@ -941,12 +980,18 @@ options_changed(KdaFeed *feed)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
 												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	KdaSource  *source = feed->stream->source;
 	List	   *server_options,
 			   *user_options;
 	bool		changed;
 
+	StartTransactionCommand();
 	look_up_options(feed->stream, scratch, &server_options, &user_options);
-	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options);
+	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options) ||
+		(source->ops->has_changed && source->ops->has_changed(source));
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	return changed;
 }
@@ -1001,88 +1046,216 @@ kda_sources_update(KdaWorker *worker)
 	}
 }
 
+/* NULL: we do not have it. */
+static KdaShard *
+shard_of_source(KdaStream *stream, int i)
+{
+	const char *name = stream->source->shards[i]->name;
+	int			s;
+
+	/* most often they are in the same order */
+	s = i < stream->nshards && strcmp(stream->shards[i].name, name) == 0 ? i : find_shard(stream, name);
+	return s < 0 ? NULL : &stream->shards[s];
+}
+
+/* A shard that the source has told of. */
+static void
+add_shard(KdaFeed *feed, const KdaSourceShard *from)
+{
+	KdaStream  *stream = feed->stream;
+	bool		later = feed->saved_nshards > 0;
+	KdaShard   *shard;
+
+	if (stream->nshards == 0)
+		stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
+	else
+		stream->shards = repalloc(stream->shards, sizeof(KdaShard) * (stream->nshards + 1));
+	shard = &stream->shards[stream->nshards++];
+	memset(shard, 0, sizeof(*shard));
+	shard->name = MemoryContextStrdup(stream->context, from->name);
+	shard->position = -1;
+	shard->last_position = -1;
+	shard->last_arrival = KDA_NO_TIME;
+	shard->max_arrival = KDA_NO_TIME;
+	shard->watermark = KDA_NO_TIME;
+	shard->complete_to = KDA_NO_TIME;
+	shard->millis_behind = -1;
+	shard->slot = feed->nslots > 1 ? (stream->nshards - 1) % feed->nslots : 0;
+	shard->foreign = shard->slot != 0;
+	shard->from_first = later;
+	/* nothing that has come into it before is missed */
+	if (later && stream->source->ops->marks)
+		shard->complete_to = kda_clock_now();
+	memcpy(shard->parents, from->parents, sizeof(shard->parents));
+	strlcpy(shard->identity, from->identity, sizeof(shard->identity));
+
+	/*
+	 * A partition that appears while we run is read from its beginning:
+	 * nothing in it has been seen.  The first ones are stored even before
+	 * their place is known, so that it can be told; and so are all that have
+	 * parents, before these are closed.
+	 */
+	shard->dirty = !later || feed->nslots > 1 || stream->source->ops->marks;
+	shard->source_index = -1;
+}
+
+/* What the source has found out, and what we have read of it, are the shard's from now on. */
+static void
+follow_source(KdaStream *stream, KdaShard *shard, const KdaSourceShard *from)
+{
+	/* A position that it has found (latest, timestamp). */
+	if (shard->position < 0 && from->next_position >= 0)
+	{
+		shard->position = shard->begun_at = from->next_position;
+		if (stream->source->ops->marks)
+		{
+			strlcpy(shard->mark, from->mark, sizeof(shard->mark));
+			strlcpy(shard->begun_mark, from->mark, sizeof(shard->begun_mark));
+		}
+		shard->dirty = true;
+	}
+	/* What is at the end and no record (a transaction's marker) lies behind us, too. */
+	else if (from->at_end && stream->raw->n == 0 && from->next_position > shard->position)
+	{
+		shard->position = from->next_position;
+		shard->dirty = true;
+	}
+	if (!stream->source->ops->marks)
+		return;
+	if (strcmp(shard->identity, from->identity) != 0)
+	{
+		strlcpy(shard->identity, from->identity, sizeof(shard->identity));
+		shard->dirty = true;
+	}
+	if (from->millis_behind != shard->millis_behind)
+	{
+		/* worth a commit of its own only where that says something new */
+		shard->dirty |= (from->millis_behind == 0) != (shard->millis_behind == 0);
+		shard->millis_behind = from->millis_behind;
+	}
+	if (shard->position < from->next_position)
+		return;
+	if (from->complete_to > shard->complete_to)
+	{
+		shard->dirty |= shard->complete_to == KDA_NO_TIME || from->complete_to > shard->complete_to + COMPLETE_EVERY;
+		shard->complete_to = from->complete_to;
+	}
+	if (from->closed && !shard->closed)
+	{
+		shard->closed = shard->dirty = true;
+		shard->idle = false;
+	}
+}
+
+static void
+assign_shard(KdaFeed *feed, KdaShard *shard, int index)
+{
+	KdaSource  *source = feed->stream->source;
+	KdaShardStart start = {0};
+
+	shard->source_index = index;
+	if (shard->position >= 0)
+	{
+		start.kind = KDA_START_POSITION;
+		start.position = shard->position;
+		start.last_position = shard->last_position;
+		start.last_arrival = shard->last_arrival;
+		start.last_crc = shard->last_crc;
+	}
+	else
+	{
+		if (shard->from_first || feed->start == NULL)
+			start.kind = shard->from_first ? KDA_START_EARLIEST : KDA_START_LATEST;
+		else
+			start = kda_parse_start(feed->start);
+		if (start.kind == KDA_START_LATEST)
+			start.time = feed->start_set;
+		start.last_position = -1;
+		shard->position = -1;
+	}
+	strlcpy(start.mark, shard->mark, sizeof(start.mark));
+	strlcpy(start.identity, shard->identity, sizeof(start.identity));
+	start.complete_to = shard->complete_to;
+	source->ops->assign(source, index, &start);
+}
+
+/* Shards that the source does not tell of any more: what has been read can be forgotten. */
+static void
+see_gone_shards(KdaFeed *feed)
+{
+	KdaStream  *stream = feed->stream;
+	KdaSource  *source = stream->source;
+
+	for (int s = 0; s < stream->nshards; s++)
+	{
+		KdaShard   *shard = &stream->shards[s];
+		bool		gone = true;
+
+		if (shard->gone)
+			continue;
+		if (shard->source_index >= 0)
+			gone = source->shards[shard->source_index]->gone;
+		else
+			for (int i = 0; i < source->nshards && gone; i++)
+				gone = strcmp(source->shards[i]->name, shard->name) != 0;
+		if (!gone)
+			continue;
+		/* what was to be begun anew has no identity yet */
+		if (shard->closed || (shard->position < 0 && shard->identity[0] == '\0'))
+		{
+			shard->closed = shard->gone = shard->dirty = true;
+			continue;
+		}
+		if (source->failed)
+			continue;
+		snprintf(source->error, sizeof(source->error),
+				 "shard %s has left the stream before it was read to its end: the records after %s are gone; ALTER STREAM %s OPTIONS (SET start '...') and ALTER STREAM %s RESUME go on from there",
+				 shard->name, shard->position < 0 ? "its beginning" : shard->mark, stream->name, stream->name);
+		source->failed = true;
+	}
+}
+
 void
 kda_sources_assign(KdaFeed *feed)
 {
 	KdaStream  *stream = feed->stream;
 	KdaSource  *source = stream->source;
 
+	/* slot 0 says whose they are */
+	for (int i = 0; i < source->nshards && kda_worker->slot == 0; i++)
+		if (shard_of_source(stream, i) == NULL && !source->shards[i]->gone)
+			add_shard(feed, source->shards[i]);
+	if (source->ops->marks)
+		find_parents(stream);
 	for (int i = 0; i < source->nshards; i++)
 	{
 		KdaSourceShard *from = source->shards[i];
-		KdaShard   *shard = NULL;
-		KdaShardStart start = {0};
+		KdaShard   *shard = shard_of_source(stream, i);
 
-		for (int s = 0; s < stream->nshards; s++)
-			if (strcmp(stream->shards[s].name, from->name) == 0)
-				shard = &stream->shards[s];
-		if (shard == NULL && kda_worker->slot > 0)
-			continue;			/* slot 0 has not said yet whose it is */
-		if (shard == NULL)
-		{
-			bool		later = feed->saved_nshards > 0;
-
-			if (stream->nshards == 0)
-				stream->shards = MemoryContextAllocZero(stream->context, sizeof(KdaShard));
-			else
-				stream->shards = repalloc(stream->shards, sizeof(KdaShard) * (stream->nshards + 1));
-			shard = &stream->shards[stream->nshards++];
-			memset(shard, 0, sizeof(*shard));
-			shard->name = MemoryContextStrdup(stream->context, from->name);
-			shard->position = -1;
-			shard->last_position = -1;
-			shard->last_arrival = KDA_NO_TIME;
-			shard->max_arrival = KDA_NO_TIME;
-			shard->watermark = KDA_NO_TIME;
-			shard->slot = feed->nslots > 1 ? (stream->nshards - 1) % feed->nslots : 0;
-			shard->foreign = shard->slot != 0;
-			shard->from_first = later;
-			/*
-			 * A partition that appears while we run is read from its beginning:
-			 * nothing in it has been seen.  The first ones are stored even
-			 * before their place is known, so that it can be told.
-			 */
-			shard->dirty = !later || feed->nslots > 1;
-			shard->source_index = -1;
-		}
-		if (shard->foreign)
+		if (shard == NULL || shard->foreign)
 			continue;
 		if (from->assigned && shard->source_index == i)
 		{
-			/* A position that the source has found (latest, timestamp) is ours from now on. */
-			if (shard->position < 0 && from->next_position >= 0)
-			{
-				shard->position = shard->begun_at = from->next_position;
-				shard->dirty = true;
-			}
-			/* What is at the end and no record (a transaction's marker) lies behind us, too. */
-			else if (from->at_end && stream->raw->n == 0 && from->next_position > shard->position)
-			{
-				shard->position = from->next_position;
-				shard->dirty = true;
-			}
+			follow_source(stream, shard, from);
 			continue;
 		}
 		if (shard->source_index == i && stream->raw->n > 0)
 			continue;			/* what has been fetched comes first */
-		shard->source_index = i;
-		if (shard->position >= 0)
+		if (source->ops->marks)
 		{
-			start.kind = KDA_START_POSITION;
-			start.position = shard->position;
-			start.last_position = shard->last_position;
-			start.last_arrival = shard->last_arrival;
-			start.last_crc = shard->last_crc;
+			if (shard->closed)
+			{
+				/* read to its end before */
+				shard->source_index = i;
+				from->assigned = from->closed = true;
+				from->next_position = shard->position;
+				continue;
+			}
+			if (kda_shard_waits(stream, shard))
+				continue;
 		}
-		else
-		{
-			if (shard->from_first || feed->start == NULL)
-				start.kind = shard->from_first ? KDA_START_EARLIEST : KDA_START_LATEST;
-			else
-				start = kda_parse_start(feed->start);
-			start.last_position = -1;
-			shard->position = -1;
-		}
-		source->ops->assign(source, i, &start);
+		assign_shard(feed, shard, i);
 	}
+	if (source->ops->marks && source->known)
+		see_gone_shards(feed);
 }

@@ -18,7 +18,7 @@
 #include "runtime/worker.h"
 #include "utils/builtins.h"
 
-#define MAX_PARAMS 17
+#define MAX_PARAMS 19
 
 typedef struct Statement
 {
@@ -43,14 +43,20 @@ static Statement save_stream = {
 
 static Statement save_shard = {
 	"INSERT INTO kda_storage.shard AS s (stream_id, shard, position, last_position, last_arrival, last_crc, "
-	"max_arrival, watermark, closed, end_position, idle, slot, from_first) "
-	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) "
+	"max_arrival, watermark, closed, end_position, idle, slot, from_first, mark, complete_to, identity, parent1, parent2, millis_behind) "
+	"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) "
 	"ON CONFLICT (stream_id, shard) DO UPDATE SET position = EXCLUDED.position, "
 	"last_position = EXCLUDED.last_position, last_arrival = EXCLUDED.last_arrival, last_crc = EXCLUDED.last_crc, "
 	"max_arrival = EXCLUDED.max_arrival, watermark = EXCLUDED.watermark, closed = EXCLUDED.closed, "
-	"end_position = EXCLUDED.end_position, idle = EXCLUDED.idle",
-	13, {INT4OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	BOOLOID, INT8OID, BOOLOID, INT4OID, BOOLOID}
+	"end_position = EXCLUDED.end_position, idle = EXCLUDED.idle, mark = EXCLUDED.mark, complete_to = EXCLUDED.complete_to, "
+	"identity = EXCLUDED.identity, parent1 = EXCLUDED.parent1, parent2 = EXCLUDED.parent2, millis_behind = EXCLUDED.millis_behind",
+	19, {INT4OID, TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	BOOLOID, INT8OID, BOOLOID, INT4OID, BOOLOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, INT8OID}
+};
+
+static Statement forget_shard = {
+	"DELETE FROM kda_storage.shard WHERE stream_id = $1 AND shard = $2",
+	2, {INT4OID, TEXTOID}
 };
 
 /* Slots other than 0 add to the counters; the rest is slot 0's. */
@@ -250,7 +256,16 @@ kda_save_feed(KdaFeed *feed, TimestampTz now)
 		values[10] = BoolGetDatum(shard->idle);
 		values[11] = Int32GetDatum(shard->slot);
 		values[12] = BoolGetDatum(shard->from_first);
-		run(&save_shard, values, nulls);
+		set_text(values, nulls, 13, shard->mark[0] ? shard->mark : NULL);
+		set_time(values, nulls, 14, shard->complete_to);
+		set_text(values, nulls, 15, shard->identity[0] ? shard->identity : NULL);
+		set_text(values, nulls, 16, shard->parents[0][0] ? shard->parents[0] : NULL);
+		set_text(values, nulls, 17, shard->parents[1][0] ? shard->parents[1] : NULL);
+		set_position(values, nulls, 18, shard->millis_behind);
+		if (unlikely(shard->gone))
+			run(&forget_shard, values, NULL);
+		else
+			run(&save_shard, values, nulls);
 	}
 }
 
@@ -428,6 +443,9 @@ kda_feed_go_back(KdaFeed *feed)
 		if (shard->position < 0 && had.position >= 0)
 		{
 			shard->position = shard->begun_at = had.begun_at;
+			memcpy(shard->begun_mark, had.begun_mark, sizeof(shard->begun_mark));
+			strlcpy(shard->mark, had.begun_mark, sizeof(shard->mark));
+			memcpy(shard->identity, had.identity, sizeof(shard->identity));
 			shard->dirty = true;
 		}
 	}
@@ -438,10 +456,11 @@ kda_feed_go_back(KdaFeed *feed)
 
 		shard->watermark = shard->max_arrival = shard->last_arrival = KDA_NO_TIME;
 		shard->last_position = -1;
-		shard->idle = false;
+		shard->idle = shard->closed = shard->gone = false;
 		if (shard->position >= 0)
 		{
 			shard->position = shard->begun_at;
+			strlcpy(shard->mark, shard->begun_mark, sizeof(shard->mark));
 			shard->dirty = true;
 		}
 	}

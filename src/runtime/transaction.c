@@ -144,21 +144,21 @@ add_error(KdaFeed *feed, int row, const char *name, const char *message, Oid que
 	const char *data = NULL;
 	Size		len = 0;
 	const char *shard;
-	int64		at;
-	KdaFeed    *whose = kda_feed_of_row(feed, row, &shard, &at);
+	char	   *place;
+	KdaFeed    *whose = kda_feed_of_row(feed, row, &shard, &place);
 
 	row_data(stream, row, &data, &len);
 	/* the record itself may not have been late or refused: it is a matter of this query */
 	if (feed->is_part && !OidIsValid(query) && stream->queries != NIL)
 		query = ((KdaQuery *) linitial(stream->queries))->relid;
-	kda_error_add(name, message, whose->stream->relid, shard, shard ? psprintf(INT64_FORMAT, at) : NULL,
+	kda_error_add(name, message, whose->stream->relid, shard, place,
 				  stream->batch->rowtime[row], data, len, query);
 	whose->touched = true;
 	return whose->stream;
 }
 
 static void
-stop_on_error(KdaFeed *feed, const char *shard, int64 position, const char *message)
+stop_on_error(KdaFeed *feed, const char *shard, const char *place, const char *message)
 {
 	if (!feed->stream->options->on_error_stop)
 		return;
@@ -166,8 +166,8 @@ stop_on_error(KdaFeed *feed, const char *shard, int64 position, const char *mess
 	kda_current_query = NULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_EXCEPTION),
-			 errmsg("stream %s has stopped at shard %s position " INT64_FORMAT ": %s",
-					feed->stream->name, shard, position, message),
+			 errmsg("stream %s has stopped at shard %s position %s: %s",
+					feed->stream->name, shard, place, message),
 			 errhint("Correct the cause or set option on_error 'continue', then ALTER STREAM %s RESUME.",
 					 feed->stream->name)));
 }
@@ -179,14 +179,14 @@ refuse_record(void *arg, int index, const KdaDecodeError *error)
 	KdaStream  *stream = feed->stream;
 	KdaRawRecord *rec = &stream->raw->records[index];
 	KdaShard   *shard = NULL;
-	char		position[32];
+	char		buffer[KDA_PLACE_SIZE];
+	const char *place = kda_raw_place(rec, buffer);
 
 	for (int s = 0; s < stream->nshards; s++)
 		if (stream->shards[s].source_index == rec->shard)
 			shard = &stream->shards[s];
-	stop_on_error(feed, shard ? shard->name : "?", rec->position, error->message);
-	snprintf(position, sizeof(position), INT64_FORMAT, rec->position);
-	kda_error_add(error->name, error->message, stream->relid, shard ? shard->name : NULL, position,
+	stop_on_error(feed, shard ? shard->name : "?", place, error->message);
+	kda_error_add(error->name, error->message, stream->relid, shard ? shard->name : NULL, place,
 				  KDA_NO_TIME, rec->data, rec->len, InvalidOid);
 	stream->d_failed++;
 }
@@ -197,7 +197,7 @@ refuse_ahead(void *arg, int row)
 	KdaFeed    *feed = arg;
 
 	stop_on_error(feed, feed->stream->shards[feed->stream->batch->shard[row]].name,
-				  feed->stream->batch->position[row], "its time is too far ahead");
+				  kda_place_of_row(feed->stream, row), "its time is too far ahead");
 	add_error(feed, row, "ahead",
 			  "the record's time is further ahead of now than option max_ahead allows", InvalidOid)->d_failed++;
 }
@@ -209,7 +209,7 @@ refuse_expression(void *arg, int row, ErrorData *edata)
 	KdaStream  *whose;
 
 	stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
-				  cxt->feed->stream->batch->position[row], edata->message);
+				  kda_place_of_row(cxt->feed->stream, row), edata->message);
 	whose = add_error(cxt->feed, row, "expression", edata->message, cxt->query->relid);
 	if (!cxt->failed_any[row])
 		whose->d_failed++;
@@ -226,7 +226,7 @@ refuse_time(void *arg, int row, const char *error_name, const char *message)
 
 	if (!late)
 		stop_on_error(cxt->feed, cxt->feed->stream->shards[cxt->feed->stream->batch->shard[row]].name,
-					  cxt->feed->stream->batch->position[row], message);
+					  kda_place_of_row(cxt->feed->stream, row), message);
 	else
 	{
 		cxt->query->d_late++;
@@ -302,6 +302,7 @@ stage_read(KdaFeed *feed, KdaInboxPlace *place)
 	{
 		KdaRawRecord *rec = &stream->raw->records[i];
 		KdaShard   *shard = &stream->shards[shard_map[rec->shard]];
+		char		place[KDA_PLACE_SIZE];
 		pg_crc32c	crc;
 
 		if (shard->dirty && shard->position > rec->position)
@@ -309,6 +310,8 @@ stage_read(KdaFeed *feed, KdaInboxPlace *place)
 		shard->position = rec->position + 1;
 		shard->last_position = rec->position;
 		shard->last_arrival = rec->arrival;
+		if (rec->mark)
+			strlcpy(shard->mark, kda_raw_place(rec, place), sizeof(shard->mark));
 		INIT_CRC32C(crc);
 		if (rec->data)
 			COMP_CRC32C(crc, rec->data, rec->len);

@@ -471,6 +471,23 @@ next_tick(KdaWorker *worker)
 	return at;
 }
 
+/* When a source wants to be looked after, though nothing has come; 0: none does. */
+static TimestampTz
+next_service(KdaWorker *worker)
+{
+	TimestampTz at = 0;
+	ListCell   *lc;
+
+	foreach(lc, worker->feeds)
+	{
+		KdaSource  *source = ((KdaFeed *) lfirst(lc))->stream->source;
+
+		if (source && source->service_at != 0 && (at == 0 || source->service_at < at))
+			at = source->service_at;
+	}
+	return at;
+}
+
 static bool
 inbox_rows_waiting(KdaWorker *worker)
 {
@@ -540,7 +557,8 @@ loop(KdaWorker *worker)
 					any;
 		TimestampTz now,
 					due,
-					tick;
+					tick,
+					service;
 		long		timeout;
 		WaitEvent	event;
 		static WaitEventSet *set = NULL;
@@ -608,6 +626,9 @@ loop(KdaWorker *worker)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, due));
 		if (tick != KDA_END_TIME)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, Max(tick, due)));
+		service = next_service(worker);
+		if (service != 0)
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, service));
 		if (look_again > now)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(now, look_again));
 		if (kda_waits_pending())

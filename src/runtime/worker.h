@@ -52,6 +52,7 @@ typedef struct KdaFeed
 	KdaInboxPosition next_position; /* as of this transaction */
 	bool		position_known; /* a position is stored */
 	char	   *start;			/* where reading begins, set by the first query */
+	KdaTime		start_set;		/* when that was; KDA_NO_TIME: not known */
 	bool		more;			/* the inbox has further rows now */
 	KdaTime		derived_sent;	/* last watermark put into the inbox by its writers */
 	int64		queries_seen;	/* number and greatest id of queries that made us load them again */
@@ -250,8 +251,13 @@ extern void kda_reset_look(KdaFeed *feed);
 /*---- blame.c: rows between the parts of a query are reported of the users' stream that they have come from */
 
 extern KdaFeed *kda_feed_behind(KdaFeed *feed);
-/* Of a row of its batch, with shard and position of the record; shard NULL: it is made of several. */
-extern KdaFeed *kda_feed_of_row(KdaFeed *feed, int row, const char **shard, int64 *position);
+/*
+ * Of a row of its batch, with shard of the record, and where it stands there,
+ * palloc'd; shard NULL: it is made of several.
+ */
+extern KdaFeed *kda_feed_of_row(KdaFeed *feed, int row, const char **shard, char **place);
+/* The latter alone. */
+extern char *kda_place_of_row(KdaStream *stream, int row);
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

@@ -43,6 +43,8 @@ resize(KdaBatch *batch, int capacity)
 	RESIZE(batch->shard);
 	RESIZE(batch->position);
 	RESIZE(batch->xid);
+	if (batch->mark)
+		RESIZE(batch->mark);
 	RESIZE(batch->origin);
 	RESIZE(batch->refused);
 	RESIZE(batch->arrival);
@@ -95,6 +97,9 @@ kda_batch_reset(KdaBatch *batch)
 	batch->nrows = 0;
 	batch->scan_from = batch->scan_to = 0;
 	batch->scan_skip = NULL;
+	if (batch->mark)
+		pfree(batch->mark);
+	batch->mark = NULL;
 }
 
 void

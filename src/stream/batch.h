@@ -40,6 +40,7 @@ typedef struct KdaBatch
 	int32	   *shard;			/* index into KdaStream.shards */
 	int64	   *position;		/* offset in the shard; rows of an inbox: as xid, unless their origin is known */
 	uint64	   *xid;			/* rows of an inbox: the transaction that wrote them */
+	const char **mark;			/* rows of an inbox: of the record, in the arena; NULL: none has come with one since the reset */
 	int32	   *origin;			/* rows of an inbox: index + 1 into KdaStream.origins, 0: not known */
 	uint8	   *refused;		/* rows of an inbox: KDA_REFUSED_* bits, 0: by nobody */
 	KdaTime    *arrival;

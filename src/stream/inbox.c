@@ -234,6 +234,34 @@ origin_of(KdaInboxWriter *w, KdaStream *stream, int row)
 	return w->origin;
 }
 
+/* The record's own name of its place, if its source has such. */
+static void
+put_mark(TupleTableSlot *slot, KdaStream *stream, int row)
+{
+	KdaBatch   *batch = stream->batch;
+	const char *mark = NULL;
+	char		place[KDA_PLACE_SIZE];
+	text	   *copy;
+	Size		len;
+
+	if (stream->raw && stream->raw->n > 0)
+	{
+		const KdaRawRecord *rec = &stream->raw->records[batch->record[row]];
+
+		if (unlikely(rec->mark))
+			mark = kda_raw_place(rec, place);
+	}
+	else if (unlikely(batch->mark))
+		mark = batch->mark[row];
+	if (likely(mark == NULL))
+		return;
+	len = strlen(mark);
+	copy = kda_batch_alloc(batch, len + VARHDRSZ);
+	SET_VARSIZE(copy, len + VARHDRSZ);
+	memcpy(VARDATA(copy), mark, len);
+	put(slot, KDA_INBOX_MARK, PointerGetDatum(copy));
+}
+
 static TupleTableSlot *
 put_values(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTime shard_wm, bool derived)
 {
@@ -273,6 +301,7 @@ kda_inbox_put_part(KdaInboxWriter *w, TupleTableSlot *from, KdaTime time, KdaTim
 
 	put(slot, KDA_INBOX_SHARD, origin_of(w, stream, row));
 	put(slot, KDA_INBOX_POSITION, Int64GetDatum(stream->batch->position[row]));
+	put_mark(slot, stream, row);
 	if (stream->batch->refused[row])
 		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(stream->batch->refused[row])));
 	ExecStoreVirtualTuple(slot);
@@ -301,6 +330,7 @@ kda_inbox_put_record(KdaInboxWriter *w, KdaStream *stream, int row, Bitmapset *c
 		put(slot, KDA_INBOX_CONTROL, CharGetDatum(KDA_CONTROL_REFUSED(batch->refused[row])));
 	put(slot, KDA_INBOX_SHARD, shard_name(w, stream, batch->shard[row]));
 	put(slot, KDA_INBOX_POSITION, Int64GetDatum(batch->position[row]));
+	put_mark(slot, stream, row);
 	/* what it points to is the batch's, which is there until the writer has ended */
 	ExecStoreVirtualTuple(slot);
 }
@@ -563,6 +593,21 @@ take_row(KdaStream *stream, KdaSegmentCursor *c, AttrNumber *map)
 	batch->position[row] = (int64) c->xid;
 	batch->refused[row] = 0;
 	batch->origin[row] = 0;
+	if (batch->mark)
+		batch->mark[row] = NULL;
+	if (unlikely(!c->slot->tts_isnull[KDA_INBOX_MARK - 1]))
+	{
+		text	   *stored = DatumGetTextPP(c->slot->tts_values[KDA_INBOX_MARK - 1]);
+		Size		len = VARSIZE_ANY_EXHDR(stored);
+		char	   *mark = kda_batch_alloc(batch, len + 1);
+
+		memcpy(mark, VARDATA_ANY(stored), len);
+		mark[len] = '\0';
+		if (batch->mark == NULL)
+			batch->mark = MemoryContextAllocExtended(batch->context, sizeof(char *) * (Size) batch->capacity,
+													 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		batch->mark[row] = mark;
+	}
 	if (!c->slot->tts_isnull[KDA_INBOX_SHARD - 1])
 	{
 		text	   *shard = DatumGetTextPP(c->slot->tts_values[KDA_INBOX_SHARD - 1]);

@@ -31,7 +31,8 @@ enum
 	KDA_INBOX_SHARD,			/* varchar, too short to need a TOAST table: records of a source stream that its slots hand to slot 0 (runtime/relay.c): shard … */
 	KDA_INBOX_POSITION,			/* bigint: … and position in it.  Rows between parts of a query: "stream number/shard" and position
 								 * of the record.  Of a reset: its stream, by number, and its number */
-	KDA_INBOX_NCOLS = KDA_INBOX_POSITION
+	KDA_INBOX_MARK,				/* varchar: the record's mark, of sources that have them */
+	KDA_INBOX_NCOLS = KDA_INBOX_MARK
 };
 
 #define KDA_CONTROL_ADVANCE		'a'

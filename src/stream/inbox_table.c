@@ -48,7 +48,7 @@ kda_inbox_ddl(Oid stream_relid, const char *name, bool durable)
 	initStringInfo(&s);
 	appendStringInfo(&s, "CREATE %sTABLE %s (kda_xid pg_catalog.xid8 NOT NULL, kda_seq bigint NOT NULL, "
 					 "kda_arrival pg_catalog.timestamptz NOT NULL, kda_shard_wm pg_catalog.timestamptz, "
-					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint",
+					 "kda_derived boolean NOT NULL, kda_control \"char\", kda_shard varchar(128), kda_position bigint, kda_mark varchar(192)",
 					 durable ? "" : "UNLOGGED ", name);
 	for (int i = 0; i < desc->natts; i++)
 	{

@@ -10,7 +10,8 @@
  *		int32 magic, int32 size of the body before compression
  *		body: int32 number of shards, names (int32 length, bytes);
  *			  int32 number of records, each: int32 shard, int64 position,
- *			  int64 arrival, int32 length or -1 of key, headers, data, and their bytes
+ *			  int64 arrival, int32 length or -1 of key, headers, data, and their bytes;
+ *			  with the other magic also of the place as text
  *
  * Numbers are in the machine's own byte order: blocks never leave the server.
  *
@@ -35,9 +36,10 @@
 #include "utils/xid8.h"
 
 #define BLOCK_MAGIC		0x4b444131	/* KDA1 */
+#define MARKS_MAGIC		0x4b444132	/* KDA2 */
 #define BLOCK_RECORDS	1000
 #define BLOCK_BYTES		(512 * 1024)
-#define RECORD_HEADER	(4 * sizeof(int32) + 2 * sizeof(int64))
+#define RECORD_HEADER	(5 * sizeof(int32) + 2 * sizeof(int64) + KDA_PLACE_SIZE)
 
 /* The next four write where enlargeStringInfo() has made room. */
 static inline void
@@ -89,11 +91,11 @@ typedef struct Writer
 static int64 next_seq = 1;
 
 static void
-store_block(Writer *w, StringInfo body)
+store_block(Writer *w, StringInfo body, bool marks)
 {
 	int			bound = LZ4_compressBound(body->len);
 	bytea	   *block = palloc(VARHDRSZ + 2 * sizeof(int32) + bound);
-	int32		header[2] = {BLOCK_MAGIC, body->len};
+	int32		header[2] = {marks ? MARKS_MAGIC : BLOCK_MAGIC, body->len};
 	int			size = LZ4_compress_default(body->data, VARDATA(block) + sizeof(header), body->len, bound);
 	TupleTableSlot *slot = w->slot;
 
@@ -137,6 +139,7 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 	int			from = 0;
 	int			nnames = stream->source->nshards;
 	bool		headers = false;
+	bool		marks = stream->source->ops->marks;
 	int			count_at;
 
 	for (int i = 0; i < stream->desc->natts; i++)
@@ -167,9 +170,16 @@ kda_ring_append(KdaStream *stream, const KdaRawBatch *raw, char *const *shard_na
 			put_bytes(&body, rec->key, rec->key_len);
 			put_bytes(&body, json, json_len);
 			put_bytes(&body, rec->data, rec->len);
+			if (marks)
+			{
+				char		buffer[KDA_PLACE_SIZE];
+				const char *place = kda_raw_place(rec, buffer);
+
+				put_bytes(&body, place, strlen(place));
+			}
 		}
 		memcpy(body.data + count_at, &n, sizeof(n));
-		store_block(&w, &body);
+		store_block(&w, &body, marks);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(body.data);
@@ -250,7 +260,7 @@ kda_ring_unpack(const char *data, Size len, KdaRawBatch *raw, char ***shard_name
 	if (len < sizeof(header))
 		return false;
 	memcpy(header, data, sizeof(header));
-	if (header[0] != BLOCK_MAGIC || header[1] < 0)
+	if ((header[0] != BLOCK_MAGIC && header[0] != MARKS_MAGIC) || header[1] < 0)
 		return false;
 	body = MemoryContextAllocHuge(CurrentMemoryContext, header[1] + 1);
 	if (LZ4_decompress_safe(data + sizeof(header), body, (int) (len - sizeof(header)), header[1]) != header[1])
@@ -286,6 +296,14 @@ kda_ring_unpack(const char *data, Size len, KdaRawBatch *raw, char ***shard_name
 		if (rec->headers)
 			rec->headers = pnstrdup(rec->headers, l);
 		rec->data = get_bytes(&r, &rec->len);
+		if (header[0] == MARKS_MAGIC)
+		{
+			const char *place = get_bytes(&r, &l);
+
+			if (place)
+				rec->mark = pnstrdup(place, l);
+			rec->mark_sub = -1;
+		}
 		if (rec->shard < 0 || rec->shard >= *nshards)
 			return false;
 	}

@@ -28,6 +28,15 @@ typedef struct KdaShard
 	bool		dirty;			/* changed since the last commit */
 	int64		position;		/* next offset; -1: nothing read yet */
 	int64		begun_at;		/* what position was when the source had found it */
+	/* of sources with marks: see KdaShardStart */
+	char		mark[KDA_MARK_SIZE];
+	char		begun_mark[40];	/* with begun_at */
+	KdaTime		complete_to;
+	char		identity[40];
+	char		parents[KDA_SHARD_PARENTS][KDA_SHARD_NAME]; /* as in KdaSourceShard */
+	int			parent[KDA_SHARD_PARENTS]; /* their indexes here + 1; 0: none, or not known any more */
+	int64		millis_behind;
+	bool		gone;			/* to be forgotten */
 	int64		last_position;
 	KdaTime		last_arrival;
 	uint32		last_crc;
@@ -92,7 +101,10 @@ typedef struct KdaStream
 extern void kda_watermark_apply(KdaStream *stream, KdaBatch *batch, int from, TimestampTz now,
 								void (*ahead) (void *arg, int row), void *arg);
 
-/* Smallest over live shards (neither idle nor closed); never back.  Returns true if it moved. */
+/* Has it still to wait until the shards that it has come from are closed? */
+extern bool kda_shard_waits(const KdaStream *stream, const KdaShard *shard);
+
+/* Smallest over live shards (begun, neither idle nor closed); never back.  Returns true if it moved. */
 extern bool kda_watermark_update(KdaStream *stream);
 
 /*

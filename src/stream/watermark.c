@@ -27,6 +27,15 @@ shard_mark(const KdaStream *stream, const KdaShard *shard)
 	return Max(shard->watermark, stream->advanced);
 }
 
+bool
+kda_shard_waits(const KdaStream *stream, const KdaShard *shard)
+{
+	for (int p = 0; p < KDA_SHARD_PARENTS; p++)
+		if (unlikely(shard->parent[p] > 0) && !stream->shards[shard->parent[p] - 1].closed)
+			return true;
+	return false;
+}
+
 void
 kda_watermark_apply(KdaStream *stream, KdaBatch *batch, int from, TimestampTz now,
 					void (*ahead) (void *arg, int row), void *arg)
@@ -86,7 +95,8 @@ kda_watermark_update(KdaStream *stream)
 	{
 		KdaShard   *shard = &stream->shards[s];
 
-		if (shard->idle || shard->closed)
+		/* what waits for its parents holds nothing; from the commit that closes them on it does */
+		if (shard->idle || shard->closed || kda_shard_waits(stream, shard))
 			continue;
 		if (stream->has_writers && shard->watermark == KDA_NO_TIME)
 			continue;			/* only pumps write it */
@@ -127,7 +137,7 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 	{
 		KdaShard   *shard = &stream->shards[s];
 
-		if (shard->closed)
+		if (shard->closed || kda_shard_waits(stream, shard))
 			continue;
 		if (shard->foreign)
 		{
