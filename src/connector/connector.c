@@ -12,6 +12,9 @@
 #include "connector/http.h"
 #include "connector/kafka.h"
 #include "connector/kinesis.h"
+#include "connector/kinesis_sink.h"
+#include "connector/sink.h"
+#include "fmgr.h"
 #include "utils/memutils.h"
 
 void
@@ -36,19 +39,51 @@ typedef struct ConnectorType
 {
 	const char *name;
 	const KdaSourceOps *source; /* NULL: its streams cannot be read yet */
+	const KdaSinkOps *sink;		/* NULL: … written */
 	void		(*check_server) (const ForeignServer *server);
 	void		(*check_user_mapping) (const ForeignServer *server, List *given, List *all);
 	void		(*check_stream) (const char *stream_name, const char *topic, int parallelism);	/* NULL: nothing to look at */
 } ConnectorType;
 
 static const ConnectorType types[] = {
-	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping, NULL},
-	{"kinesis", &kda_kinesis_ops, kda_aws_check_server, kda_aws_check_user_mapping, kda_kinesis_check_stream},
+	{"kafka", &kda_kafka_ops, &kda_kafka_sink_ops, check_kafka_server, check_kafka_user_mapping, NULL},
+	{"kinesis", &kda_kinesis_ops, &kda_kinesis_sink_ops, kda_aws_check_server, kda_aws_check_user_mapping, kda_kinesis_check_stream},
 };
+
+/*
+ * A type of outside system that another library of this server brings: its
+ * KdaSinkOps are where this variable points.  Tests have one whose other side
+ * is a file.
+ */
+static const KdaSinkOps *
+foreign_sink(const char *name)
+{
+	const KdaSinkOps *ops = *(const KdaSinkOps **) find_rendezvous_variable("kda_stream_sink");
+
+	return ops && strcmp(ops->type, name) == 0 ? ops : NULL;
+}
+
+static void
+check_any_server(const ForeignServer *server)
+{
+}
+
+static void
+check_any_user_mapping(const ForeignServer *server, List *given, List *all)
+{
+}
 
 static const ConnectorType *
 find_type(const char *name)
 {
+	static ConnectorType foreign = {NULL, NULL, NULL, check_any_server, check_any_user_mapping};
+
+	foreign.sink = foreign_sink(name);
+	if (foreign.sink)
+	{
+		foreign.name = foreign.sink->type;
+		return &foreign;
+	}
 	for (int i = 0; i < lengthof(types); i++)
 		if (strcmp(types[i].name, name) == 0)
 			return &types[i];
@@ -61,6 +96,14 @@ kda_source_ops(const char *type)
 	const ConnectorType *found = find_type(type);
 
 	return found ? found->source : NULL;
+}
+
+const KdaSinkOps *
+kda_sink_ops(const char *type)
+{
+	const ConnectorType *found = find_type(type);
+
+	return found ? found->sink : NULL;
 }
 
 static const ConnectorType *
@@ -102,7 +145,7 @@ kda_connector_check_stream(const char *type, const char *stream_name, const char
 
 	if (found && found->check_stream)
 		found->check_stream(stream_name, topic, parallelism);
-	if (found == NULL || found->source == NULL)
+	if (kda_source_ops(type) == NULL && kda_sink_ops(type) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" cannot be on a server of type \"%s\"", stream_name, type),
@@ -128,6 +171,19 @@ kda_raw_place(const KdaRawRecord *record, char *buffer)
 	else
 		snprintf(buffer, KDA_PLACE_SIZE, "%s/%d", record->mark, record->mark_sub);
 	return buffer;
+}
+
+void
+kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once)
+{
+	const KdaSinkOps *ops = type ? kda_sink_ops(type) : NULL;
+
+	if (exactly_once && ops && !ops->exactly_once)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("delivery 'exactly_once' is not possible to a server of type \"%s\"", type),
+				 errdetail("Stream \"%s\" is on such a server.", stream_name),
+				 errhint("Use delivery 'at_least_once'.")));
 }
 
 KdaRawBatch *

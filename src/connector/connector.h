@@ -193,10 +193,13 @@ extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
 extern void kda_connector_check_server(const ForeignServer *server);
 extern void kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all);
 
-/* Can streams of such a server be read, and one that is called topic there?  ereports if not. */
+/* Can streams of such a server be read or written, and one that is called topic there?  ereports if not. */
 extern void kda_connector_check_stream(const char *type, const char *stream_name, const char *topic, int parallelism);
 
 /* Is the position of its records text? */
 extern bool kda_connector_has_marks(const char *type);
+
+/* Can its records be delivered as option delivery asks for?  type NULL: in the database. */
+extern void kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once);
 
 #endif							/* KDA_CONNECTOR_H */
