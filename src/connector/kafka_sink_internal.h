@@ -90,6 +90,8 @@ typedef struct KafkaSink
 	KafkaDelivery *work[KAFKA_SINK_MAX_BATCHES];	/* not done, in order */
 	int			nwork;
 	bool		broken;			/* at least once: something was not delivered, a new producer is needed */
+	int64		acknowledged;	/* records, by the broker */
+	int64		acknowledged_seen;
 	bool		has_at;			/* exactly once: the mark that the group must have now */
 	KdaSinkMark at;
 	bool		unsure;			/* ... or this one: its commit has not said how it ended */

@@ -100,22 +100,12 @@ start_over(KafkaSink *k, bool pause)
 	}
 }
 
-static int
-count_undone(KafkaSink *k)
-{
-	int			n = 0;
-
-	for (int w = 0; w < k->nwork; w++)
-		n += k->work[w]->undone;
-	return n;
-}
-
 bool
 kda_kafka_sink_pump(KafkaSink *k)
 {
-	int			before = count_undone(k);
 	int			suspects;
-	bool		all;
+	bool		all,
+				progress;
 
 	if (!k->probing && count_suspects(k) > 0)
 	{
@@ -128,9 +118,11 @@ kda_kafka_sink_pump(KafkaSink *k)
 	rd_kafka_poll(k->rk, 0);
 	while (k->nwork > 0 && k->work[0]->undone == 0)
 		kda_kafka_sink_done(k);
-	if (count_undone(k) < before)
+	progress = k->acknowledged != k->acknowledged_seen;
+	k->acknowledged_seen = k->acknowledged;
+	if (progress)
 		kda_kafka_sink_clear_trouble(k);
-	else if (before > 0 && k->reason[0])
+	else if (k->nwork > 0 && k->reason[0])
 	{
 		kda_kafka_sink_note(k, "%s", k->reason);
 		k->reason[0] = '\0';
@@ -146,9 +138,9 @@ kda_kafka_sink_pump(KafkaSink *k)
 	if (k->broken || rd_kafka_fatal_error(k->rk, NULL, 0))
 	{
 		/* what is refused alone, or will be sent alone, is no reason to wait */
-		start_over(k, suspects == 0 && count_undone(k) == before);
+		start_over(k, suspects == 0 && !progress);
 		return true;
 	}
 	/* room that acknowledgements have made is told by no further ones */
-	return !all && count_undone(k) < before;
+	return !all && progress;
 }

@@ -267,6 +267,7 @@ on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 			d->nsuspects--;
 		*state = KAFKA_FINE;
 		d->undone--;
+		k->acknowledged++;
 		return;
 	}
 	if (m->err == RD_KAFKA_RESP_ERR__PURGE_QUEUE || m->err == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
