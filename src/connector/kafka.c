@@ -21,7 +21,6 @@
 
 #include <stdlib.h>
 
-#include "commands/defrem.h"
 #include "connector/threads.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -36,43 +35,19 @@
 
 /*---- opening and closing */
 
-static void
-set_property(rd_kafka_conf_t *conf, const char *name, const char *value)
-{
-	char		why[512];
-
-	if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK)
-	{
-		rd_kafka_conf_destroy(conf);
-		/* the library's message may hold the value, which may be a secret */
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for property \"%s\"", name)));
-	}
-}
-
 static rd_kafka_conf_t *
 make_conf(const KdaSourceConfig *config)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	ListCell   *lc;
+	rd_kafka_conf_t *conf = kda_kafka_conf_new(config->server_options, config->user_options, false);
 
-	set_property(conf, "isolation.level", "read_committed");
-	set_property(conf, "socket.nagle.disable", "true");
-	foreach(lc, config->server_options)
-		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
-	foreach(lc, config->user_options)
-		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
-	set_property(conf, "check.crcs", "true");
-	set_property(conf, "enable.partition.eof", "true");
-	set_property(conf, "enable.auto.commit", "false");
-	set_property(conf, "enable.auto.offset.store", "false");
-	set_property(conf, "allow.auto.create.topics", "false");
-	set_property(conf, "topic.metadata.refresh.interval.ms", "10000");
+	kda_kafka_conf_set(conf, "check.crcs", "true");
+	kda_kafka_conf_set(conf, "enable.partition.eof", "true");
+	kda_kafka_conf_set(conf, "enable.auto.commit", "false");
+	kda_kafka_conf_set(conf, "enable.auto.offset.store", "false");
 	rd_kafka_conf_set_error_cb(conf, kda_kafka_on_error);
 	/* for what kda_kafka_on_log() wants to hear; all else is dropped there */
-	set_property(conf, "debug", "topic");
-	set_property(conf, "log_level", "7");
+	kda_kafka_conf_set(conf, "debug", "topic");
+	kda_kafka_conf_set(conf, "log_level", "7");
 	rd_kafka_conf_set_log_cb(conf, kda_kafka_on_log);
 	return conf;
 }

@@ -20,11 +20,9 @@
 #include <pthread.h>
 
 #include "connector/kafka.h"
+#include "connector/kafka_conf.h"
 
 #define KAFKA_MAX_PARTITIONS	100000
-
-/* Epoch of PostgreSQL in Kafka's milliseconds since 1970. */
-#define KAFKA_EPOCH_MS	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * 86400 * 1000)
 
 /* What the helper thread is asked about a shard. */
 typedef enum KafkaAsk

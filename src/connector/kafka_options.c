@@ -21,6 +21,8 @@
 #define SERVER	1
 #define USER	2
 #define FILE_	4				/* names a file of the server's machine */
+#define READS	8				/* a consumer's alone */
+#define WRITES	16				/* a producer's alone */
 
 typedef struct Property
 {
@@ -50,12 +52,12 @@ static const Property properties[] = {
 	{"ssl.sigalgs.list", SERVER},
 	{"ssl.endpoint.identification.algorithm", SERVER},
 	{"enable.ssl.certificate.verification", SERVER},
-	{"isolation.level", SERVER},
+	{"isolation.level", SERVER | READS},
 	{"client.id", SERVER},
 	{"client.rack", SERVER},
-	{"fetch.wait.max.ms", SERVER},
-	{"fetch.min.bytes", SERVER},
-	{"fetch.error.backoff.ms", SERVER},
+	{"fetch.wait.max.ms", SERVER | READS},
+	{"fetch.min.bytes", SERVER | READS},
+	{"fetch.error.backoff.ms", SERVER | READS},
 	{"max.in.flight", SERVER},
 	{"topic.metadata.refresh.fast.interval.ms", SERVER},
 	{"metadata.max.age.ms", SERVER},
@@ -75,7 +77,35 @@ static const Property properties[] = {
 	{"api.version.request", SERVER},
 	{"api.version.request.timeout.ms", SERVER},
 	{"broker.version.fallback", SERVER},
+	{"compression.codec", SERVER | WRITES},
+	{"compression.type", SERVER | WRITES},
+	{"compression.level", SERVER | WRITES},
+	{"linger.ms", SERVER | WRITES},
+	{"batch.size", SERVER | WRITES},
+	{"batch.num.messages", SERVER | WRITES},
+	{"message.max.bytes", SERVER | WRITES},
+	{"partitioner", SERVER | WRITES},
+	{"sticky.partitioning.linger.ms", SERVER | WRITES},
+	{"request.timeout.ms", SERVER | WRITES},
+	{"transaction.timeout.ms", SERVER | WRITES},
 };
+
+static const Property *
+find_property(const char *name)
+{
+	for (int i = 0; i < lengthof(properties); i++)
+		if (strcmp(properties[i].name, name) == 0)
+			return &properties[i];
+	return NULL;
+}
+
+bool
+kda_kafka_property_fits(const char *name, bool producer)
+{
+	const Property *p = find_property(name);
+
+	return p && !(p->flags & (producer ? READS : WRITES));
+}
 
 static char *
 allowed(int flag)
@@ -132,11 +162,8 @@ kda_kafka_check_options(List *options, bool user_mapping)
 	foreach(lc, options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
-		const Property *p = NULL;
+		const Property *p = find_property(def->defname);
 
-		for (int i = 0; i < lengthof(properties); i++)
-			if (strcmp(properties[i].name, def->defname) == 0)
-				p = &properties[i];
 		if (p == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
