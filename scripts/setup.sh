@@ -11,9 +11,12 @@ have() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed';
 packages="gcc make pkg-config libc6-dev librdkafka-dev libcurl4-openssl-dev libssl-dev liblz4-dev zlib1g-dev"
 jars=no
 extensions=
+# whoever has them from elsewhere keeps them
+node=
+command -v node >/dev/null && command -v npm >/dev/null || node="nodejs npm"
 for what in "$@"; do
 	case $what in
-	test) extensions="hll tdigest"; packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl" ;;
+	test) extensions="hll tdigest"; packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl $node" ;;
 	demo) packages="$packages perl" ;;
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;

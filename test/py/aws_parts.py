@@ -1,7 +1,6 @@
 """What the AWS tests start: C programs around connector files, a web server that misbehaves as it is told, an HTTP/2 server, moto."""
 import asyncio
 import calendar
-import http.client
 import json
 import os
 import re
@@ -72,10 +71,19 @@ class Program:
         assert status == 0, self.process.stderr.read()[-4000:]
 
 
+async def each(steps):
+    if hasattr(steps, "__aiter__"):
+        async for step in steps:
+            yield step
+    else:
+        for step in steps:
+            yield step
+
+
 class Web:
     """
-    A server of the tests' own, for what a real one will not do.  handler(request) gives the steps of its answer:
-    bytes to send, seconds or a condition to wait for, or "reset", "close"; it keeps the connection unless told otherwise.
+    A server of the tests' own, for what a real one will not do.  handler(request) gives the steps of its answer, at once or as they
+    come (async): bytes to send, seconds or a condition to wait for, or "reset", "close"; it keeps the connection unless told otherwise.
     """
 
     def __init__(self, handler, certificate=None):
@@ -119,7 +127,7 @@ class Web:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 request = {"method": method, "path": path, "headers": headers, "body": body}
                 self.requests.append(request)
-                for step in self.handler(request):
+                async for step in each(self.handler(request)):
                     if step == "reset":
                         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         writer.transport.abort()
@@ -177,7 +185,16 @@ class Gate(Web):
         self.forward = forward
         self.ahead = 0              # of its clock
         self.faults = []            # each for one request: steps, before anything is looked at
+        self.rules = []             # see fail()
         super().__init__(self.handle, certificate)
+
+    def fail(self, fault, target=None, after=0, times=1):
+        """
+        Well-signed requests of a target (the last word of X-Amz-Target, or what a function of the request says of it) get
+        fault(gate, request) instead of their answer: the first `times` ones (None: all) after `after` that do not.
+        """
+        concerns = target if callable(target) else lambda request: target in (None, operation(request))
+        self.rules.append({"fault": fault, "concerns": concerns, "pass": after, "left": times})
 
     def date(self):
         return "Date: " + formatdate(time.time() + self.ahead, usegmt=True)
@@ -189,7 +206,18 @@ class Gate(Web):
     def handle(self, request):
         if self.faults:
             return self.faults.pop(0)
-        return self.refusal(request) or self.good(request)
+        refusal = self.refusal(request)
+        if refusal:
+            return refusal
+        for rule in self.rules:
+            if rule["left"] != 0 and rule["concerns"](request):
+                if rule["pass"]:
+                    rule["pass"] -= 1
+                    continue
+                if rule["left"] is not None:
+                    rule["left"] -= 1
+                return rule["fault"](self, request)
+        return self.good(request)
 
     def refusal(self, request):
         if not os.environ["KDA_BOTOCORE"] in sys.path:
@@ -225,29 +253,113 @@ class Gate(Web):
         return None
 
     def good(self, request):
-        if self.answers:
-            return self.answers(request)
-        connection = http.client.HTTPConnection("127.0.0.1", self.forward, timeout=30)
-        connection.request(request["method"], request["path"], request["body"], {k: v for k, v in request["headers"].items() if k != "content-length"})
-        reply = connection.getresponse()
-        body = reply.read()
-        found = re.search(rb"<AccessKeyId>(.*?)</AccessKeyId>.*?<SecretAccessKey>(.*?)</SecretAccessKey>.*?<SessionToken>(.*?)</SessionToken>", body, re.S)
-        if found:
-            key, secret, token = (x.decode() for x in found.groups())
-            self.keys[key] = (secret, token)
-        return [answer(body, "%d %s" % (reply.status, reply.reason), [self.date(), "Content-Type: " + reply.headers["Content-Type"]])]
+        return self.answers(request) if self.answers else self.forwarded(request)
+
+    async def forwarded(self, request):
+        """What the real part says, as it comes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.forward)
+        try:
+            headers = {k: v for k, v in request["headers"].items() if k not in ("content-length", "connection", "expect")}
+            lines = ["%s %s HTTP/1.1" % (request["method"], request["path"]), *["%s: %s" % h for h in headers.items()],
+                     "content-length: %d" % len(request["body"]), "connection: close"]
+            writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + request["body"])
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            status, *lines = head.rstrip("\r\n").split("\r\n")
+            headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+            kept = ["%s: %s" % (k, headers[k]) for k in ("content-type", "x-amzn-requestid", "transfer-encoding") if k in headers]
+            if headers.get("transfer-encoding"):
+                yield "\r\n".join([status, self.date(), *kept]).encode("latin-1") + b"\r\n\r\n"
+                while True:
+                    piece = await reader.read(65536)
+                    if not piece:
+                        return
+                    yield piece
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            found = re.search(rb"<AccessKeyId>(.*?)</AccessKeyId>.*?<SecretAccessKey>(.*?)</SecretAccessKey>.*?<SessionToken>(.*?)</SessionToken>", body, re.S)
+            if found:
+                key, secret, token = (x.decode() for x in found.groups())
+                self.keys[key] = (secret, token)
+            yield answer(body, status.split(" ", 1)[1], [self.date(), *kept])
+        finally:
+            writer.close()
+
+
+def operation(request):
+    return request["headers"].get("x-amz-target", "").split(".")[-1]
+
+
+async def whole(steps):
+    """All bytes of an answer."""
+    return b"".join([step async for step in each(steps) if isinstance(step, bytes)])
+
+
+# Faults for Gate.fail().
+
+def failing(status, code, message="told to", headers=()):
+    """An error instead of what was asked."""
+    return lambda gate, request: gate.error(status, code, message, headers)
+
+
+def no_json(status="503 Service Unavailable"):
+    """As a load balancer says it."""
+    return lambda gate, request: [answer("<html><body>%s</body></html>" % status, status, [gate.date(), "Content-Type: text/html"])]
+
+
+def reset(gate, request):
+    """Nothing is carried out."""
+    return ["reset"]
+
+
+def lost(instead):
+    """What was asked is carried out, and then there is another answer: the steps of another fault."""
+    async def steps(gate, request):
+        await whole(gate.good(request))
+        async for step in each(instead(gate, request)):
+            yield step
+    return steps
+
+
+def cut(share=0.5, end="reset"):
+    """What was asked is carried out, but the connection ends in the middle of the answer ("reset" or "close")."""
+    async def steps(gate, request):
+        reply = await whole(gate.good(request))
+        head = reply.index(b"\r\n\r\n") + 4
+        yield reply[:head + int((len(reply) - head) * share)]
+        yield 0.05                  # or it would never arrive
+        yield end
+    return steps
+
+
+def drip(size=200, pause=0.02):
+    """The answer comes in small pieces."""
+    async def steps(gate, request):
+        reply = await whole(gate.good(request))
+        for i in range(0, len(reply), size):
+            yield reply[i:i + size]
+            yield pause
+    return steps
+
+
+def held(until):
+    """The answer comes after so many seconds, or when a condition is true."""
+    async def steps(gate, request):
+        yield until
+        async for step in each(gate.good(request)):
+            yield step
+    return steps
 
 
 class Part:
-    """A server of PARTS as a process of its own."""
+    """A server of PARTS as a process of its own: Python code, or another command(port)."""
 
-    def __init__(self, name, code, args=(), env=None):
+    def __init__(self, name, code=None, args=(), env=None, command=None):
         self.port = free_port()
-        self.log = os.path.join(WORK, name + ".log")
+        self.log = os.path.join(WORK, "%s.%d.log" % (name, self.port))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") and k != "LD_PRELOAD"}
         environment.update({"PYTHONPATH": PARTS, **(env or {})})
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code, str(self.port), *args], stdout=log, stderr=log, env=environment, cwd=WORK)
+            self.process = subprocess.Popen(command(self.port) if command else [sys.executable, "-c", code, str(self.port), *args],
+                                            stdout=log, stderr=log, env=environment, cwd=WORK)
         note_pid(self.process.pid)
 
     def wait_for(self, answers):
