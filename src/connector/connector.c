@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/kinesis_sink.h"
 #include "utils/memutils.h"
 
 void
@@ -35,13 +36,14 @@ typedef struct ConnectorType
 {
 	const char *name;
 	const KdaSourceOps *source; /* NULL: its streams cannot be read yet */
+	const KdaSinkOps *sink;		/* NULL: nor written */
 	void		(*check_server) (const ForeignServer *server);
 	void		(*check_user_mapping) (const ForeignServer *server, List *given, List *all);
 } ConnectorType;
 
 static const ConnectorType types[] = {
-	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping},
-	{"kinesis", NULL, kda_aws_check_server, kda_aws_check_user_mapping},
+	{"kafka", &kda_kafka_ops, NULL, check_kafka_server, check_kafka_user_mapping},
+	{"kinesis", NULL, &kda_kinesis_sink_ops, kda_aws_check_server, kda_aws_check_user_mapping},
 };
 
 static const ConnectorType *
@@ -59,6 +61,14 @@ kda_source_ops(const char *type)
 	const ConnectorType *found = find_type(type);
 
 	return found ? found->source : NULL;
+}
+
+const KdaSinkOps *
+kda_sink_ops(const char *type)
+{
+	const ConnectorType *found = find_type(type);
+
+	return found ? found->sink : NULL;
 }
 
 static const ConnectorType *
