@@ -147,6 +147,7 @@ attempt(KdaAwsCall *call)
 	call->request->timeout_ms = call->timeout_ms;
 	call->request->answer.limit = call->max_answer;
 	call->request->answer.plain = call->plain_answer;
+	call->request->body.plain = call->body.plain;
 	kda_text_add(&call->request->body, kda_text_str(&call->body), call->body.len);
 	kda_http_header(call->request, "Content-Type", call->content_type);
 	if (call->target)

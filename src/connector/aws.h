@@ -45,12 +45,13 @@ typedef struct KdaAwsService
 typedef struct KdaAwsCall
 {
 	/* the caller's, before kda_aws_call_begin() */
-	KdaText		body;
+	KdaText		body;			/* plain, if it holds no secrets */
 	const char *content_type;	/* literals */
 	const char *target;			/* X-Amz-Target; NULL: none */
 	size_t		max_answer;
 	bool		plain_answer;	/* bulk data instead of secrets */
 	int			timeout_ms;
+	int64		pause_ms;		/* before the first attempt; then its own, before the next one */
 	const char *secret;			/* in the body: not to be quoted in a message; lives as long; NULL: none */
 
 	/* when kda_aws_call_done() */
@@ -61,7 +62,6 @@ typedef struct KdaAwsCall
 	KdaAwsService *service;
 	KdaHttpRequest *request;
 	KdaRetry	retry;
-	int64		pause_ms;		/* before the next attempt */
 	int64		sent_at;		/* unix time */
 	int64		sent_skew_s;
 	KdaText		access_key_id;	/* what the attempt is signed with */

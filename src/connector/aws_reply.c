@@ -189,30 +189,60 @@ skip_value(Json *j, int depth)
 	return take(j, close);
 }
 
-bool
-kda_aws_json_field(const char *json, size_t len, const char *name, KdaText *value)
+/* Goes to the value of a field of an object. */
+static bool
+find_field(Json *j, const char *name)
 {
-	Json		j = {json, json + len};
 	KdaText		key = {0};
 	bool		found = false;
 
-	if (!take(&j, '{'))
+	if (!take(j, '{'))
 		return false;
 	do
 	{
 		kda_text_reset(&key);
-		if (!take_string(&j, &key) || !take(&j, ':'))
+		if (!take_string(j, &key) || !take(j, ':'))
 			break;
-		skip_space(&j);
-		if (strcmp(kda_text_str(&key), name) == 0 && j.p < j.end && *j.p != '{' && *j.p != '[')
-		{
-			kda_text_reset(value);
-			found = *j.p == '"' ? take_string(&j, value) : take_scalar(&j, value);
-			break;
-		}
-	} while (skip_value(&j, 0) && take(&j, ','));
+		skip_space(j);
+		found = strcmp(kda_text_str(&key), name) == 0;
+	} while (!found && skip_value(j, 0) && take(j, ','));
 	kda_text_free(&key);
-	return found && !value->failed;
+	return found && j->p < j->end;
+}
+
+bool
+kda_aws_json_field(const char *json, size_t len, const char *name, KdaText *value)
+{
+	Json		j = {json, json + len};
+
+	if (!find_field(&j, name) || *j.p == '{' || *j.p == '[')
+		return false;
+	kda_text_reset(value);
+	return (*j.p == '"' ? take_string(&j, value) : take_scalar(&j, value)) && !value->failed;
+}
+
+bool
+kda_aws_json_each(const char *json, size_t len, const char *name,
+				  bool (*each) (void *arg, const char *element, size_t len), void *arg)
+{
+	Json		j = {json, json + len};
+
+	if (!find_field(&j, name) || !take(&j, '['))
+		return false;
+	if (take(&j, ']'))
+		return true;
+	do
+	{
+		const char *from;
+
+		skip_space(&j);
+		from = j.p;
+		if (!skip_value(&j, 0))
+			return false;
+		if (!each(arg, from, j.p - from))
+			return true;
+	} while (take(&j, ','));
+	return take(&j, ']');
 }
 
 /*---- XML */

@@ -47,6 +47,14 @@ extern void kda_aws_judge(const KdaHttpRequest *request, int64 now, int64 skew_s
 /* A string (or number) among the fields of a JSON object, decoded; false: there is none, or it is no JSON. */
 extern bool kda_aws_json_field(const char *json, size_t len, const char *name, KdaText *value);
 
+/*
+ * Gives each() the elements of the array that is among the fields of a JSON
+ * object, as they stand there, until it says false.  False: there is no such
+ * array, or it is no JSON.
+ */
+extern bool kda_aws_json_each(const char *json, size_t len, const char *name,
+							  bool (*each) (void *arg, const char *element, size_t len), void *arg);
+
 /* The text of the first element of that name, decoded. */
 extern bool kda_aws_xml_element(const char *xml, size_t len, const char *name, KdaText *value);
 
