@@ -113,6 +113,9 @@ add_node(KeyNode *root, TupleDesc desc, AttrNumber attno, const char *path)
 		keys = list_make1((char *) column_name(desc, attno));
 	else if (!path_keys(path, &keys))
 		cannot_write(desc, attno, path, "It is an element of an array, whose others nobody knows.");
+	if (root->attno != 0)
+		cannot_write(desc, attno, path ? path : psprintf("$.%s", column_name(desc, attno)),
+					 psprintf("Column \"%s\" is written there.", column_name(desc, root->attno)));
 	foreach(lc, keys)
 	{
 		char	   *key = lfirst(lc);
@@ -133,7 +136,7 @@ add_node(KeyNode *root, TupleDesc desc, AttrNumber attno, const char *path)
 						 psprintf("Column \"%s\" is written there.", column_name(desc, next->attno)));
 		node = next;
 	}
-	if (node->children != NIL || (node == root && root->attno != 0))
+	if (node->children != NIL)
 		cannot_write(desc, attno, path ? path : psprintf("$.%s", column_name(desc, attno)),
 					 "Another column is written below it.");
 	node->attno = attno;
@@ -352,13 +355,14 @@ kda_encoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 
 /*---- rows */
 
-/* What has been written since then, from the database's encoding to UTF-8. */
+/* What has been written since then, from the database's encoding to UTF-8; SQL_ASCII takes any bytes, but JSON is UTF-8. */
 static void
-to_utf8(StringInfo into, int from)
+to_utf8(KdaEncoder *e, StringInfo into, int from)
 {
 	char	   *utf8;
 
-	if (likely(GetDatabaseEncoding() == PG_UTF8))
+	if (likely(GetDatabaseEncoding() == PG_UTF8) ||
+		(GetDatabaseEncoding() == PG_SQL_ASCII && e->options->format != KDA_FORMAT_JSON))
 		return;
 	utf8 = pg_server_to_any(into->data + from, into->len - from, PG_UTF8);
 	if (utf8 == into->data + from)
@@ -454,7 +458,7 @@ kda_encode(KdaEncoder *e, TupleTableSlot *slot, StringInfo into)
 	else
 		encode_pieces(e, slot, into);
 	if (e->options->format != KDA_FORMAT_BYTEA)
-		to_utf8(into, from);
+		to_utf8(e, into, from);
 	return true;
 }
 
@@ -480,6 +484,6 @@ kda_encode_key(KdaEncoder *e, TupleTableSlot *slot, AttrNumber attno, StringInfo
 		*key = kda_writer_create(e->context, type, column_options(e->options, attno)->time_format, e->options->time_zone);
 	encode_pinned(e, slot, *key, value, into);
 	*kda_room(into, 1) = '\0';
-	to_utf8(into, from);
+	to_utf8(e, into, from);
 	return true;
 }
