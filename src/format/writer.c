@@ -11,10 +11,6 @@
  */
 #include "kda_stream.h"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "catalog/pg_type.h"
 #include "common/shortest_dec.h"
 #include "fmgr.h"
@@ -22,7 +18,6 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "parser/parse_coerce.h"
-#include "port/pg_bitutils.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/bytea.h"
@@ -58,13 +53,6 @@ typedef enum Kind
 	W_OUTPUT
 } Kind;
 
-/* The last day that was written: the next time is often of the same. */
-typedef struct Day
-{
-	int64		day;
-	char		text[10];
-} Day;
-
 struct KdaWriter
 {
 	Kind		kind;
@@ -72,7 +60,7 @@ struct KdaWriter
 	KdaTimeFormat time_format;
 	pg_tz	   *zone;
 	bool		zone_is_utc;
-	Day			day;
+	KdaDayText	day;
 	FmgrInfo	output;
 	FmgrInfo	to_json;		/* W_TO_JSON */
 	KdaWriter  *element;		/* W_ARRAY */
@@ -106,7 +94,6 @@ kda_writer_create(MemoryContext context, Oid type, KdaTimeFormat time_format, co
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" not recognized", time_zone)));
 	w->zone_is_utc = pg_strcasecmp(time_zone, "UTC") == 0;
-	w->day.day = PG_INT64_MIN;
 	getTypeOutputInfo(type, &output, &varlena);
 	fmgr_info_cxt(output, &w->output, context);
 	switch (type)
@@ -214,88 +201,7 @@ kda_writer_unpin(const KdaPinned *old)
 	session_timezone = old->zone;
 }
 
-/*---- strings */
-
-#define PIECE	8192			/* bytes of a string for which room is made at once */
-
-/* What stands for a byte in a JSON string after the backslash; 'u': \u00xx, 0: the byte itself. */
-static const char escapes[256] = {
-	'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'b', 't', 'n', 'u', 'f', 'r', 'u', 'u',
-	'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u', 'u',
-	['"'] = '"',['\\'] = '\\'
-};
-
-static const char hex_digits[] = "0123456789abcdef";
-
-/* len is at most PIECE; out has room for six times as much and 16 bytes. */
-static inline char *
-escape_piece(char *out, const char *p, Size len)
-{
-	const char *end = p + len;
-
-	for (;;)
-	{
-		unsigned char c;
-
-#ifdef __SSE2__
-		while (end - p >= 16)
-		{
-			__m128i		x = _mm_loadu_si128((const __m128i *) p);
-			__m128i		low = _mm_cmpeq_epi8(_mm_min_epu8(x, _mm_set1_epi8(0x1f)), x);
-			__m128i		odd = _mm_or_si128(_mm_cmpeq_epi8(x, _mm_set1_epi8('"')), _mm_cmpeq_epi8(x, _mm_set1_epi8('\\')));
-			int			mask = _mm_movemask_epi8(_mm_or_si128(low, odd));
-
-			_mm_storeu_si128((__m128i *) out, x);
-			if (mask != 0)
-			{
-				int			clean = pg_rightmost_one_pos32(mask);
-
-				p += clean;
-				out += clean;
-				break;
-			}
-			p += 16;
-			out += 16;
-		}
-#endif
-		while (p < end && escapes[(unsigned char) *p] == 0)
-			*out++ = *p++;
-		if (p == end)
-			return out;
-		c = (unsigned char) *p++;
-		*out++ = '\\';
-		*out++ = escapes[c];
-		if (escapes[c] == 'u')
-		{
-			*out++ = '0';
-			*out++ = '0';
-			*out++ = hex_digits[c >> 4];
-			*out++ = hex_digits[c & 15];
-		}
-	}
-}
-
-void
-kda_write_json_string(StringInfo into, const char *p, Size len)
-{
-	char	   *out = kda_room(into, Min(len, PIECE) * 6 + 18);
-
-	*out++ = '"';
-	for (;;)
-	{
-		Size		piece = Min(len, PIECE);
-
-		out = escape_piece(out, p, piece);
-		into->len = (int) (out - into->data);
-		p += piece;
-		len -= piece;
-		if (len == 0)
-			break;
-		out = kda_room(into, Min(len, PIECE) * 6 + 17);
-	}
-	*out++ = '"';
-	into->len = (int) (out - into->data);
-}
+/*---- strings and bytes */
 
 static void
 put_text(StringInfo into, Datum value, bool json)
@@ -330,8 +236,8 @@ put_hex(StringInfo into, const char *p, Size len)
 	out = kda_room(into, len * 2);
 	for (Size i = 0; i < len; i++)
 	{
-		*out++ = hex_digits[(unsigned char) p[i] >> 4];
-		*out++ = hex_digits[(unsigned char) p[i] & 15];
+		*out++ = kda_hex_digits[(unsigned char) p[i] >> 4];
+		*out++ = kda_hex_digits[(unsigned char) p[i] & 15];
 	}
 	into->len += (int) (len * 2);
 }
@@ -345,8 +251,8 @@ put_uuid(StringInfo into, const pg_uuid_t *uuid)
 	{
 		if (i == 4 || i == 6 || i == 8 || i == 10)
 			*out++ = '-';
-		*out++ = hex_digits[uuid->data[i] >> 4];
-		*out++ = hex_digits[uuid->data[i] & 15];
+		*out++ = kda_hex_digits[uuid->data[i] >> 4];
+		*out++ = kda_hex_digits[uuid->data[i] & 15];
 	}
 	into->len = (int) (out - into->data);
 }
@@ -385,66 +291,6 @@ put_numeric(StringInfo into, Datum value, bool json)
 /*---- times */
 
 #define EPOCH_DAYS	(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)
-#define FIRST_DAY	(-730119)	/* 0001-01-01, from 2000-01-01 */
-#define LAST_DAY	2921939		/* 9999-12-31 */
-
-static inline char *
-two_digits(char *out, int n)
-{
-	*out++ = '0' + n / 10;
-	*out++ = '0' + n % 10;
-	return out;
-}
-
-/* Between the first and the last day: YYYY-MM-DD. */
-static inline char *
-put_day(KdaWriter *w, char *out, int64 day)
-{
-	if (unlikely(w->day.day != day))
-	{
-		int			year,
-					month,
-					mday;
-		char	   *text = w->day.text;
-
-		j2date((int) day + POSTGRES_EPOCH_JDATE, &year, &month, &mday);
-		text = two_digits(text, year / 100);
-		text = two_digits(text, year % 100);
-		*text++ = '-';
-		text = two_digits(text, month);
-		*text++ = '-';
-		(void) two_digits(text, mday);
-		w->day.day = day;
-	}
-	memcpy(out, w->day.text, 10);
-	return out + 10;
-}
-
-/* HH:MM:SS and as many digits of its fraction as there are. */
-static inline char *
-put_clock(char *out, int64 time)
-{
-	int			micros = (int) (time % USECS_PER_SEC);
-	int			seconds = (int) (time / USECS_PER_SEC);
-
-	out = two_digits(out, seconds / SECS_PER_HOUR);
-	*out++ = ':';
-	out = two_digits(out, seconds / SECS_PER_MINUTE % MINS_PER_HOUR);
-	*out++ = ':';
-	out = two_digits(out, seconds % SECS_PER_MINUTE);
-	if (micros != 0)
-	{
-		char	   *digit = out + 7;
-
-		*out = '.';
-		for (int i = 6; i > 0; i--, micros /= 10)
-			out[i] = '0' + micros % 10;
-		while (digit[-1] == '0')
-			digit--;
-		out = digit;
-	}
-	return out;
-}
 
 /* Seconds or milliseconds since 1970, as exactly as they are. */
 static void
@@ -515,8 +361,8 @@ put_date(KdaWriter *w, StringInfo into, DateADT date, bool json)
 	out = kda_room(into, MAXDATELEN + 2);
 	if (json)
 		*out++ = '"';
-	if (likely(date >= FIRST_DAY && date <= LAST_DAY))
-		out = put_day(w, out, date);
+	if (likely(date >= KDA_FIRST_DAY && date <= KDA_LAST_DAY))
+		out = kda_put_day(&w->day, out, date);
 	else
 	{
 		if (DATE_NOT_FINITE(date))
@@ -556,11 +402,11 @@ put_timestamp(KdaWriter *w, StringInfo into, int64 time, bool json)
 	out = kda_room(into, MAXDATELEN + 2);
 	if (json)
 		*out++ = '"';
-	if (likely((!with_zone || w->zone_is_utc) && day >= FIRST_DAY && day <= LAST_DAY))
+	if (likely((!with_zone || w->zone_is_utc) && day >= KDA_FIRST_DAY && day <= KDA_LAST_DAY))
 	{
-		out = put_day(w, out, day);
+		out = kda_put_day(&w->day, out, day);
 		*out++ = json ? 'T' : ' ';
-		out = put_clock(out, rest);
+		out = kda_put_clock(out, rest);
 		if (with_zone)
 		{
 			memcpy(out, "+00:00", 6);

@@ -13,9 +13,8 @@
 
 #include "kda_stream.h"
 #include "catalog/options.h"
-#include "lib/stringinfo.h"
+#include "format/text.h"
 #include "pgtime.h"
-#include "utils/memutils.h"
 
 typedef struct KdaWriter KdaWriter;
 
@@ -28,9 +27,6 @@ extern bool kda_writer_calls(const KdaWriter *writer);
 /* Append a value that is not NULL: as to_jsonb(value) says it, or as COPY writes it. */
 extern void kda_write_json(KdaWriter *writer, Datum value, StringInfo into);
 extern void kda_write_text(KdaWriter *writer, Datum value, StringInfo into);
-
-/* Append a JSON string with its quotes. */
-extern void kda_write_json_string(StringInfo into, const char *p, Size len);
 
 /* The settings of the session that output functions ask for. */
 typedef struct KdaPinned
@@ -46,21 +42,5 @@ typedef struct KdaPinned
 /* Sets them as they are by default, but for the zone; unpin puts the old ones back (also after an error). */
 extern void kda_writer_pin(KdaPinned *old, pg_tz *zone);
 extern void kda_writer_unpin(const KdaPinned *old);
-
-/* Room for so many more bytes; where they go. */
-static inline char *
-kda_room(StringInfo into, Size size)
-{
-	if (unlikely((Size) (into->maxlen - into->len) <= size))
-		enlargeStringInfo(into, (int) Min(size, (Size) MaxAllocSize));
-	return into->data + into->len;
-}
-
-static inline void
-kda_put(StringInfo into, const char *p, Size len)
-{
-	memcpy(kda_room(into, len), p, len);
-	into->len += (int) len;
-}
 
 #endif							/* KDA_WRITER_H */
