@@ -49,6 +49,7 @@ typedef enum Value
 	V_ANY,						/* may be empty */
 	V_COUNT,					/* a positive number */
 	V_ZONE,
+	V_SCHEMA,					/* an Avro schema */
 	V_LATER						/* known, but not part of this release */
 } Value;
 
@@ -77,6 +78,8 @@ static const Option stream_options[] = {
 	{"delimiter", V_CHAR, P_SOURCE, KDA_FORMAT_CSV},
 	{"header", V_BOOL, P_SOURCE, KDA_FORMAT_CSV},
 	{"null", V_ANY, P_SOURCE, KDA_FORMAT_CSV},
+	{"schema", V_SCHEMA, P_SOURCE, KDA_FORMAT_AVRO},
+	{"schema_registry", V_LATER, P_SOURCE, KDA_FORMAT_AVRO},
 	{"rowtime", V_ANY, P_ANY, ANY_FORMAT},
 	{"time_zone", V_ZONE, P_ANY, ANY_FORMAT},
 	{"watermark", V_DELAY, P_ANY, ANY_FORMAT},
@@ -90,8 +93,6 @@ static const Option stream_options[] = {
 	{"worker", V_TEXT, P_ANY, ANY_FORMAT},
 	{"parallelism", V_COUNT, P_ANY, ANY_FORMAT},
 	{"durable", V_BOOL, P_DATABASE, ANY_FORMAT},
-	{"schema_registry", V_LATER, P_ANY, ANY_FORMAT},
-	{"schema", V_LATER, P_ANY, ANY_FORMAT},
 	{"key", V_LATER, P_ANY, ANY_FORMAT},
 	{"headers", V_LATER, P_ANY, ANY_FORMAT},
 	{"explicit_hash_key", V_LATER, P_ANY, ANY_FORMAT},
@@ -106,7 +107,7 @@ static const Option stream_options[] = {
 	{"fan_out", V_LATER, P_ANY, ANY_FORMAT},
 };
 
-static const char *const format_names[] = {"json", "csv", "text", "bytea"};
+static const char *const format_names[] = {"json", "csv", "text", "bytea", "avro"};
 static const char *const meta_names[] = {"", "shard", "position", "arrival", "key", "headers"};
 static const char *const time_format_names[] = {"iso8601", "epoch", "epoch_ms"};
 
@@ -209,13 +210,8 @@ check_value(const Option *option, const char *value)
 			(void) delay_or_never_us(option->name, value);
 			break;
 		case V_FORMAT:
-			if (strcmp(value, "avro") == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("format \"avro\" is not part of this release"),
-						 errhint("Formats: json, csv, text, bytea.")));
 			if (find_name(format_names, lengthof(format_names), value) < 0)
-				bad_value(option->name, value, "Formats: json, csv, text, bytea.");
+				bad_value(option->name, value, "Formats: json, csv, avro, text, bytea.");
 			break;
 		case V_START:
 			(void) kda_parse_start(value);
@@ -240,6 +236,9 @@ check_value(const Option *option, const char *value)
 			/* a name of pg_timezone_names: an abbreviation does not say what it means in other years */
 			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
 				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
+			break;
+		case V_SCHEMA:
+			kda_format_check_schema(value);
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -455,6 +454,10 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 		o->header = bool_value(name, value);
 	else if (strcmp(name, "null") == 0)
 		o->null_text = value;
+	else if (strcmp(name, "schema") == 0)
+		o->schema = value;
+	else if (strcmp(name, "schema_registry") == 0)
+		o->schema_registry = value;
 	else if (strcmp(name, "rowtime") == 0)
 		*rowtime = value;
 	else if (strcmp(name, "time_zone") == 0)
@@ -583,6 +586,7 @@ kda_stream_options_equal(const KdaStreamOptions *a, const KdaStreamOptions *b, i
 	if (a->serverid != b->serverid || !same_text(a->server_type, b->server_type) ||
 		!same_text(a->topic, b->topic) || a->format != b->format || !same_text(a->row_path, b->row_path) ||
 		a->delimiter != b->delimiter || a->header != b->header || !same_text(a->null_text, b->null_text) ||
+		!same_text(a->schema, b->schema) || !same_text(a->schema_registry, b->schema_registry) ||
 		a->rowtime_attno != b->rowtime_attno || !same_text(a->time_zone, b->time_zone) ||
 		a->watermark_us != b->watermark_us || a->max_ahead_us != b->max_ahead_us ||
 		a->allowed_lateness_us != b->allowed_lateness_us || a->idle_timeout_us != b->idle_timeout_us ||
@@ -662,6 +666,11 @@ kda_check_stream(Oid relid)
 				 errhint("Parallelism divides the shards of a stream of an outside server. Option worker 'name' puts a stream on a process of its own.")));
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
+	if (o->format == KDA_FORMAT_AVRO && o->schema == NULL && o->schema_registry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
+				 errmsg("stream \"%s\" with format \"avro\" has no schema", name),
+				 errhint("Option schema '{...}' is the schema of all records.")));
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);
@@ -711,7 +720,12 @@ kda_check_stream(Oid relid)
 		}
 		if (c->path)
 			kda_json_check_path(c->path, false);
-		if (c->path && o->format != KDA_FORMAT_JSON)
+		if (c->path && o->format == KDA_FORMAT_AVRO && !kda_format_path_keys(c->path, NULL))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column \"%s\" with path %s cannot be read from format \"avro\"", NameStr(att->attname), c->path),
+					 errhint("A path into Avro is made of keys, as in '$.device.id'; an array is read as a whole, as an SQL array or jsonb.")));
+		if (c->path && o->format != KDA_FORMAT_JSON && o->format != KDA_FORMAT_AVRO)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("column \"%s\" has a path, but the format is \"%s\"", NameStr(att->attname),

@@ -13,6 +13,7 @@
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
 #include "format/encode.h"
+#include "format/format.h"
 #include "format/writer.h"
 #include "mb/pg_wchar.h"
 #include "pgtime.h"
@@ -64,34 +65,6 @@ column_name(TupleDesc desc, AttrNumber attno)
 	return NameStr(TupleDescAttr(desc, attno - 1)->attname);
 }
 
-/* The keys of a path made of nothing else; false if there is something else. */
-static bool
-path_keys(const char *path, List **keys)
-{
-	const char *p = path + 1;
-
-	*keys = NIL;
-	while (*p)
-	{
-		const char *from;
-
-		if (p[0] == '.' && p[1] != '"')
-		{
-			from = ++p;
-			p += strcspn(p, ".[");
-			*keys = lappend(*keys, pnstrdup(from, p - from));
-			continue;
-		}
-		if (p[0] == '[' && p[1] != '\'' && p[1] != '"')
-			return false;
-		/* ."key", ['key'], ["key"]; that it ends has been checked with the options */
-		from = p + 2;
-		*keys = lappend(*keys, pnstrdup(from, strchr(from, p[1]) - from));
-		p = strchr(from, p[1]) + (p[0] == '[' ? 2 : 1);
-	}
-	return true;
-}
-
 static void
 cannot_write(TupleDesc desc, AttrNumber attno, const char *path, const char *why)
 {
@@ -111,7 +84,7 @@ add_node(KeyNode *root, TupleDesc desc, AttrNumber attno, const char *path)
 
 	if (path == NULL)
 		keys = list_make1((char *) column_name(desc, attno));
-	else if (!path_keys(path, &keys))
+	else if (!kda_format_path_keys(path, &keys))
 		cannot_write(desc, attno, path, "It is an element of an array, whose others nobody knows.");
 	if (root->attno != 0)
 		cannot_write(desc, attno, path ? path : psprintf("$.%s", column_name(desc, attno)),
@@ -205,7 +178,7 @@ lay_out_json(KdaEncoder *e, KeyNode *root, StringInfo text)
 
 		if (array)
 			row_path = pnstrdup(row_path, len - 3);
-		if (!path_keys(row_path, &keys))
+		if (!kda_format_path_keys(row_path, &keys))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("rows cannot be written with row_path %s", e->options->row_path),
@@ -348,6 +321,11 @@ kda_encoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 								column_name(desc, linitial_int(attnos)))));
 			end_piece(e, &text, linitial_int(attnos));
 			break;
+		case KDA_FORMAT_AVRO:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("format \"avro\" cannot be written in this release"),
+					 errhint("Formats that are written: json, csv, text, bytea.")));
 	}
 	pfree(text.data);
 	return e;
@@ -397,6 +375,8 @@ put_value(KdaEncoder *e, Piece *piece, Datum value, StringInfo into)
 				kda_put(into, VARDATA_ANY(b), VARSIZE_ANY_EXHDR(b));
 				break;
 			}
+		case KDA_FORMAT_AVRO:
+			break;
 	}
 }
 
