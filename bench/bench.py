@@ -14,6 +14,7 @@ COLUMNS = """(rowtime timestamptz OPTIONS (path '$.timestamp'), user_id varchar(
               page varchar(256), country varchar(8), value integer)"""
 QUERY = """SELECT country, action, count(*) AS n, sum(value) AS total FROM events
            WINDOWED BY TUMBLING (INTERVAL '1' MINUTE) GROUP BY country, action"""
+ENCODINGS = [("JSON", "format 'json'"), ("CSV", "format 'csv'")]
 TICK = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
 MEASURED, OTHER = CORES[0], CORES[-1]
@@ -77,7 +78,9 @@ class Bench:
             pg.sql("""CREATE FUNCTION bench_read(regclass, bigint, text[], OUT wall float8, OUT cpu float8)
                       LANGUAGE C AS '%s/bin/inside', 'kda_bench_read';
                       CREATE FUNCTION bench_parse(text, int) RETURNS float8
-                      LANGUAGE C AS '%s/bin/inside', 'kda_bench_parse'""" % (WORK, WORK))
+                      LANGUAGE C AS '%s/bin/inside', 'kda_bench_parse';
+                      CREATE FUNCTION bench_encode(regclass, record, int, OUT bytes float8, OUT ns float8)
+                      LANGUAGE C AS '%s/bin/inside', 'kda_bench_encode'""" % (WORK, WORK, WORK))
             yield pg
             pg.check_sane()
         finally:
@@ -266,6 +269,21 @@ class Bench:
             (ns["off"], ns["on"], select1, 100 * (ns["on"] - ns["off"]) / select1))
 
 
+    def encode_part(self):
+        """A row of about a hundred bytes as it leaves, in each format."""
+        say()
+        say("Rows as they leave (CPU time of one)")
+        with self.server() as pg:
+            for name, options in ENCODINGS:
+                pg.sql("CREATE STREAM sent (rowtime timestamptz, country varchar(8), action varchar(20), n bigint, total numeric, mean float8) "
+                       "SERVER msk OPTIONS (%s)" % options)
+                runs = [pg.sql("""SELECT bytes, ns FROM bench_encode('sent', ROW('2026-01-01 10:00:00.123+00', 'KR', 'page_view', 12345, 6789.50, 0.55)::sent,
+                                  2000000)""")[0] for _ in range(3)]
+                size, ns = min(runs, key=lambda r: r[1])
+                say("%-46s %6.2f M/s CPU %7.0f ns, %.0f bytes" % (name, 1e3 / ns, ns, size))
+                pg.sql("DROP FOREIGN TABLE sent")
+
+
 def cpu_name():
     with open("/proc/cpuinfo") as f:
         for line in f:
@@ -275,7 +293,7 @@ def cpu_name():
 
 
 def main():
-    parts = ["bare", "view", "latency", "views", "slots", "parse"]
+    parts = ["bare", "view", "latency", "views", "slots", "parse", "encode"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=4000000)
     parser.add_argument("--views", type=int, default=100)

@@ -2,7 +2,8 @@
  *
  * inside.c
  *	  Parts of the extension measured by themselves, as SQL functions of a
- *	  session: the connector with and without the decoder, and the parser.
+ *	  session: the connector with and without the decoder, the encoder, and the
+ *	  parser.
  *
  * Linked with the extension's own object files but the one that sets it up, so
  * what is measured is the same code without transactions, queries and states.
@@ -15,10 +16,13 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "connector/connector.h"
+#include "executor/executor.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
+#include "format/encode.h"
 #include "format/format.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -154,6 +158,53 @@ kda_bench_read(PG_FUNCTION_ARGS)
 	relation_close(rel, AccessShareLock);
 	values[0] = Float8GetDatum(wall);
 	values[1] = Float8GetDatum(cpu);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+PG_FUNCTION_INFO_V1(kda_bench_encode);
+
+/* bench_encode(stream regclass, row record, times int, OUT bytes, OUT ns): the stream's format for that row, bytes and CPU time of one. */
+Datum
+kda_bench_encode(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(1);
+	int			times = PG_GETARG_INT32(2);
+	Relation	rel = relation_open(relid, AccessShareLock);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bench encode", ALLOCSET_DEFAULT_SIZES);
+	KdaEncoder *encoder = kda_encoder_create(CurrentMemoryContext, RelationGetDescr(rel), kda_stream_options_get(relid), NULL);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	HeapTupleData tuple = {.t_len = HeapTupleHeaderGetDatumLength(row),.t_data = row};
+	StringInfoData out;
+	MemoryContext old;
+	TupleDesc	desc;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	double		cpu;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "two columns are expected");
+	heap_deform_tuple(&tuple, RelationGetDescr(rel), slot->tts_values, slot->tts_isnull);
+	ExecStoreVirtualTuple(slot);
+	initStringInfo(&out);
+	old = MemoryContextSwitchTo(context);
+	cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
+	for (int i = 0; i < times; i++)
+	{
+		if (i % 1000 == 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(context);
+		}
+		resetStringInfo(&out);
+		(void) kda_encode(encoder, slot, &out);
+	}
+	cpu = seconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	MemoryContextSwitchTo(old);
+	values[0] = Float8GetDatum(out.len);
+	values[1] = Float8GetDatum(cpu * 1e9 / times);
+	ExecDropSingleTupleTableSlot(slot);
+	relation_close(rel, AccessShareLock);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 

@@ -414,6 +414,14 @@ RETURNS TABLE (shard text, "position" text, arrival timestamptz, data bytea, row
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_sample';
 COMMENT ON FUNCTION kda.sample(regclass, int, interval) IS 'the last n records of a source stream, read directly from its server; moves no position';
 
+CREATE FUNCTION kda_storage.encode(stream regclass, r record) RETURNS bytea
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_trial_encode';
+COMMENT ON FUNCTION kda_storage.encode(regclass, record) IS 'what would be sent for a row of the stream''s type, in the stream''s format; for tests';
+
+CREATE FUNCTION kda_storage.decode(stream regclass, data bytea, OUT r json, OUT error_name text, OUT message text) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_trial_decode';
+COMMENT ON FUNCTION kda_storage.decode(regclass, bytea) IS 'the rows that a record of these bytes would give, or why it would be refused; for tests';
+
 /* ------------------------------------------------------------------ query */
 
 CREATE TYPE kda.state;

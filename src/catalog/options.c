@@ -51,6 +51,7 @@ typedef enum Value
 	V_ANY,						/* may be empty */
 	V_COUNT,					/* a positive number */
 	V_ZONE,
+<<<<<<< HEAD
 	V_DELIVERY,
 	V_CHANGELOG,
 	V_CODEC,
@@ -58,6 +59,9 @@ typedef enum Value
 	V_CHANNEL,
 	V_RECORDS,					/* from 1 to a million */
 	V_BYTES,					/* a size as of a parameter: '4MB' */
+=======
+	V_SCHEMA,					/* an Avro schema */
+>>>>>>> avro
 	V_LATER						/* known, but not part of this release */
 } Value;
 
@@ -86,6 +90,8 @@ static const Option stream_options[] = {
 	{"delimiter", V_CHAR, P_SOURCE, KDA_FORMAT_CSV},
 	{"header", V_BOOL, P_SOURCE, KDA_FORMAT_CSV},
 	{"null", V_ANY, P_SOURCE, KDA_FORMAT_CSV},
+	{"schema", V_SCHEMA, P_SOURCE, KDA_FORMAT_AVRO},
+	{"schema_registry", V_LATER, P_SOURCE, KDA_FORMAT_AVRO},
 	{"rowtime", V_ANY, P_ANY, ANY_FORMAT},
 	{"time_zone", V_ZONE, P_ANY, ANY_FORMAT},
 	{"watermark", V_DELAY, P_ANY, ANY_FORMAT},
@@ -99,6 +105,7 @@ static const Option stream_options[] = {
 	{"worker", V_TEXT, P_ANY, ANY_FORMAT},
 	{"parallelism", V_COUNT, P_ANY, ANY_FORMAT},
 	{"durable", V_BOOL, P_DATABASE, ANY_FORMAT},
+<<<<<<< HEAD
 	{"schema_registry", V_LATER, P_ANY, ANY_FORMAT},
 	{"schema", V_LATER, P_ANY, ANY_FORMAT},
 	{"key", V_COLUMNS, P_ANY, ANY_FORMAT},
@@ -112,10 +119,23 @@ static const Option stream_options[] = {
 	{"ordered", V_BOOL, P_SOURCE, ANY_FORMAT},
 	{"sequence_key", V_ANY, P_SOURCE, ANY_FORMAT},
 	{"notify", V_CHANNEL, P_ANY, ANY_FORMAT},
+=======
+	{"key", V_LATER, P_ANY, ANY_FORMAT},
+	{"headers", V_LATER, P_ANY, ANY_FORMAT},
+	{"explicit_hash_key", V_LATER, P_ANY, ANY_FORMAT},
+	{"delivery", V_LATER, P_ANY, ANY_FORMAT},
+	{"compression", V_LATER, P_ANY, ANY_FORMAT},
+	{"changelog", V_LATER, P_ANY, ANY_FORMAT},
+	{"batch_records", V_LATER, P_ANY, ANY_FORMAT},
+	{"batch_bytes", V_LATER, P_ANY, ANY_FORMAT},
+	{"ordered", V_LATER, P_ANY, ANY_FORMAT},
+	{"sequence_key", V_LATER, P_ANY, ANY_FORMAT},
+	{"notify", V_LATER, P_ANY, ANY_FORMAT},
+>>>>>>> avro
 	{"fan_out", V_LATER, P_ANY, ANY_FORMAT},
 };
 
-static const char *const format_names[] = {"json", "csv", "text", "bytea"};
+static const char *const format_names[] = {"json", "csv", "text", "bytea", "avro"};
 static const char *const meta_names[] = {"", "shard", "position", "arrival", "key", "headers"};
 static const char *const codec_names[] = {"none", "gzip", "snappy", "lz4", "zstd"};
 static const char *const time_format_names[] = {"iso8601", "epoch", "epoch_ms"};
@@ -230,13 +250,8 @@ check_value(const Option *option, const char *value)
 			(void) delay_or_never_us(option->name, value);
 			break;
 		case V_FORMAT:
-			if (strcmp(value, "avro") == 0)
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("format \"avro\" is not part of this release"),
-						 errhint("Formats: json, csv, text, bytea.")));
 			if (find_name(format_names, lengthof(format_names), value) < 0)
-				bad_value(option->name, value, "Formats: json, csv, text, bytea.");
+				bad_value(option->name, value, "Formats: json, csv, avro, text, bytea.");
 			break;
 		case V_START:
 			(void) kda_parse_start(value);
@@ -262,6 +277,7 @@ check_value(const Option *option, const char *value)
 			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
 				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
 			break;
+<<<<<<< HEAD
 		case V_DELIVERY:
 			if (strcmp(value, "exactly_once") != 0 && strcmp(value, "at_least_once") != 0)
 				bad_value(option->name, value, "It is 'exactly_once' or 'at_least_once'.");
@@ -292,6 +308,10 @@ check_value(const Option *option, const char *value)
 			break;
 		case V_BYTES:
 			(void) bytes_value(option->name, value);
+=======
+		case V_SCHEMA:
+			kda_format_check_schema(value);
+>>>>>>> avro
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -507,6 +527,10 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 		o->header = bool_value(name, value);
 	else if (strcmp(name, "null") == 0)
 		o->null_text = value;
+	else if (strcmp(name, "schema") == 0)
+		o->schema = value;
+	else if (strcmp(name, "schema_registry") == 0)
+		o->schema_registry = value;
 	else if (strcmp(name, "rowtime") == 0)
 		*rowtime = value;
 	else if (strcmp(name, "time_zone") == 0)
@@ -703,6 +727,7 @@ kda_stream_options_equal(const KdaStreamOptions *a, const KdaStreamOptions *b, i
 	if (a->serverid != b->serverid || !same_text(a->server_type, b->server_type) ||
 		!same_text(a->topic, b->topic) || a->format != b->format || !same_text(a->row_path, b->row_path) ||
 		a->delimiter != b->delimiter || a->header != b->header || !same_text(a->null_text, b->null_text) ||
+		!same_text(a->schema, b->schema) || !same_text(a->schema_registry, b->schema_registry) ||
 		a->rowtime_attno != b->rowtime_attno || !same_text(a->time_zone, b->time_zone) ||
 		a->watermark_us != b->watermark_us || a->max_ahead_us != b->max_ahead_us ||
 		a->allowed_lateness_us != b->allowed_lateness_us || a->idle_timeout_us != b->idle_timeout_us ||
@@ -796,6 +821,11 @@ kda_check_stream(Oid relid)
 	kda_connector_check_writing(o->server_type, name, o->exactly_once);
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
+	if (o->format == KDA_FORMAT_AVRO && o->schema == NULL && o->schema_registry == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
+				 errmsg("stream \"%s\" with format \"avro\" has no schema", name),
+				 errhint("Option schema '{...}' is the schema of all records.")));
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);
@@ -847,7 +877,12 @@ kda_check_stream(Oid relid)
 		}
 		if (c->path)
 			kda_json_check_path(c->path, false);
-		if (c->path && o->format != KDA_FORMAT_JSON)
+		if (c->path && o->format == KDA_FORMAT_AVRO && !kda_format_path_keys(c->path, NULL))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("column \"%s\" with path %s cannot be read from format \"avro\"", NameStr(att->attname), c->path),
+					 errhint("A path into Avro is made of keys, as in '$.device.id'; an array is read as a whole, as an SQL array or jsonb.")));
+		if (c->path && o->format != KDA_FORMAT_JSON && o->format != KDA_FORMAT_AVRO)
 			ereport(ERROR,
 					(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 					 errmsg("column \"%s\" has a path, but the format is \"%s\"", NameStr(att->attname),

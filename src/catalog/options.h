@@ -20,7 +20,8 @@ typedef enum KdaFormatKind
 	KDA_FORMAT_JSON,
 	KDA_FORMAT_CSV,
 	KDA_FORMAT_TEXT,
-	KDA_FORMAT_BYTEA
+	KDA_FORMAT_BYTEA,
+	KDA_FORMAT_AVRO
 } KdaFormatKind;
 
 typedef enum KdaMetaKind
@@ -60,6 +61,8 @@ typedef struct KdaStreamOptions
 	char		delimiter;
 	bool		header;
 	char	   *null_text;
+	char	   *schema;			/* avro: its text; NULL: not given */
+	char	   *schema_registry;	/* avro: name of the registry's server; NULL: none */
 	AttrNumber	rowtime_attno;	/* 0: no declared time attribute */
 	char	   *time_zone;		/* "UTC" */
 	bool		time_zone_is_utc;

@@ -16,9 +16,8 @@
 #include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "format/iso_time.h"
+#include "format/converter.h"
 #include "format/number.h"
-#include "format/value.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgtime.h"
@@ -30,62 +29,6 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
-
-typedef enum Kind
-{
-	C_TEXT,
-	C_VARCHAR,
-	C_INT,						/* 2, 4, 8 bytes */
-	C_FLOAT4,
-	C_FLOAT8,
-	C_BOOL,
-	C_NUMERIC,
-	C_TIME,						/* timestamptz, timestamp, date */
-	C_JSON,						/* json, jsonb */
-	C_COMPOSED,					/* arrays, composite types: from JSON arrays and objects */
-	C_INPUT						/* everything else */
-} Kind;
-
-#define INTERN_SLOTS	512		/* a power of two */
-#define INTERN_BYTES	16		/* longer strings are not looked for */
-#define INTERN_TRIES	256		/* after so many it must have been worth it */
-
-/* A short string that a batch has already. */
-typedef struct Interned
-{
-	uint64		first;			/* with last and len, all of its bytes */
-	uint64		last;
-	uint64		generation;		/* of the batch */
-	struct varlena *text;
-	int			len;
-} Interned;
-
-struct KdaConverter
-{
-	Kind		kind;
-	char	   *column;
-	Oid			type;
-	int32		typmod;
-	int16		typlen;
-	bool		byval;
-	bool		numbers;		/* C_INPUT: JSON numbers are welcome */
-	bool		texts;			/* C_INPUT: so is everything, as its source text */
-	Oid			domain;			/* whose constraints a value must satisfy; InvalidOid: none */
-	void	   *domain_info;
-	MemoryContext context;
-	KdaTimeFormat time_format;
-	pg_tz	   *zone;
-	bool		zone_is_utc;
-	FmgrInfo	input;
-	Oid			ioparam;
-	Interned   *interned;		/* C_TEXT, C_VARCHAR: [INTERN_SLOTS] */
-	uint64		generation;		/* of the batch that the next two speak of */
-	int			tries;
-	int			hits;
-	KdaMinute	minute;			/* C_TIME */
-	FmgrInfo	to_record;		/* C_COMPOSED: json_to_record */
-	ReturnSetInfo expected;		/* ... of one column */
-};
 
 bool
 kda_decode_error(KdaDecodeError *error, const char *name, const char *fmt,...)
@@ -190,8 +133,8 @@ kda_converter_create(MemoryContext context, const char *column, Oid type, int32 
 
 /*---- messages */
 
-static KdaConverted
-failed(KdaConverter *c, const KdaValue *v, KdaDecodeError *error, const char *why)
+KdaConverted
+kda_convert_failed(KdaConverter *c, const KdaValue *v, KdaDecodeError *error, const char *why)
 {
 	static const char *const kinds[] = {"", "null", "string", "number", "boolean", "boolean", "object", "array"};
 	int			len = pg_encoding_mbcliplen(PG_UTF8, v->p, v->len, 40);
@@ -246,8 +189,8 @@ foreign_encoding(void)
 }
 
 /* Copies a result of an input function to where the batch lives. */
-static Datum
-to_batch(KdaConverter *c, KdaBatch *batch, Datum d)
+Datum
+kda_convert_to_batch(KdaConverter *c, KdaBatch *batch, Datum d)
 {
 	Size		size;
 	void	   *copy;
@@ -277,7 +220,7 @@ by_input(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 		return KDA_CONVERT_MAY_RAISE;
 	text = plain_text(v, temp, &len, &why);
 	if (text == NULL)
-		return failed(c, v, error, why);
+		return kda_convert_failed(c, v, error, why);
 	old = MemoryContextSwitchTo(temp);
 	if (foreign_encoding())
 		text = pg_any_to_server(text, len, PG_UTF8);
@@ -285,7 +228,7 @@ by_input(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 	session_timezone = c->zone;
 	*result = InputFunctionCall(&c->input, text, c->ioparam, c->typmod);
 	session_timezone = zone;
-	*result = to_batch(c, batch, *result);
+	*result = kda_convert_to_batch(c, batch, *result);
 	MemoryContextSwitchTo(old);
 	return KDA_CONVERTED;
 }
@@ -370,7 +313,7 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		const char *why = kda_json_bad_escape(v->p, v->len);
 
 		if (why)
-			return failed(c, v, error, why);
+			return kda_convert_failed(c, v, error, why);
 	}
 	if (foreign_encoding())
 		return by_input(c, v, batch, temp, may_raise, result, error);
@@ -392,7 +335,7 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 
 		len = kda_json_unescape(v->p, v->len, VARDATA(out), &why);
 		if (len < 0)
-			return failed(c, v, error, why);
+			return kda_convert_failed(c, v, error, why);
 	}
 	else
 		memcpy(VARDATA(out), v->p, len);
@@ -403,7 +346,7 @@ to_text(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 
 		for (int i = clip; i < len; i++)
 			if (VARDATA(out)[i] != ' ')
-				return failed(c, v, error, "it is too long");
+				return kda_convert_failed(c, v, error, "it is too long");
 		len = clip;
 	}
 	SET_VARSIZE(out, len + VARHDRSZ);
@@ -453,7 +396,7 @@ to_int(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, 
 		why = "out of range";
 	if (why)
 		return v->kind == KDA_VALUE_STRING ? by_input(c, v, batch, temp, may_raise, result, error) :
-			failed(c, v, error, why);
+			kda_convert_failed(c, v, error, why);
 	*result = c->type == INT8OID ? Int64GetDatum(n) : c->type == INT4OID ? Int32GetDatum((int32) n) :
 		Int16GetDatum((int16) n);
 	return KDA_CONVERTED;
@@ -472,12 +415,12 @@ to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 		float		f;
 
 		if (!kda_read_float4(v->p, v->len, &f))
-			return failed(c, v, error, "out of range");
+			return kda_convert_failed(c, v, error, "out of range");
 		*result = Float4GetDatum(f);
 		return KDA_CONVERTED;
 	}
 	if (!kda_read_float8(v->p, v->len, &d))
-		return failed(c, v, error, "out of range");
+		return kda_convert_failed(c, v, error, "out of range");
 	*result = Float8GetDatum(d);
 	return KDA_CONVERTED;
 }
@@ -485,8 +428,8 @@ to_float(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp
 /*---- times */
 
 /* A wall clock time in the converter's zone as a point in time. */
-static int64
-from_wall(KdaConverter *c, int64 wall)
+int64
+kda_convert_from_wall(KdaConverter *c, int64 wall)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
@@ -497,8 +440,8 @@ from_wall(KdaConverter *c, int64 wall)
 }
 
 /* And back. */
-static int64
-to_wall(KdaConverter *c, int64 time)
+int64
+kda_convert_to_wall(KdaConverter *c, int64 time)
 {
 	struct pg_tm tm;
 	fsec_t		fsec;
@@ -510,15 +453,15 @@ to_wall(KdaConverter *c, int64 time)
 }
 
 /* timestamp(n): rounded as core does it. */
-static void
-put_time(KdaConverter *c, int64 time, Datum *result)
+void
+kda_convert_put_time(KdaConverter *c, int64 time, Datum *result)
 {
 	*result = c->typmod < 0 || c->typmod >= MAX_TIMESTAMP_PRECISION ? Int64GetDatum(time) :
 		DirectFunctionCall2(timestamp_scale, Int64GetDatum(time), Int32GetDatum(c->typmod));
 }
 
-static void
-put_date(int64 wall, Datum *result)
+void
+kda_convert_put_date(int64 wall, Datum *result)
 {
 	int64		days = wall / USECS_PER_DAY;
 
@@ -546,36 +489,36 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 		const char *p = v->kind == KDA_VALUE_STRING ? trim(v->p, &len) : v->p;
 
 		if (v->kind == KDA_VALUE_STRING && (v->escaped || !kda_looks_like_number(p, len)))
-			return failed(c, v, error, "it is no number");
+			return kda_convert_failed(c, v, error, "it is no number");
 		if (kda_read_integer(p, len, &whole) == NULL)
 		{
 			if (pg_mul_s64_overflow(whole, unit, &time))
-				return failed(c, v, error, "out of range");
+				return kda_convert_failed(c, v, error, "out of range");
 		}
 		else
 		{
 			double		d;
 
 			if (!kda_read_float8(p, len, &d) || fabs(d) > 1e18 / unit)
-				return failed(c, v, error, "out of range");
+				return kda_convert_failed(c, v, error, "out of range");
 			time = (int64) rint(d * unit);
 		}
 		if (pg_sub_s64_overflow(time, (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY, &time) ||
 			!IS_VALID_TIMESTAMP(time))
-			return failed(c, v, error, "out of range");
+			return kda_convert_failed(c, v, error, "out of range");
 		if (c->type == TIMESTAMPTZOID)
-			put_time(c, time, result);
+			kda_convert_put_time(c, time, result);
 		else if (c->type == TIMESTAMPOID)
-			put_time(c, to_wall(c, time), result);
+			kda_convert_put_time(c, kda_convert_to_wall(c, time), result);
 		else
-			put_date(to_wall(c, time), result);
+			kda_convert_put_date(kda_convert_to_wall(c, time), result);
 		return KDA_CONVERTED;
 	}
 	if (v->kind == KDA_VALUE_NUMBER)
-		return failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
+		return kda_convert_failed(c, v, error, "option time_format 'epoch' or 'epoch_ms' of the column says what it means");
 	if (c->type == TIMESTAMPTZOID && !v->escaped && kda_read_same_minute(&c->minute, v->p, v->len, &wall))
 	{
-		put_time(c, wall, result);
+		kda_convert_put_time(c, wall, result);
 		return KDA_CONVERTED;
 	}
 	if (v->escaped || !kda_read_iso_time(v->p, v->len, &wall, &date, &has_zone, &zone))
@@ -584,15 +527,15 @@ to_time(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 	switch (c->type)
 	{
 		case TIMESTAMPTZOID:
-			put_time(c, has_zone ? wall - (int64) zone * USECS_PER_SEC : from_wall(c, wall), result);
+			kda_convert_put_time(c, has_zone ? wall - (int64) zone * USECS_PER_SEC : kda_convert_from_wall(c, wall), result);
 			break;
 		case TIMESTAMPOID:
 			/* a zone that is given counts: the wall clock of the stream's zone */
-			put_time(c, has_zone ? to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall, result);
+			kda_convert_put_time(c, has_zone ? kda_convert_to_wall(c, wall - (int64) zone * USECS_PER_SEC) : wall, result);
 			break;
 		default:
 			/* as core reads a date: what follows the day does not count */
-			put_date(date, result);
+			kda_convert_put_date(date, result);
 			break;
 	}
 	return KDA_CONVERTED;
@@ -623,10 +566,10 @@ to_bool(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 					*result = BoolGetDatum(b);
 					return KDA_CONVERTED;
 				}
-				return failed(c, v, error, NULL);
+				return kda_convert_failed(c, v, error, NULL);
 			}
 		default:
-			return failed(c, v, error, NULL);
+			return kda_convert_failed(c, v, error, NULL);
 	}
 }
 
@@ -668,7 +611,7 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	if (v->kind == KDA_VALUE_STRING)
 		return by_input(c, v, batch, temp, may_raise, result, error);
 	if (v->kind != KDA_VALUE_ARRAY && v->kind != KDA_VALUE_OBJECT)
-		return failed(c, v, error, NULL);
+		return kda_convert_failed(c, v, error, NULL);
 	if (!may_raise)
 		return KDA_CONVERT_MAY_RAISE;
 	old = MemoryContextSwitchTo(temp);
@@ -693,32 +636,34 @@ to_composed(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 		tuple.t_tableOid = InvalidOid;
 		*result = heap_getattr(&tuple, 1, c->expected.expectedDesc, &isnull);
 		if (!isnull)
-			*result = to_batch(c, batch, *result);
+			*result = kda_convert_to_batch(c, batch, *result);
 	}
 	MemoryContextSwitchTo(old);
-	return isnull ? failed(c, v, error, NULL) : KDA_CONVERTED;
+	return isnull ? kda_convert_failed(c, v, error, NULL) : KDA_CONVERTED;
 }
 
-static KdaConverted
-to_base(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
+KdaConverted
+kda_convert_base(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp, bool may_raise,
 		Datum *result, KdaDecodeError *error)
 {
 	bool		scalar = v->kind == KDA_VALUE_STRING || v->kind == KDA_VALUE_NUMBER;
 
+	if (v->kind >= KDA_VALUE_INTEGER)
+		return kda_convert_binary(c, v, batch, temp, may_raise, result, error);
 	switch (c->kind)
 	{
 		case C_TEXT:
 		case C_VARCHAR:
 			return to_text(c, v, batch, temp, may_raise, result, error);
 		case C_INT:
-			return scalar ? to_int(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+			return scalar ? to_int(c, v, batch, temp, may_raise, result, error) : kda_convert_failed(c, v, error, NULL);
 		case C_FLOAT4:
 		case C_FLOAT8:
-			return scalar ? to_float(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+			return scalar ? to_float(c, v, batch, temp, may_raise, result, error) : kda_convert_failed(c, v, error, NULL);
 		case C_NUMERIC:
-			return scalar ? to_numeric(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+			return scalar ? to_numeric(c, v, batch, temp, may_raise, result, error) : kda_convert_failed(c, v, error, NULL);
 		case C_TIME:
-			return scalar ? to_time(c, v, batch, temp, may_raise, result, error) : failed(c, v, error, NULL);
+			return scalar ? to_time(c, v, batch, temp, may_raise, result, error) : kda_convert_failed(c, v, error, NULL);
 		case C_BOOL:
 			return to_bool(c, v, batch, temp, may_raise, result, error);
 		case C_JSON:
@@ -732,17 +677,17 @@ to_base(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext temp,
 					with_quotes(v, &source);
 				/* jsonb finds them itself, json keeps the text as it is */
 				if (c->type == JSONOID && (why = kda_json_bad_escape(source.p, source.len)) != NULL)
-					return failed(c, v, error, why);
+					return kda_convert_failed(c, v, error, why);
 				return by_input(c, &source, batch, temp, may_raise, result, error);
 			}
 		case C_COMPOSED:
 			return to_composed(c, v, batch, temp, may_raise, result, error);
 		case C_INPUT:
 			if (c->texts && v->kind >= KDA_VALUE_OBJECT && kda_json_bad_escape(v->p, v->len))
-				return failed(c, v, error, kda_json_bad_escape(v->p, v->len));
+				return kda_convert_failed(c, v, error, kda_json_bad_escape(v->p, v->len));
 			if (v->kind == KDA_VALUE_STRING || c->texts || (v->kind == KDA_VALUE_NUMBER && c->numbers))
 				return by_input(c, v, batch, temp, may_raise, result, error);
-			return failed(c, v, error, NULL);
+			return kda_convert_failed(c, v, error, NULL);
 	}
 	return KDA_CONVERT_FAILED;	/* not reached */
 }
@@ -754,10 +699,10 @@ kda_convert(KdaConverter *c, const KdaValue *v, KdaBatch *batch, MemoryContext t
 	KdaConverted converted;
 
 	if (likely(!OidIsValid(c->domain)))
-		return to_base(c, v, batch, temp, may_raise, result, error);
+		return kda_convert_base(c, v, batch, temp, may_raise, result, error);
 	if (!may_raise)
 		return KDA_CONVERT_MAY_RAISE;
-	converted = to_base(c, v, batch, temp, may_raise, result, error);
+	converted = kda_convert_base(c, v, batch, temp, may_raise, result, error);
 	if (converted == KDA_CONVERTED)
 		domain_check(*result, false, c->domain, &c->domain_info, c->context);
 	return converted;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * decode.c
- *	  Records of a source to rows of a batch: parse (json.c, csv.c), convert
+ *	  Records of a source to rows of a batch: parse (json.c, csv.c, avro_decode.c), convert
  *	  (convert.c), and what comes from the record's envelope.
  *
  * Records are tried as they come, without a subtransaction.  When a value
@@ -18,7 +18,9 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "format/avro.h"
 #include "format/format.h"
+#include "format/schemas.h"
 #include "format/value.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -50,6 +52,9 @@ struct KdaDecoder
 	Column	   *columns;
 	int			ncolumns;
 	KdaJsonPlan *json;
+	const KdaAvroType *schema;	/* option schema */
+	KdaSchemas *schemas;		/* that records name */
+	KdaAvroDecoder *avro;
 	KdaCsv		csv;
 	KdaRows		rows;
 };
@@ -111,11 +116,83 @@ in_utf8(MemoryContext context, const char *text)
 							   pg_server_to_any(text, strlen(text), PG_UTF8));
 }
 
+/* See format.h. */
+bool
+kda_format_path_keys(const char *path, List **keys)
+{
+	const char *p = path + 1;
+
+	if (keys)
+		*keys = NIL;
+	while (*p)
+	{
+		const char *from;
+
+		if (p[0] == '.' && p[1] != '"')
+		{
+			from = ++p;
+			p += strcspn(p, ".[");
+			if (keys)
+				*keys = lappend(*keys, pnstrdup(from, p - from));
+			continue;
+		}
+		if (p[0] == '[' && p[1] != '\'' && p[1] != '"')
+			return false;
+		/* ."key", ['key'], ["key"]; that it ends has been checked with the options */
+		from = p + 2;
+		if (keys)
+			*keys = lappend(*keys, pnstrdup(from, strchr(from, p[1]) - from));
+		p = strchr(from, p[1]) + (p[0] == '[' ? 2 : 1);
+	}
+	return true;
+}
+
+/* In memory of the context. */
+static void
+set_wish(MemoryContext context, KdaAvroWish *wish, const char *column, const char *path)
+{
+	List	   *keys;
+	ListCell   *lc;
+
+	wish->column = column;
+	wish->any_case = path == NULL;
+	if (path == NULL)
+		keys = list_make1((char *) column);
+	else
+		(void) kda_format_path_keys(path, &keys);
+	wish->keys = MemoryContextAlloc(context, sizeof(char *) * Max(list_length(keys), 1));
+	foreach(lc, keys)
+		wish->keys[wish->nkeys++] = MemoryContextStrdup(context, lfirst(lc));
+}
+
+/* Option schema, in memory of the context. */
+static KdaAvroType *
+read_schema(MemoryContext context, const char *text)
+{
+	char	   *why;
+	char	   *utf8 = in_utf8(CurrentMemoryContext, text);
+	KdaAvroType *schema = kda_avro_schema(context, utf8, strlen(utf8), &why);
+
+	if (schema == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid Avro schema"),
+				 errdetail("%s.", why)));
+	return schema;
+}
+
+void
+kda_format_check_schema(const char *text)
+{
+	(void) read_schema(CurrentMemoryContext, text);
+}
+
 static void
 make_plan(KdaDecoder *d, KdaBatch *batch)
 {
 	int			natts = d->desc->natts;
 	KdaJsonWish *wishes;
+	KdaAvroWish *avro_wishes;
 	int		   *slot_of;
 	const char **names;
 	int			nslots = 0;
@@ -127,6 +204,7 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 	d->columns = MemoryContextAllocZero(d->plan, sizeof(Column) * Max(natts, 1));
 	d->ncolumns = 0;
 	wishes = MemoryContextAllocZero(d->plan, sizeof(KdaJsonWish) * Max(natts, 1));
+	avro_wishes = MemoryContextAllocZero(d->plan, sizeof(KdaAvroWish) * Max(natts, 1));
 	slot_of = MemoryContextAllocZero(d->plan, sizeof(int) * Max(natts, 1));
 	names = MemoryContextAllocZero(d->plan, sizeof(char *) * Max(natts, 1));
 	memset(&d->rows, 0, sizeof(d->rows));
@@ -160,6 +238,8 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 			{
 				wishes[nslots].path = o->path ? in_utf8(d->plan, o->path) : NULL;
 				wishes[nslots].name = names[d->csv.ncolumns];
+				if (d->options->format == KDA_FORMAT_AVRO)
+					set_wish(d->plan, &avro_wishes[nslots], wishes[nslots].name, wishes[nslots].path);
 				slot_of[d->csv.ncolumns] = nslots;
 				c->slot = nslots++;
 			}
@@ -177,6 +257,8 @@ make_plan(KdaDecoder *d, KdaBatch *batch)
 	if (d->options->format == KDA_FORMAT_JSON)
 		d->json = kda_json_plan(d->plan, wishes, nslots,
 								d->options->row_path ? in_utf8(d->plan, d->options->row_path) : NULL);
+	if (d->options->format == KDA_FORMAT_AVRO)
+		d->avro = kda_avro_decoder_create(d->plan, d->schema, d->schemas, avro_wishes, nslots);
 }
 
 KdaDecoder *
@@ -189,6 +271,8 @@ kda_decoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 	d->options = options;
 	d->owner = options->owner;
 	d->temp = AllocSetContextCreate(context, "kda decoder", ALLOCSET_DEFAULT_SIZES);
+	if (options->schema)
+		d->schema = read_schema(context, options->schema);
 	return d;
 }
 
@@ -256,6 +340,8 @@ parse(KdaDecoder *d, const KdaRawRecord *rec, KdaDecodeError *error)
 		kda_rows_add(&d->rows);
 		return true;
 	}
+	if (d->options->format == KDA_FORMAT_AVRO)
+		return kda_avro_decode(d->avro, rec->data, rec->len, d->temp, &d->rows, error);
 	/*
 	 * From a topic comes UTF-8; a database in another encoding converts single
 	 * values.  SQL_ASCII takes any bytes as text, but JSON is UTF-8.

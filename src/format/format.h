@@ -34,6 +34,11 @@ extern KdaDecoder *kda_decoder_create(MemoryContext context, TupleDesc desc,
 /* ereports on a JSON path that does not parse; star: of option row_path, [*] may be in it. */
 extern void kda_json_check_path(const char *path, bool star);
 
+/* The keys (char *) of a path made of nothing else; false if there is something else.  keys may be NULL. */
+extern bool kda_format_path_keys(const char *path, List **keys);
+/* ereports on a text (in the database's encoding) that is no Avro schema. */
+extern void kda_format_check_schema(const char *text);
+
 /*
  * Called for each record that is refused.  index: into raw->records.
  */

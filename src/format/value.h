@@ -21,12 +21,26 @@ typedef enum KdaValueKind
 	KDA_VALUE_TRUE,
 	KDA_VALUE_FALSE,
 	KDA_VALUE_OBJECT,			/* source text */
-	KDA_VALUE_ARRAY
+	KDA_VALUE_ARRAY,
+	/* not from text: binary.c */
+	KDA_VALUE_INTEGER,
+	KDA_VALUE_FLOAT,			/* was written as a float of 4 bytes */
+	KDA_VALUE_DOUBLE,
+	KDA_VALUE_MOMENT,			/* integer: µs since 2000-01-01 in UTC */
+	KDA_VALUE_WALL,				/* integer: the same of a clock whose zone nobody knows */
+	KDA_VALUE_DAY,				/* integer: days since 2000-01-01 */
+	KDA_VALUE_CLOCK,			/* integer: µs since midnight */
+	KDA_VALUE_BYTES
 } KdaValueKind;
 
 typedef struct KdaValue
 {
-	const char *p;				/* into the record */
+	union
+	{
+		const char *p;			/* into the record */
+		int64		integer;
+		double		number;		/* KDA_VALUE_FLOAT, KDA_VALUE_DOUBLE */
+	};
 	uint32		len;
 	uint8		kind;			/* KdaValueKind */
 	bool		escaped;		/* a JSON string with backslashes */
@@ -110,7 +124,7 @@ typedef struct KdaCsv
 
 extern bool kda_csv_parse(KdaCsv *csv, const char *data, Size len, KdaRows *rows, KdaDecodeError *error);
 
-/*---- convert.c */
+/*---- convert.c, binary.c */
 typedef struct KdaConverter KdaConverter;
 
 typedef enum KdaConverted
@@ -130,5 +144,11 @@ extern KdaConverted kda_convert(KdaConverter *converter, const KdaValue *value, 
 								MemoryContext temp, bool may_raise, Datum *result, KdaDecodeError *error);
 /* May the column be null?  Raises an error if not (a domain NOT NULL). */
 extern KdaConverted kda_convert_null(KdaConverter *converter, bool may_raise);
+
+/*
+ * A value that was not text as one that is, as JSON would say it; in memory of
+ * temp.  NULL, or why it cannot be said.
+ */
+extern const char *kda_value_as_text(const KdaValue *value, MemoryContext temp, KdaValue *text);
 
 #endif							/* KDA_VALUE_H */
