@@ -51,7 +51,6 @@ typedef enum Value
 	V_ANY,						/* may be empty */
 	V_COUNT,					/* a positive number */
 	V_ZONE,
-<<<<<<< HEAD
 	V_DELIVERY,
 	V_CHANGELOG,
 	V_CODEC,
@@ -59,9 +58,7 @@ typedef enum Value
 	V_CHANNEL,
 	V_RECORDS,					/* from 1 to a million */
 	V_BYTES,					/* a size as of a parameter: '4MB' */
-=======
 	V_SCHEMA,					/* an Avro schema */
->>>>>>> avro
 	V_LATER						/* known, but not part of this release */
 } Value;
 
@@ -105,9 +102,6 @@ static const Option stream_options[] = {
 	{"worker", V_TEXT, P_ANY, ANY_FORMAT},
 	{"parallelism", V_COUNT, P_ANY, ANY_FORMAT},
 	{"durable", V_BOOL, P_DATABASE, ANY_FORMAT},
-<<<<<<< HEAD
-	{"schema_registry", V_LATER, P_ANY, ANY_FORMAT},
-	{"schema", V_LATER, P_ANY, ANY_FORMAT},
 	{"key", V_COLUMNS, P_ANY, ANY_FORMAT},
 	{"headers", V_TEXT, P_SOURCE, ANY_FORMAT},
 	{"explicit_hash_key", V_TEXT, P_SOURCE, ANY_FORMAT},
@@ -119,19 +113,6 @@ static const Option stream_options[] = {
 	{"ordered", V_BOOL, P_SOURCE, ANY_FORMAT},
 	{"sequence_key", V_ANY, P_SOURCE, ANY_FORMAT},
 	{"notify", V_CHANNEL, P_ANY, ANY_FORMAT},
-=======
-	{"key", V_LATER, P_ANY, ANY_FORMAT},
-	{"headers", V_LATER, P_ANY, ANY_FORMAT},
-	{"explicit_hash_key", V_LATER, P_ANY, ANY_FORMAT},
-	{"delivery", V_LATER, P_ANY, ANY_FORMAT},
-	{"compression", V_LATER, P_ANY, ANY_FORMAT},
-	{"changelog", V_LATER, P_ANY, ANY_FORMAT},
-	{"batch_records", V_LATER, P_ANY, ANY_FORMAT},
-	{"batch_bytes", V_LATER, P_ANY, ANY_FORMAT},
-	{"ordered", V_LATER, P_ANY, ANY_FORMAT},
-	{"sequence_key", V_LATER, P_ANY, ANY_FORMAT},
-	{"notify", V_LATER, P_ANY, ANY_FORMAT},
->>>>>>> avro
 	{"fan_out", V_LATER, P_ANY, ANY_FORMAT},
 };
 
@@ -277,7 +258,6 @@ check_value(const Option *option, const char *value)
 			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
 				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
 			break;
-<<<<<<< HEAD
 		case V_DELIVERY:
 			if (strcmp(value, "exactly_once") != 0 && strcmp(value, "at_least_once") != 0)
 				bad_value(option->name, value, "It is 'exactly_once' or 'at_least_once'.");
@@ -308,10 +288,9 @@ check_value(const Option *option, const char *value)
 			break;
 		case V_BYTES:
 			(void) bytes_value(option->name, value);
-=======
+			break;
 		case V_SCHEMA:
 			kda_format_check_schema(value);
->>>>>>> avro
 			break;
 		case V_LATER:
 			ereport(ERROR,

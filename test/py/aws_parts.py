@@ -191,12 +191,8 @@ class Gate(Web):
     def fail(self, fault, target=None, after=0, times=1):
         """
         Well-signed requests of a target (the last word of X-Amz-Target, or what a function of the request says of it) get
-<<<<<<< HEAD
-        fault(gate, request) instead of their answer: the first `times` ones (None: all) after `after` that do not.
-=======
         fault(gate, request) instead of their answer: the first `times` ones (None: all) after `after` that do not.  What a
         fault given earlier takes does not come to the later ones.
->>>>>>> kin-sink
         """
         concerns = target if callable(target) else lambda request: target in (None, operation(request))
         self.rules.append({"fault": fault, "concerns": concerns, "pass": after, "left": times})
