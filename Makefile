@@ -25,7 +25,7 @@ test-matrix:
 test-asan:
 	@test/run --asan
 demo:
-	@KAFKA='$(KAFKA)' scripts/demo.sh
+	@KAFKA='$(KAFKA)' KINESIS='$(KINESIS)' scripts/demo.sh
 demo-stop:
 	@scripts/demo.sh stop
 bench:

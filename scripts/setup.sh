@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh [test|demo|kafka|bench|clang|asan|matrix]...
+# setup.sh [test|demo|kafka|kinesis|bench|clang|asan|matrix]...
 #
 # Installs what is missing to build (always) and to do these: Debian packages, and
 # for Kafka its jars into a cache folder.  Says in one line what it cannot do.
@@ -18,6 +18,7 @@ for what in "$@"; do
 	case $what in
 	test) extensions="hll tdigest"; packages="$packages procps python3 python3-pytest python3-psycopg2 python3-confluent-kafka python3-pip openssl $node" ;;
 	demo) packages="$packages perl" ;;
+	kinesis) packages="$packages $node" ;;
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
 	bench) packages="$packages python3-pip" ;;
