@@ -175,7 +175,7 @@ CREATE SERVER msk TYPE 'kafka' FOREIGN DATA WRAPPER kda_stream OPTIONS (\"bootst
 CREATE OR REPLACE STREAM \"evt_001\" (
   ROWTIME timestamptz OPTIONS (path '\$.timestamp'),
   user_id VARCHAR(64), action VARCHAR(20), page VARCHAR(256), country VARCHAR(8), value INTEGER
-) SERVER seoul OPTIONS (stream 'evt-001', start 'earliest', watermark '2 seconds');
+) SERVER seoul OPTIONS (stream 'evt-001', start 'earliest', watermark '15 seconds');
 
 -- what goes out: to a Kinesis stream, and to a Kafka topic
 CREATE OR REPLACE STREAM \"s_cnt_1m\" (country VARCHAR(8), action VARCHAR(20), cnt BIGINT)

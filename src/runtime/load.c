@@ -812,7 +812,8 @@ derive(KdaWorker *worker)
 		KdaQuery   *query = lfirst(lc);
 		KdaFeed    *target = query->target_is_stream ? kda_feed_by_relid(query->target_rel) : NULL;
 
-		if (target)
+		/* what leaves for an outside server comes back, if at all, as its records */
+		if (target && target->stream->options->server_type == NULL)
 		{
 			target->writers = lappend(target->writers, query);
 			target->stream->has_writers = true;
