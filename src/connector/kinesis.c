@@ -507,8 +507,13 @@ kinesis_ends_poll(KdaSource *source, uint64 ticket, int64 *ends, int nends)
 	Kinesis    *k = (Kinesis *) source;
 
 	for (int i = 0; i < source->nshards; i++)
-		if (!k->shards[i]->base.closed && !k->shards[i]->base.gone && k->shards[i]->covered_ms < (int64) ticket)
+	{
+		KinesisShard *s = k->shards[i];
+
+		/* what has ended has children that may not be known yet */
+		if (!s->base.closed && !s->base.gone && (s->ended || s->covered_ms <= (int64) ticket))
 			return false;
+	}
 	for (int i = 0; i < nends && i < source->nshards; i++)
 		ends[i] = Max(k->shards[i]->base.next_position, 0);
 	return true;

@@ -369,7 +369,7 @@ take_seconds(Scan *s)
 		n *= 10;
 	}
 	for (; scale < 0 && n > 0; scale++)
-		n /= 10;
+		n = scale == -1 ? (n + 5) / 10 : n / 10;
 	return n;
 }
 

@@ -39,6 +39,7 @@
 #define PAGE_BYTES		((Size) 16 * 1024 * 1024)
 #define PAGE_MAX_BYTES	((Size) 48 * 1024 * 1024)
 #define MAX_LIMIT		10000
+#define MARGIN_MS		1000
 #define MAX_PAGES		2		/* of a shard */
 #define MAX_ITERATOR	1500
 
@@ -359,8 +360,11 @@ finish_page(Kinesis *k, KinesisShard *s)
 		}
 		if (!s->verify)
 		{
-			s->covered_ms = Max(s->covered_ms, r->sent_ms - behind);
-			s->base.complete_to = Max(s->base.complete_to, r->sent_at - behind * 1000);
+			/* before the end, times of arrival are what it says: approximate */
+			int64		margin = behind > 0 ? behind + MARGIN_MS : 0;
+
+			s->covered_ms = Max(s->covered_ms, r->sent_ms - margin);
+			s->base.complete_to = Max(s->base.complete_to, r->sent_at - margin * 1000);
 		}
 	}
 	if (at_end && !s->verify)

@@ -10,9 +10,17 @@ ALTER USER MAPPING FOR CURRENT_USER SERVER seoul OPTIONS (DROP session_token, AD
 CREATE USER MAPPING FOR PUBLIC SERVER seoul OPTIONS (role_arn 'arn:aws-cn:iam::123456789012:role/reader');
 CREATE USER MAPPING FOR CURRENT_USER SERVER vpc;
 
--- streams cannot be read yet
-CREATE STREAM events (v int) SERVER seoul OPTIONS (stream 'events');
-CREATE FOREIGN TABLE events (v int) SERVER seoul;
+-- streams
+CREATE STREAM events (v int) SERVER seoul;
+CREATE FOREIGN TABLE others (v int, place text OPTIONS (meta 'position')) SERVER seoul OPTIONS (stream 'arn:aws:kinesis:eu-west-1:123456789012:stream/events');
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (stream 'a b');
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (stream 'arn:aws:kinesis:eu-west-1:123456789012:stream/a"b');
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (stream 'arn:aws:firehose:eu-west-1:123456789012:stream/events');
+CREATE STREAM wrong (v int, place numeric OPTIONS (meta 'position')) SERVER seoul;
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (parallelism '2');
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (fan_out 'true');
+CREATE STREAM wrong (v int) SERVER seoul OPTIONS (compression 'gzip');
+DROP STREAM events, others;
 
 -- servers
 CREATE SERVER wrong TYPE 'kinesis' FOREIGN DATA WRAPPER kda_stream;
