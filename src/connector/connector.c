@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/kafka_iam.h"
 #include "utils/memutils.h"
 
 void
@@ -22,13 +23,13 @@ kda_connector_init(void)
 static void
 check_kafka_server(const ForeignServer *server)
 {
-	kda_kafka_check_options(server->options, false);
+	kda_kafka_check_server(server->options);
 }
 
 static void
 check_kafka_user_mapping(const ForeignServer *server, List *given, List *all)
 {
-	kda_kafka_check_options(given, true);
+	kda_kafka_check_user_mapping(server, given, all);
 }
 
 typedef struct ConnectorType
@@ -100,6 +101,12 @@ void
 kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all)
 {
 	get_type(server->servertype)->check_user_mapping(server, given, all);
+}
+
+bool
+kda_connector_keeps_mapping(const ForeignServer *server)
+{
+	return server->servertype && strcmp(server->servertype, "kafka") == 0 && kda_kafka_iam_wanted(server->options);
 }
 
 void

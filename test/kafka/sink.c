@@ -13,6 +13,8 @@
  *		state    -> ready has_mark timeline lsn number missing retries failed under_way error
  *		done     -> number, refused ones of the first batch that is done: n [index why]...; "-": none is
  *		clock s                             the time goes on by so much
+ *		keys region id secret token         with sasl.mechanisms AWS_MSK_IAM: from now on
+ *		token unix_seconds -> the token that they give at that time
  *		close ms -> "closed" and how long it took in ms
  *
  *-------------------------------------------------------------------------
@@ -25,6 +27,7 @@
 
 #include "commands/defrem.h"
 #include "connector/kafka.h"
+#include "connector/kafka_iam.h"
 #include "connector/threads.h"
 #include "nodes/parsenodes.h"
 
@@ -83,6 +86,63 @@ char *
 defGetString(DefElem *def)
 {
 	return (char *) def->arg;
+}
+
+sigjmp_buf *PG_exception_stack = NULL;
+ErrorContextCallback *error_context_stack = NULL;
+
+void
+pg_re_throw(void)
+{
+	exit(3);
+}
+
+/*---- keys of AWS's */
+
+static char *region;
+static KdaAwsKeys keys;
+static bool keys_are_new;
+
+bool
+kda_kafka_iam_wanted(List *server_options)
+{
+	ListCell   *lc;
+
+	foreach(lc, server_options)
+		if (strcmp((char *) ((DefElem *) lfirst(lc))->arg, KDA_MSK_IAM) == 0)
+			return true;
+	return false;
+}
+
+void
+kda_kafka_iam_service(KdaKafkaIam *iam)
+{
+	if (iam == NULL || !keys_are_new)
+		return;
+	keys_are_new = !kda_kafka_token_make((KdaKafkaToken *) iam, region, &keys, time(NULL));
+}
+
+KdaKafkaIam *
+kda_kafka_iam_open(Oid serverid, Oid userid, int wake_fd, KdaKafkaToken *token)
+{
+	kda_kafka_iam_service((KdaKafkaIam *) token);
+	return (KdaKafkaIam *) token;
+}
+
+void
+kda_kafka_iam_close(KdaKafkaIam *iam)
+{
+}
+
+static void
+show_token(int64 unix_seconds)
+{
+	KdaKafkaToken *token = kda_kafka_token_new();
+
+	if (!kda_kafka_token_make(token, region, &keys, unix_seconds))
+		abort();
+	show_text(&token->text, '\n');
+	kda_kafka_token_free(token);
 }
 
 bool
@@ -291,6 +351,16 @@ main(void)
 			show_done();
 		else if (strcmp(fields[0], "clock") == 0)
 			clock_ahead_us += atoll(fields[1]) * USECS_PER_SEC;
+		else if (strcmp(fields[0], "keys") == 0)
+		{
+			region = decode_field(fields[1], &len);
+			keys.access_key_id = decode_field(fields[2], &len);
+			keys.secret_access_key = decode_field(fields[3], &len);
+			keys.session_token = decode_field(fields[4], &len);
+			keys_are_new = true;
+		}
+		else if (strcmp(fields[0], "token") == 0)
+			show_token(atoll(fields[1]));
 		else if (strcmp(fields[0], "close") == 0)
 			close_sink(atoi(fields[1]));
 		else
