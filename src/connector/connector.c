@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/kafka_iam.h"
 #include "connector/kinesis.h"
 #include "connector/kinesis_sink.h"
 #include "connector/sink.h"
@@ -26,13 +27,13 @@ kda_connector_init(void)
 static void
 check_kafka_server(const ForeignServer *server)
 {
-	kda_kafka_check_options(server->options, false);
+	kda_kafka_check_server(server->options);
 }
 
 static void
 check_kafka_user_mapping(const ForeignServer *server, List *given, List *all)
 {
-	kda_kafka_check_options(given, true);
+	kda_kafka_check_user_mapping(server, given, all);
 }
 
 typedef struct ConnectorType
@@ -136,6 +137,14 @@ void
 kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all)
 {
 	get_type(server->servertype)->check_user_mapping(server, given, all);
+}
+
+bool
+kda_connector_keeps_mapping(const ForeignServer *server)
+{
+	const KdaSourceOps *ops = server->servertype ? kda_source_ops(server->servertype) : NULL;
+
+	return ops && (ops->reads_mapping || (ops == &kda_kafka_ops && kda_kafka_iam_wanted(server->options)));
 }
 
 void

@@ -202,4 +202,7 @@ extern bool kda_connector_has_marks(const char *type);
 /* Can its records be delivered as option delivery asks for?  type NULL: in the database. */
 extern void kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once);
 
+/* Does the connector read this server's user mappings by itself, past the caches?  Then nobody else does. */
+extern bool kda_connector_keeps_mapping(const ForeignServer *server);
+
 #endif							/* KDA_CONNECTOR_H */

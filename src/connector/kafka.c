@@ -56,13 +56,18 @@ static KdaSource *
 kafka_open(const KdaSourceConfig *config)
 {
 	rd_kafka_conf_t *conf = make_conf(config);
+	bool		iam = kda_kafka_iam_wanted(config->server_options);
 	Kafka	   *k = calloc(1, sizeof(Kafka));
 
 	if (k == NULL || (k->topic_name = strdup(config->topic)) == NULL ||
-		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL)
+		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL ||
+		(iam && (k->token = kda_kafka_token_new()) == NULL))
 	{
 		if (k)
+		{
 			free(k->topic_name);
+			free(k->messages);
+		}
 		free(k);
 		rd_kafka_conf_destroy(conf);
 		ereport(ERROR,
@@ -79,6 +84,20 @@ kafka_open(const KdaSourceConfig *config)
 	kda_condition_init(&k->to_helper);
 	kda_condition_init(&k->to_main);
 
+	if (iam)
+	{
+		PG_TRY();
+		{
+			k->iam = kda_kafka_iam_open(config->serverid, config->owner, config->wake_fd, k->token);
+		}
+		PG_CATCH();
+		{
+			kda_kafka_free(k);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+
 	/* the library's own threads are started from the helper */
 	if (!kda_thread_start(kda_kafka_helper, k))
 	{
@@ -90,6 +109,14 @@ kafka_open(const KdaSourceConfig *config)
 	return &k->base;
 }
 
+static bool
+kafka_has_changed(KdaSource *source)
+{
+	KdaKafkaIam *iam = ((Kafka *) source)->iam;
+
+	return iam && kda_kafka_iam_has_changed(iam);
+}
+
 /* The helper destroys everything of the library's; who comes last frees the rest. */
 static void
 kafka_close(KdaSource *source, int deadline_ms)
@@ -97,6 +124,7 @@ kafka_close(KdaSource *source, int deadline_ms)
 	Kafka	   *k = (Kafka *) source;
 	bool		finished;
 
+	kda_kafka_iam_close(k->iam);
 	pthread_mutex_lock(&k->mutex);
 	k->stop = true;
 	pthread_cond_signal(&k->to_helper);
@@ -356,6 +384,7 @@ kafka_service(KdaSource *source)
 				round;
 	TimestampTz now = GetCurrentTimestamp();
 
+	kda_kafka_iam_service(k->iam);
 	pthread_mutex_lock(&k->mutex);
 	connected = k->connected;
 	partitions = k->partitions;
@@ -675,6 +704,7 @@ kafka_headers_json(const KdaRawRecord *record)
 const KdaSourceOps kda_kafka_ops = {
 	.type = "kafka",
 	.open = kafka_open,
+	.has_changed = kafka_has_changed,
 	.close = kafka_close,
 	.service = kafka_service,
 	.assign = kafka_assign,

@@ -9,6 +9,7 @@
 
 #include "commands/defrem.h"
 #include "connector/kafka.h"
+#include "connector/kafka_token.h"
 
 #define SCRAM_FIXED		0x020601ff	/* it used to repeat its nonce, which brokers refuse since CVE-2024-56128 */
 
@@ -36,7 +37,13 @@ set_all(rd_kafka_conf_t *conf, List *options, bool producer)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
 
-		if (kda_kafka_property_fits(def->defname, producer))
+		/* Amazon's mechanism is the standard's with tokens of its own */
+		if (strncmp(def->defname, "sasl.mechanism", 14) == 0 && strcmp(defGetString(def), KDA_MSK_IAM) == 0)
+		{
+			kda_kafka_conf_set(conf, "security.protocol", "SASL_SSL");
+			kda_kafka_conf_set(conf, "sasl.mechanisms", "OAUTHBEARER");
+		}
+		else if (kda_kafka_property_fits(def->defname, producer))
 			kda_kafka_conf_set(conf, def->defname, defGetString(def));
 	}
 }

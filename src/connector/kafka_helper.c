@@ -44,9 +44,13 @@ note_trouble(Kafka *k, const char *what, rd_kafka_resp_err_t err)
 {
 	char		text[512];
 
+	char		no_token[256] = "";
+
 	if (k->asking)
 		rd_kafka_poll(k->asking, 0);
-	snprintf(text, sizeof(text), "%s: %s", what, k->reason[0] ? k->reason : rd_kafka_err2str(err));
+	if (k->token)
+		kda_kafka_token_error(k->token, no_token, sizeof(no_token));
+	snprintf(text, sizeof(text), "%s: %s", what, no_token[0] ? no_token : k->reason[0] ? k->reason : rd_kafka_err2str(err));
 	set_trouble(k, text);
 }
 
@@ -111,6 +115,15 @@ divide_memory(Kafka *k, rd_kafka_conf_t *conf, int npartitions)
 			  Max(k->max_record_bytes + DEFAULT_FETCH_BYTES + answer, (Size) DEFAULT_RECEIVE_BYTES));
 }
 
+static void
+give_tokens(Kafka *k)
+{
+	if (k->rk == NULL)
+		return;
+	kda_kafka_token_apply(k->token, k->rk, &k->token_given[0]);
+	kda_kafka_token_apply(k->token, k->asking, &k->token_given[1]);
+}
+
 /* Both handles, with the memory divided over n partitions. */
 static bool
 make_handles(Kafka *k, int n)
@@ -151,6 +164,8 @@ make_handles(Kafka *k, int n)
 		return false;
 	}
 	k->rk = rk;
+	k->token_given[0] = k->token_given[1] = 0;
+	give_tokens(k);
 	k->queue = rd_kafka_queue_new(rk);
 	if (k->wake_fd >= 0)
 		rd_kafka_queue_io_event_enable(k->queue, k->wake_fd, "k", 1);
@@ -184,6 +199,7 @@ kda_kafka_free(Kafka *k)
 	free(k->leaders);
 	free(k->messages);
 	free(k->topic_name);
+	kda_kafka_token_free(k->token);
 	rd_kafka_conf_destroy(k->conf);
 	pthread_mutex_destroy(&k->mutex);
 	pthread_cond_destroy(&k->to_helper);
@@ -592,6 +608,7 @@ kda_kafka_helper(void *arg)
 			break;
 		if (nudged && k->rk && rd_kafka_version() < BACKOFF_SETTABLE)
 			nudge(k);
+		give_tokens(k);
 		if (whole)
 			look_at = kda_monotonic_ms() + look(k);
 		else if (asked && !serve_shards(k, false))

@@ -26,6 +26,7 @@
 #define QUEUE_RECORDS	200000
 #define MARK_AGAIN_US	USECS_PER_DAY
 #define FIRST_PAUSE_MS	100
+#define PREFIX			"kda_stream-"	/* of transactional ids and groups, so that ACLs can name them all */
 
 /*---- opening and closing */
 
@@ -77,9 +78,7 @@ make_conf(const KdaSinkConfig *config)
 	kda_kafka_conf_set(conf, "enable.gapless.guarantee", "true");
 	if (number_of(conf, "max.in.flight") > 5)
 		kda_kafka_conf_set(conf, "max.in.flight", "5");
-	if (config->exactly_once)
-		kda_kafka_conf_set(conf, "transactional.id", config->identity);
-	else
+	if (!config->exactly_once)
 		kda_kafka_conf_set(conf, "message.timeout.ms", "0");	/* never given up */
 	bytes = Max(QUEUE_BYTES, 2 * Max(config->batch_bytes, number_of(conf, "message.max.bytes")));
 	kda_kafka_conf_set_number(conf, "queue.buffering.max.kbytes", bytes / 1024);
@@ -96,11 +95,22 @@ make_mark_conf(const KdaSinkConfig *config)
 	rd_kafka_conf_t *conf = kda_kafka_conf_new(config->server_options, config->user_options, false);
 
 	kda_kafka_conf_set(conf, "isolation.level", "read_committed");
-	kda_kafka_conf_set(conf, "group.id", config->identity);
 	kda_kafka_conf_set(conf, "enable.auto.commit", "false");
 	rd_kafka_conf_set_error_cb(conf, on_error);
 	rd_kafka_conf_set_log_cb(conf, on_log);
 	return conf;
+}
+
+/* Of malloc's, NULL: no memory. */
+static char *
+make_identity(const KdaSinkConfig *config)
+{
+	Size		size = strlen(PREFIX) + strlen(config->identity) + 1;
+	char	   *identity = malloc(size);
+
+	if (identity)
+		snprintf(identity, size, PREFIX "%s", config->identity);
+	return identity;
 }
 
 static KdaSink *
@@ -108,10 +118,13 @@ sink_open(const KdaSinkConfig *config)
 {
 	rd_kafka_conf_t *conf = make_conf(config);
 	rd_kafka_conf_t *mark_conf = config->exactly_once ? make_mark_conf(config) : NULL;
+	bool		iam = kda_kafka_iam_wanted(config->server_options);
 	KafkaSink  *k = calloc(1, sizeof(KafkaSink));
 
 	if (k)
 	{
+		if (iam)
+			k->token = kda_kafka_token_new();
 		k->base.ops = &kda_kafka_sink_ops;
 		k->exactly_once = config->exactly_once;
 		k->wake_fd = config->wake_fd;
@@ -126,12 +139,17 @@ sink_open(const KdaSinkConfig *config)
 		kda_condition_init(&k->to_main);
 		k->helper_fds[0] = k->helper_fds[1] = -1;
 		k->topic_name = strdup(config->topic);
-		k->identity = strdup(config->identity);
+		k->identity = make_identity(config);
 		rd_kafka_conf_set_opaque(conf, k);
 		if (mark_conf)
 			rd_kafka_conf_set_opaque(mark_conf, k);
+		if (mark_conf && k->identity)
+		{
+			rd_kafka_conf_set(conf, "transactional.id", k->identity, NULL, 0);
+			rd_kafka_conf_set(mark_conf, "group.id", k->identity, NULL, 0);
+		}
 	}
-	if (k == NULL || k->topic_name == NULL || k->identity == NULL ||
+	if (k == NULL || k->topic_name == NULL || k->identity == NULL || (iam && k->token == NULL) ||
 		pipe2(k->helper_fds, O_NONBLOCK | O_CLOEXEC) != 0)
 	{
 		if (k)
@@ -145,6 +163,20 @@ sink_open(const KdaSinkConfig *config)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory, or of files, for output %s", config->output_name)));
+	}
+
+	if (iam)
+	{
+		PG_TRY();
+		{
+			k->iam = kda_kafka_iam_open(config->serverid, config->owner, config->wake_fd, k->token);
+		}
+		PG_CATCH();
+		{
+			kda_kafka_sink_free(k);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
 	}
 
 	/* the library's own threads are started from the helper */
@@ -183,6 +215,7 @@ kda_kafka_sink_free(KafkaSink *k)
 			close(k->helper_fds[i]);
 	free(k->topic_name);
 	free(k->identity);
+	kda_kafka_token_free(k->token);
 	rd_kafka_conf_destroy(k->conf);
 	if (k->mark_conf)
 		rd_kafka_conf_destroy(k->mark_conf);
@@ -198,6 +231,7 @@ sink_close(KdaSink *sink, int deadline_ms)
 	KafkaSink  *k = (KafkaSink *) sink;
 	bool		finished;
 
+	kda_kafka_iam_close(k->iam);
 	pthread_mutex_lock(&k->mutex);
 	k->stop = true;
 	kda_thread_wake(k->helper_fds[1]);
@@ -313,6 +347,7 @@ sink_service(KdaSink *sink)
 	KafkaSink  *k = (KafkaSink *) sink;
 	bool		known;
 
+	kda_kafka_iam_service(k->iam);
 	take_done(k);
 	pthread_mutex_lock(&k->mutex);
 	known = k->known;

@@ -24,6 +24,7 @@
 
 #include "connector/kafka.h"
 #include "connector/kafka_conf.h"
+#include "connector/kafka_iam.h"
 #include "connector/retry.h"
 
 #define KAFKA_SINK_MAX_BATCHES	8		/* given to it before the first is done */
@@ -71,6 +72,7 @@ typedef struct KafkaSink
 	int			helper_fds[2];	/* a pipe that wakes the helper */
 	rd_kafka_conf_t *conf;		/* what a producer is made with */
 	rd_kafka_conf_t *mark_conf; /* exactly once: what reads the mark */
+	KdaKafkaToken *token;		/* Amazon MSK with IAM; else NULL */
 	int			transaction_timeout_ms;
 	bool		expected;		/* exactly once: something was delivered before, so there should be a mark */
 
@@ -78,6 +80,7 @@ typedef struct KafkaSink
 	rd_kafka_t *rk;
 	rd_kafka_topic_t *topic;
 	rd_kafka_queue_t *queue;
+	uint64		token_given;	/* serial of the token that rk has */
 	bool		initialized;	/* rk's transactions are */
 	bool		connected;
 	bool		probing;		/* rk sends each record alone, to find which ones are refused */
@@ -122,6 +125,7 @@ typedef struct KafkaSink
 	int64		marks_written;	/* commits of marks, alone or with a batch */
 
 	/* main thread */
+	KdaKafkaIam *iam;			/* makes token */
 	KafkaDelivery *first;		/* not released, in order */
 	int			nunder_way;
 	TimestampTz marked_at;		/* when a mark was last committed, or read */

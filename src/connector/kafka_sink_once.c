@@ -84,6 +84,7 @@ kda_kafka_sink_read_mark(KafkaSink *k, bool *has, KdaSinkMark *mark)
 		kda_kafka_sink_trouble(k, "%s", why);
 		return false;
 	}
+	kda_kafka_token_apply(k->token, consumer, &(uint64) {0});
 	list = mark_list(k);
 	/* two connections have to be made first */
 	err = rd_kafka_committed(consumer, list, 5 * KAFKA_SINK_CALL_MS);
@@ -180,6 +181,7 @@ may_go_on(KafkaSink *k, rd_kafka_error_t *error)
 {
 	if (!rd_kafka_error_is_retriable(error) || kda_kafka_sink_stops(k))
 		return false;
+	kda_kafka_token_apply(k->token, k->rk, &k->token_given);
 	rd_kafka_poll(k->rk, rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__TIMED_OUT ? 0 : FIRST_PAUSE_MS);
 	/* a great batch takes its time */
 	if (k->reason[0] || kda_monotonic_ms() - k->begun_at > SLOW_MS)

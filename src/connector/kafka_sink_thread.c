@@ -83,6 +83,14 @@ kda_kafka_sink_why(KafkaSink *k, rd_kafka_resp_err_t err, const char *text)
 {
 	if (k->rk)
 		rd_kafka_poll(k->rk, 0);
+	if (k->token)
+	{
+		char		no_token[256];
+
+		kda_kafka_token_error(k->token, no_token, sizeof(no_token));
+		if (no_token[0])
+			strlcpy(k->reason, no_token, sizeof(k->reason));
+	}
 	/* the library's own complaint says more than that a call has timed out */
 	if (k->reason[0] && (err == RD_KAFKA_RESP_ERR__TIMED_OUT || err == RD_KAFKA_RESP_ERR__TRANSPORT ||
 						 err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || err == RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT))
@@ -329,6 +337,8 @@ make_producer(KafkaSink *k)
 		kda_kafka_sink_drop(k);
 		return false;
 	}
+	k->token_given = 0;
+	kda_kafka_token_apply(k->token, k->rk, &k->token_given);
 	k->queue = rd_kafka_queue_get_main(k->rk);
 	rd_kafka_queue_io_event_enable(k->queue, k->helper_fds[1], "k", 1);
 	return true;
@@ -459,7 +469,10 @@ work(KafkaSink *k)
 	KdaSinkMark mark;
 
 	if (k->rk)
+	{
+		kda_kafka_token_apply(k->token, k->rk, &k->token_given);
 		rd_kafka_poll(k->rk, 0);
+	}
 	if (pause > 0)
 		return Min(pause, WAIT_MS);
 	pthread_mutex_lock(&k->mutex);

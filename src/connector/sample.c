@@ -273,7 +273,7 @@ kda_sample(PG_FUNCTION_ARGS)
 	KdaStreamOptions *options;
 	KdaSourceConfig config = {0};
 	ForeignServer *server;
-	UserMapping *mapping = NULL;
+	UserMapping *mapping;
 	const KdaSourceOps *ops;
 	Relation	rel;
 
@@ -304,8 +304,7 @@ kda_sample(PG_FUNCTION_ARGS)
 	ops = kda_source_ops(options->server_type);
 	config.owner = rel->rd_rel->relowner;
 	config.serverid = options->serverid;
-	if (!ops->reads_mapping)
-		mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
+	mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
 	relation_close(rel, AccessShareLock);
 	s.raw = kda_raw_batch_create(CurrentMemoryContext);
 	s.batch = kda_batch_create(CurrentMemoryContext, s.desc, NULL);

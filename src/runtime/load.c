@@ -925,8 +925,7 @@ static void
 look_up_options(KdaStream *stream, MemoryContext context, List **server_options, List **user_options)
 {
 	ForeignServer *server = GetForeignServer(stream->options->serverid);
-	UserMapping *mapping = kda_source_ops(stream->options->server_type)->reads_mapping ? NULL :
-		kda_user_mapping(stream->owner, stream->options->serverid);
+	UserMapping *mapping = kda_user_mapping(stream->owner, stream->options->serverid);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*server_options = copyObject(server->options);

@@ -13,20 +13,13 @@
  *		state    -> ready has_mark timeline lsn number missing retries failed under_way error
  *		done     -> number, refused ones of the first batch that is done: n [index why]...; "-": none is
  *		clock s                             the time goes on by so much
+ *		keys region id secret token         with sasl.mechanisms AWS_MSK_IAM: from now on
+ *		token unix_seconds -> the token that they give at that time
  *		close ms -> "closed" and how long it took in ms
  *
  *-------------------------------------------------------------------------
  */
-#include "kda_stream.h"
-
-#include <fcntl.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include "commands/defrem.h"
-#include "connector/kafka.h"
-#include "connector/threads.h"
-#include "nodes/parsenodes.h"
+#include "server.h"
 
 #include "../aws/fields.h"
 
@@ -34,81 +27,17 @@
 #define MAX_BATCHES 64
 #define MAX_RECORDS 200000
 
-/*---- what a server would give */
-
-static int64 clock_ahead_us = 0;
-
-TimestampTz
-GetCurrentTimestamp(void)
-{
-	return kda_monotonic_ms() * 1000 + clock_ahead_us;
-}
-
-bool
-errstart(int elevel, const char *domain)
-{
-	return true;
-}
-
-bool
-errstart_cold(int elevel, const char *domain)
-{
-	return true;
-}
-
-void
-errfinish(const char *filename, int lineno, const char *funcname)
-{
-	exit(3);
-}
-
-int
-errcode(int sqlerrcode)
-{
-	return 0;
-}
-
-int
-errmsg(const char *fmt,...)
-{
-	va_list		args;
-
-	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	return 0;
-}
-
-char *
-defGetString(DefElem *def)
-{
-	return (char *) def->arg;
-}
-
-bool
-kda_kafka_property_fits(const char *name, bool producer)
-{
-	return producer || strncmp(name, "transaction.", 12) != 0;
-}
-
-/*---- the options of a server */
-
-static struct
-{
-	List		list;
-	ListCell	cells[MAX_FIELDS];
-}			options = {{T_List}};
+/*---- tokens */
 
 static void
-add_option(char *name, char *value)
+show_token(int64 unix_seconds)
 {
-	DefElem    *def = calloc(1, sizeof(DefElem));
+	KdaKafkaToken *token = kda_kafka_token_new();
 
-	def->type = T_DefElem;
-	def->defname = name;
-	def->arg = (Node *) value;
-	options.list.elements = options.cells;
-	options.cells[options.list.length++].ptr_value = def;
+	if (!kda_kafka_token_make(token, region, &keys, unix_seconds))
+		abort();
+	show_text(&token->text, '\n');
+	kda_kafka_token_free(token);
 }
 
 /*---- batches */
@@ -291,6 +220,17 @@ main(void)
 			show_done();
 		else if (strcmp(fields[0], "clock") == 0)
 			clock_ahead_us += atoll(fields[1]) * USECS_PER_SEC;
+		else if (strcmp(fields[0], "keys") == 0)
+		{
+			free_keys();
+			region = decode_field(fields[1], &len);
+			keys.access_key_id = decode_field(fields[2], &len);
+			keys.secret_access_key = decode_field(fields[3], &len);
+			keys.session_token = decode_field(fields[4], &len);
+			keys_are_new = true;
+		}
+		else if (strcmp(fields[0], "token") == 0)
+			show_token(atoll(fields[1]));
 		else if (strcmp(fields[0], "close") == 0)
 			close_sink(atoi(fields[1]));
 		else
@@ -298,5 +238,6 @@ main(void)
 		fflush(stdout);
 	}
 	free(line);
+	free_keys();
 	return 0;
 }

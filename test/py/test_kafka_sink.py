@@ -7,7 +7,7 @@ import pytest
 from aws_parts import Program, build_program, bytes_of, field
 from harness import LONG, Kafka, wait_until
 
-SOURCES = ["kafka_sink", "kafka_sink_thread", "kafka_sink_once", "kafka_sink_least", "kafka_headers", "kafka_conf", "retry", "threads"]
+SOURCES = ["kafka_sink", "kafka_sink_thread", "kafka_sink_once", "kafka_sink_least", "kafka_headers", "kafka_conf", "kafka_token", "sigv4", "secret", "retry", "threads"]
 EPOCH_MS = 946684800000     # 2000-01-01 since 1970
 
 
@@ -303,7 +303,7 @@ def test_only_the_newest_may_deliver(kafka, binary, topic):
     assert new.ready()["mark"] == (1, 8, 10)
     old.count(11, 10)
     state = old.until(lambda s: s["failed"], "the old one to fail")
-    assert "another process delivers as \"out/" in state["error"] and "taken over" in state["error"] and state["under_way"] == 1 and not state["ready"]
+    assert "another process delivers as \"kda_stream-out/" in state["error"] and "taken over" in state["error"] and state["under_way"] == 1 and not state["ready"]
     new.count(11, 10, timeline=2)
     assert new.done() == (20, {})
     assert sorted(numbers(read(kafka, topic))) == list(range(1, 21))
@@ -324,7 +324,7 @@ def lose_mark(kafka, topic):
     """As if it had expired: Kafka forgets it with its topic."""
     kafka.delete_topic(topic)
     kafka.create_topic(topic, 3)
-    wait_until(lambda: committed(kafka, "out/" + topic, topic) is None, "the mark to go")
+    wait_until(lambda: committed(kafka, "kda_stream-out/" + topic, topic) is None, "the mark to go")
 
 
 def test_a_mark_that_has_gone(kafka, binary, topic):
@@ -333,7 +333,7 @@ def test_a_mark_that_has_gone(kafka, binary, topic):
     sink.count(1, 10)
     sink.done()
     sink.close()
-    assert committed(kafka, "out/" + topic, topic) == 10
+    assert committed(kafka, "kda_stream-out/" + topic, topic) == 10
     lose_mark(kafka, topic)
     sink = Sink(binary, kafka, topic, delivered=(1, 8, 10))
     state = sink.ready()
@@ -341,7 +341,7 @@ def test_a_mark_that_has_gone(kafka, binary, topic):
     # goes on from what this side knows, and the mark is back
     sink.count(11, 10)
     assert sink.done() == (20, {})
-    assert committed(kafka, "out/" + topic, topic) == 20
+    assert committed(kafka, "kda_stream-out/" + topic, topic) == 20
     sink.close()
     sink = Sink(binary, kafka, topic, delivered=(1, 8, 10))
     state = sink.ready()
@@ -359,7 +359,7 @@ def test_a_mark_is_kept_alive(kafka, binary, topic):
     sink.program.say("clock", 23 * 3600)
     sink.state()
     sink.program.say("clock", 2 * 3600)
-    wait_until(lambda: sink.state() and committed(kafka, "out/" + topic, topic) == 10, "the mark to be committed again")
+    wait_until(lambda: sink.state() and committed(kafka, "kda_stream-out/" + topic, topic) == 10, "the mark to be committed again")
     # and it sends as before
     sink.count(11, 10)
     assert sink.done() == (20, {})
