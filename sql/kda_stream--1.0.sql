@@ -181,6 +181,55 @@ CREATE TABLE kda_storage.sort_mark (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.sort_mark IS 'of a query that gives its rows another time: the greatest one seen in each shard';
 
+CREATE TABLE kda_storage.output (
+	output_id	int PRIMARY KEY,
+	rel			regclass NOT NULL UNIQUE,	-- the stream that is written, or the foreign table of CREATE OUTPUT
+	source		regclass,				-- CREATE OUTPUT ... FROM: that stream; NULL: it is written by INSERT and pumps
+	pump		regclass,				-- ... and the pump that takes its rows to the outbox
+	box			regclass NOT NULL,		-- the outbox: the segment that is written now
+	box2		regclass NOT NULL,		-- the other segment
+	segment_since timestamptz NOT NULL DEFAULT clock_timestamp(),	-- when they last changed places
+	origin		text NOT NULL,			-- as of kda_storage.stream
+	paused		boolean NOT NULL DEFAULT false,	-- ALTER OUTPUT ... PAUSE; of a stream that is written kda_storage.stream says it
+	failure		text					-- why it is not delivered any more; NULL: it is
+);
+COMMENT ON TABLE kda_storage.output IS 'one row an output, made with its first row';
+
+CREATE TABLE kda_storage.output_progress (
+	output_id	int PRIMARY KEY,
+	-- how far the outbox has been sealed, as stream_progress says it of an inbox
+	snapshot1	text,
+	snapshot2	text,
+	last_xid	xid8,
+	last_seq	bigint,
+	sealed		bigint NOT NULL DEFAULT 0,	-- number of the last record that has one
+	delivered	bigint NOT NULL DEFAULT 0,	-- ... up to which all have been delivered or refused
+	records_out	bigint NOT NULL DEFAULT 0,
+	records_failed bigint NOT NULL DEFAULT 0,
+	records_again bigint NOT NULL DEFAULT 0,	-- had been delivered by a server that this one has taken over from, and were sent again
+	retries		bigint NOT NULL DEFAULT 0,
+	last_delivery timestamptz,
+	last_error	text,
+	stats_reset	timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE kda_storage.output_progress IS 'what each commit of the deliver worker leaves behind of an output';
+
+CREATE TABLE kda_storage.seal (
+	output_id	int NOT NULL,
+	first		bigint NOT NULL,
+	last		bigint NOT NULL,
+	timeline	int NOT NULL,			-- of the server that has made it
+	-- its rows are those that snapshot 2 sees and snapshot 1 does not, after (from_xid, from_seq) if that is given, up to (to_xid, to_seq)
+	snapshot1	text,
+	snapshot2	text NOT NULL,
+	from_xid	xid8,
+	from_seq	bigint,
+	to_xid		xid8 NOT NULL,
+	to_seq		bigint NOT NULL,
+	PRIMARY KEY (output_id, first)
+);
+COMMENT ON TABLE kda_storage.seal IS 'one row a batch of records that has got its numbers and is not yet known to be delivered';
+
 CREATE SEQUENCE kda_storage.error_id_seq;
 CREATE TABLE kda_storage.error (
 	error_id	bigint PRIMARY KEY DEFAULT nextval('kda_storage.error_id_seq'),
@@ -198,6 +247,17 @@ CREATE TABLE kda_storage.error (
 	bytes		int NOT NULL			-- as it counts for kda_stream.error_stream_size
 );
 COMMENT ON TABLE kda_storage.error IS 'records that were refused; users read kda.error_stream';
+
+CREATE TABLE kda_storage.refused (
+	error_id	bigint PRIMARY KEY,
+	output_id	int NOT NULL,
+	time		timestamptz NOT NULL,
+	key			bytea,
+	value		bytea,
+	headers		text,
+	hash_key	text
+);
+COMMENT ON TABLE kda_storage.refused IS 'the whole of each record that a sink has refused, for kda.redrive; rows go with those of kda_storage.error';
 
 CREATE TABLE kda_storage.advance (
 	stream_id	int NOT NULL,
@@ -224,6 +284,10 @@ SELECT pg_catalog.pg_extension_config_dump('kda_storage.query', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_progress', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.query_share', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.sort_mark', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.output', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.output_progress', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.seal', '');
+SELECT pg_catalog.pg_extension_config_dump('kda_storage.refused', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.error', '');
 SELECT pg_catalog.pg_extension_config_dump('kda_storage.advance', '');
 
@@ -552,7 +616,8 @@ JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'kda_stream'
 JOIN pg_class c ON c.oid = t.ftrelid
 LEFT JOIN kda_storage.stream s ON s.rel = c.oid
 LEFT JOIN kda_storage.stream_progress p USING (stream_id)
-WHERE s.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
+WHERE s.part_of IS NULL AND NOT EXISTS (SELECT FROM kda_storage.output o WHERE o.rel = c.oid AND o.source IS NOT NULL)
+	AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE'));
 COMMENT ON VIEW kda.streams IS 'a row per stream: state (running, paused, waiting for a query, failed), watermark and counters';
 
 CREATE VIEW kda.shards AS
@@ -604,15 +669,42 @@ LEFT JOIN LATERAL (SELECT max(h.open_windows) AS open_windows, sum(h.groups) AS 
 	FROM kda_storage.query_share h JOIN kda_storage.slot l ON l.stream_id = s.stream_id AND l.slot = h.slot WHERE h.query_id = q.query_id) o ON true
 LEFT JOIN LATERAL (SELECT pp.failure FROM kda_storage.query part JOIN kda_storage.query_progress pp USING (query_id)	-- it is as good as its parts
 	WHERE part.part_of = q.query_id AND pp.failure IS NOT NULL ORDER BY part.query_id LIMIT 1) f ON true
-WHERE q.part_of IS NULL AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT'));
+WHERE q.part_of IS NULL AND NOT EXISTS (SELECT FROM kda_storage.output u WHERE u.pump = q.rel)
+	AND (pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE') OR has_table_privilege(c.oid, 'SELECT'));
 COMMENT ON VIEW kda.queries IS 'a row per continuous view and pump: state (running, stopped, failed), progress and counters';
 
+CREATE FUNCTION kda_storage.outbox_pending(output_id int, OUT pending bigint, OUT oldest timestamptz)
+LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_outbox_pending';
+COMMENT ON FUNCTION kda_storage.outbox_pending(int) IS 'how many rows of an output have still to be delivered, and when the oldest was inserted; kda.outputs uses it';
+
 CREATE VIEW kda.outputs AS
-SELECT NULL::regclass AS output, NULL::regclass AS stream, NULL::name AS server, NULL::text AS state,
-	NULL::bigint AS pending, NULL::bigint AS delivered, NULL::bigint AS failed, NULL::bigint AS retries,
-	NULL::timestamptz AS oldest_pending, NULL::text AS last_error, NULL::timestamptz AS stats_reset
-WHERE false;
-COMMENT ON VIEW kda.outputs IS 'a row per output to an outside system; this release has none';
+SELECT o.rel AS output,
+	coalesce(o.source, o.rel) AS stream,
+	f.srvname AS server,
+	CASE WHEN o.failure IS NOT NULL THEN 'failed' WHEN o.paused OR coalesce(s.paused, false) THEN 'paused' ELSE 'running' END AS state,
+	b.pending,
+	p.records_out AS delivered,
+	p.records_failed AS failed,
+	p.retries,
+	b.oldest AS oldest_pending,
+	coalesce(o.failure, p.last_error) AS last_error,
+	p.stats_reset,
+	p.records_again AS delivered_again,		-- after a failover: sent again, although the former server had delivered them
+	p.delivered AS last_number,				-- of the records that have been delivered or refused
+	p.last_delivery
+FROM kda_storage.output o
+JOIN kda_storage.output_progress p USING (output_id)
+JOIN pg_class c ON c.oid = o.rel
+JOIN pg_foreign_table t ON t.ftrelid = c.oid
+JOIN pg_foreign_server f ON f.oid = t.ftserver
+LEFT JOIN kda_storage.stream s ON s.rel = o.rel
+CROSS JOIN LATERAL kda_storage.outbox_pending(o.output_id) b
+WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_monitor', 'USAGE');
+COMMENT ON VIEW kda.outputs IS 'a row per output, and per stream of an outside server that has been written: state (running, paused, failed), what is pending, and counters';
+
+CREATE FUNCTION kda.redrive(stream regclass, error_name text DEFAULT NULL, since timestamptz DEFAULT '-infinity') RETURNS bigint
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'kda_redrive';
+COMMENT ON FUNCTION kda.redrive(regclass, text, timestamptz) IS 'sends deliveries that were refused again and takes them out of kda.error_stream; returns how many';
 
 CREATE VIEW kda.workers AS
 SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.commits, w.commit_ms, w.busy_ms,
@@ -625,16 +717,17 @@ SELECT w.pid, w.kind, w.slot, w.database, w.state, w.restarts, w.last_error, w.c
 FROM kda_storage.workers() w
 WHERE pg_has_role('pg_monitor', 'USAGE')
 	OR (SELECT pg_has_role(d.datdba, 'USAGE') FROM pg_database d WHERE d.datname = current_database());
-COMMENT ON VIEW kda.workers IS 'a row per process of kda_stream: launcher and pipeline workers';
+COMMENT ON VIEW kda.workers IS 'a row per process of kda_stream: launcher, pipeline workers and deliver workers';
 
 CREATE VIEW kda.error_stream AS
 SELECT e.error_id, e.error_time, e.error_level, e.error_name, e.message, e.stream, e.shard, e.position,
 	e.data_rowtime, e.data_row, e.data_text,
 	coalesce((SELECT w.rel FROM kda_storage.query p JOIN kda_storage.query w ON w.query_id = p.part_of	-- a part is no name to users
-		WHERE p.rel = e.query), e.query) AS query
+		WHERE p.rel = e.query),
+		(SELECT o.rel FROM kda_storage.output o WHERE o.pump = e.query), e.query) AS query
 FROM kda_storage.error e
 JOIN pg_class c ON c.oid = e.stream
 WHERE pg_has_role(c.relowner, 'USAGE');
-COMMENT ON VIEW kda.error_stream IS 'a row per refused record: malformed, conversion, too_large, late, ahead, expression, rejected; for the stream''s owner';
+COMMENT ON VIEW kda.error_stream IS 'a row per refused record: malformed, conversion, too_large, late, ahead, expression, rejected, delivery; for the stream''s owner';
 
 GRANT SELECT ON kda.streams, kda.shards, kda.queries, kda.outputs, kda.workers, kda.error_stream TO PUBLIC;

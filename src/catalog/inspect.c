@@ -113,6 +113,21 @@ stream_definition(Oid relid)
 	return text;
 }
 
+/* CREATE OUTPUT, the same way. */
+static char *
+output_definition(Oid relid)
+{
+	char	   *text;
+
+	kda_owner_row(psprintf("SELECT pg_catalog.format('CREATE OUTPUT %%s FROM %%s SERVER %%I%%s%%s', o.rel, o.source, srvname, "
+						   "(SELECT ' OPTIONS (' || pg_catalog.string_agg(pg_catalog.format('%%I %%L', option_name, option_value), ', ') || ')' "
+						   "FROM pg_catalog.pg_options_to_table(ftoptions)), "
+						   "' DESCRIPTION ' || pg_catalog.quote_literal(pg_catalog.obj_description(o.rel, 'pg_class'))) "
+						   "FROM kda_storage.output o JOIN pg_catalog.pg_foreign_table t ON ftrelid = o.rel "
+						   "JOIN pg_catalog.pg_foreign_server f ON f.oid = ftserver WHERE o.rel = %u::pg_catalog.regclass", relid), 1, &text);
+	return text;
+}
+
 /* The statement that made the query, with the name that it has now. */
 static char *
 query_definition(Oid relid, int32 query_id)
@@ -149,10 +164,12 @@ kda_definition(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	KdaStreamIds stream;
 	KdaQueryIds query;
+	KdaOutputIds output;
 	char	   *text;
 
 	(void) readable(relid, 0, &stream, &query);
-	text = query.id != 0 ? query_definition(relid, query.id) : stream_definition(relid);
+	text = query.id != 0 ? query_definition(relid, query.id) :
+		kda_output_ids(relid, &output) && OidIsValid(output.source) ? output_definition(relid) : stream_definition(relid);
 	if (text == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(text));
@@ -240,6 +257,7 @@ kda_reset_statistics(PG_FUNCTION_ARGS)
 {
 	char	   *streams = "true";
 	char	   *queries = "true";
+	char	   *outputs = "true";
 
 	if (!PG_ARGISNULL(0))
 	{
@@ -249,6 +267,7 @@ kda_reset_statistics(PG_FUNCTION_ARGS)
 		(void) readable(PG_GETARG_OID(0), 0, &stream, &query);
 		streams = psprintf("s.stream_id = %d", stream.id);
 		queries = psprintf("%d IN (q.query_id, q.part_of)", query.id);	/* what is counted by its parts, too */
+		outputs = psprintf("o.rel = %u::pg_catalog.regclass", PG_GETARG_OID(0));
 	}
 	kda_run_as_owner(psprintf("UPDATE kda_storage.stream_progress p SET bytes_in = 0, records_in = 0, records_late = 0, records_failed = 0, "
 							  "records_skipped = 0, backpressured_ms = 0, stats_reset = pg_catalog.now() "
@@ -259,7 +278,12 @@ kda_reset_statistics(PG_FUNCTION_ARGS)
 							  "stats_reset = pg_catalog.now() "
 							  "FROM kda_storage.query q JOIN pg_catalog.pg_class c ON c.oid = q.rel "
 							  "WHERE q.query_id = p.query_id AND %s "
+							  "AND pg_catalog.pg_has_role(%u, c.relowner, 'USAGE'); "
+							  "UPDATE kda_storage.output_progress p SET records_out = 0, records_failed = 0, records_again = 0, retries = 0, "
+							  "stats_reset = pg_catalog.now() "
+							  "FROM kda_storage.output o JOIN pg_catalog.pg_class c ON c.oid = o.rel "
+							  "WHERE o.output_id = p.output_id AND %s "
 							  "AND pg_catalog.pg_has_role(%u, c.relowner, 'USAGE')",
-							  streams, GetUserId(), queries, GetUserId()));
+							  streams, GetUserId(), queries, GetUserId(), outputs, GetUserId()));
 	PG_RETURN_VOID();
 }

@@ -30,9 +30,11 @@
 #include "pgtime.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
 /*---- what there is */
 
@@ -49,6 +51,13 @@ typedef enum Value
 	V_ANY,						/* may be empty */
 	V_COUNT,					/* a positive number */
 	V_ZONE,
+	V_DELIVERY,
+	V_CHANGELOG,
+	V_CODEC,
+	V_COLUMNS,					/* names of columns; whether they are there is seen when the statement is done */
+	V_CHANNEL,
+	V_RECORDS,					/* from 1 to a million */
+	V_BYTES,					/* a size as of a parameter: '4MB' */
 	V_LATER						/* known, but not part of this release */
 } Value;
 
@@ -92,22 +101,23 @@ static const Option stream_options[] = {
 	{"durable", V_BOOL, P_DATABASE, ANY_FORMAT},
 	{"schema_registry", V_LATER, P_ANY, ANY_FORMAT},
 	{"schema", V_LATER, P_ANY, ANY_FORMAT},
-	{"key", V_LATER, P_ANY, ANY_FORMAT},
-	{"headers", V_LATER, P_ANY, ANY_FORMAT},
-	{"explicit_hash_key", V_LATER, P_ANY, ANY_FORMAT},
-	{"delivery", V_LATER, P_ANY, ANY_FORMAT},
-	{"compression", V_LATER, P_ANY, ANY_FORMAT},
-	{"changelog", V_LATER, P_ANY, ANY_FORMAT},
-	{"batch_records", V_LATER, P_ANY, ANY_FORMAT},
-	{"batch_bytes", V_LATER, P_ANY, ANY_FORMAT},
-	{"ordered", V_LATER, P_ANY, ANY_FORMAT},
-	{"sequence_key", V_LATER, P_ANY, ANY_FORMAT},
-	{"notify", V_LATER, P_ANY, ANY_FORMAT},
+	{"key", V_COLUMNS, P_ANY, ANY_FORMAT},
+	{"headers", V_TEXT, P_SOURCE, ANY_FORMAT},
+	{"explicit_hash_key", V_TEXT, P_SOURCE, ANY_FORMAT},
+	{"delivery", V_DELIVERY, P_SOURCE, ANY_FORMAT},
+	{"compression", V_CODEC, P_SOURCE, ANY_FORMAT},
+	{"changelog", V_CHANGELOG, P_SOURCE, ANY_FORMAT},
+	{"batch_records", V_RECORDS, P_SOURCE, ANY_FORMAT},
+	{"batch_bytes", V_BYTES, P_SOURCE, ANY_FORMAT},
+	{"ordered", V_BOOL, P_SOURCE, ANY_FORMAT},
+	{"sequence_key", V_ANY, P_SOURCE, ANY_FORMAT},
+	{"notify", V_CHANNEL, P_ANY, ANY_FORMAT},
 	{"fan_out", V_LATER, P_ANY, ANY_FORMAT},
 };
 
 static const char *const format_names[] = {"json", "csv", "text", "bytea"};
 static const char *const meta_names[] = {"", "shard", "position", "arrival", "key", "headers"};
+static const char *const codec_names[] = {"none", "gzip", "snappy", "lz4", "zstd"};
 static const char *const time_format_names[] = {"iso8601", "epoch", "epoch_ms"};
 
 static int
@@ -161,6 +171,17 @@ bool_value(const char *option, const char *value)
 	if (!parse_bool(value, &result))
 		bad_value(option, value, "It is 'true' or 'false'.");
 	return result;
+}
+
+/* '4MB' and the like. */
+static int64
+bytes_value(const char *option, const char *value)
+{
+	int			kb;
+
+	if (!parse_int(value, &kb, GUC_UNIT_KB, NULL) || kb < 1 || kb > 1024 * 1024)
+		bad_value(option, value, "It is a size from '1kB' to '1GB'.");
+	return (int64) kb * 1024;
 }
 
 KdaShardStart
@@ -240,6 +261,37 @@ check_value(const Option *option, const char *value)
 			/* a name of pg_timezone_names: an abbreviation does not say what it means in other years */
 			if (pg_tzset(value) == NULL || !pg_tz_acceptable(pg_tzset(value)))
 				bad_value(option->name, value, "It is a name such as 'UTC' or 'Asia/Seoul', see pg_timezone_names.");
+			break;
+		case V_DELIVERY:
+			if (strcmp(value, "exactly_once") != 0 && strcmp(value, "at_least_once") != 0)
+				bad_value(option->name, value, "It is 'exactly_once' or 'at_least_once'.");
+			break;
+		case V_CHANGELOG:
+			if (strcmp(value, "append") != 0 && strcmp(value, "upsert") != 0)
+				bad_value(option->name, value, "It is 'append' or 'upsert'.");
+			break;
+		case V_CODEC:
+			if (find_name(codec_names, lengthof(codec_names), value) < 0)
+				bad_value(option->name, value, "It is none, gzip, snappy, lz4 or zstd.");
+			break;
+		case V_COLUMNS:
+			if (value[0] == '\0')
+				bad_value(option->name, value, "It is the name of a column, or several with commas between them.");
+			break;
+		case V_CHANNEL:
+			if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
+				bad_value(option->name, value, "It is the name of a channel that sessions LISTEN to, of at most 63 bytes.");
+			break;
+		case V_RECORDS:
+			{
+				int64		n = strtoi64(value, NULL, 10);
+
+				if (n < 1 || n > 1000000)
+					bad_value(option->name, value, "It is a number from 1 to 1000000.");
+			}
+			break;
+		case V_BYTES:
+			(void) bytes_value(option->name, value);
 			break;
 		case V_LATER:
 			ereport(ERROR,
@@ -474,13 +526,64 @@ set_option(KdaStreamOptions *o, const char *name, char *value, char **rowtime)
 	else if (strcmp(name, "on_error") == 0)
 		o->on_error_stop = strcmp(value, "stop") == 0;
 	else if (strcmp(name, "writable") == 0)
+	{
 		o->writable = bool_value(name, value);
+		o->writable_given = true;
+	}
+	else if (strcmp(name, "delivery") == 0)
+	{
+		o->exactly_once = strcmp(value, "exactly_once") == 0;
+		o->at_least_once = !o->exactly_once;
+	}
+	else if (strcmp(name, "changelog") == 0)
+		o->upsert = strcmp(value, "upsert") == 0;
+	else if (strcmp(name, "compression") == 0)
+		o->compression = strcmp(value, "none") == 0 ? NULL : value;
+	else if (strcmp(name, "batch_records") == 0)
+		o->batch_records = (int) strtoi64(value, NULL, 10);
+	else if (strcmp(name, "batch_bytes") == 0)
+		o->batch_bytes = bytes_value(name, value);
+	else if (strcmp(name, "ordered") == 0)
+		o->ordered = bool_value(name, value);
+	else if (strcmp(name, "sequence_key") == 0)
+		o->sequence_key = value;
+	else if (strcmp(name, "notify") == 0)
+		o->notify = value;
 	else if (strcmp(name, "worker") == 0)
 		o->worker = value;
 	else if (strcmp(name, "parallelism") == 0)
 		o->parallelism = (int) strtoi64(value, NULL, 10);
 	else if (strcmp(name, "durable") == 0)
 		o->durable = bool_value(name, value);
+}
+
+static AttrNumber
+named_column(TupleDesc desc, const char *option, const char *name)
+{
+	AttrNumber	attno = find_column(desc, name, false);
+
+	if (attno == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" named in option \"%s\" does not exist", name, option)));
+	return attno;
+}
+
+/* Option key: one column's name as it stands, or several as in SQL. */
+static void
+set_keys(KdaStreamOptions *o, TupleDesc desc, const char *value)
+{
+	List	   *names;
+	ListCell   *lc;
+
+	if (find_column(desc, value, false) != InvalidAttrNumber || strchr(value, ',') == NULL)
+		names = list_make1(unconstify(char *, value));
+	else if (!SplitIdentifierString(pstrdup(value), ',', &names) || names == NIL)
+		bad_value("key", value, "It is the name of a column, or several with commas between them.");
+	o->keys = palloc(sizeof(AttrNumber) * list_length(names));
+	o->nkeys = 0;
+	foreach(lc, names)
+		o->keys[o->nkeys++] = named_column(desc, "key", lfirst(lc));
 }
 
 #define DEFAULT_WORKER	"main"
@@ -534,11 +637,20 @@ kda_stream_options_get(Oid relid)
 	o->durable = true;
 	o->worker = DEFAULT_WORKER;
 	o->parallelism = 1;
+	o->ordered = true;
+	o->sequence_key = "kda_seq";
 	foreach(lc, table->options)
 	{
 		DefElem    *def = lfirst_node(DefElem, lc);
+		char	   *value = defGetString(def);
 
-		set_option(o, def->defname, defGetString(def), &rowtime);
+		set_option(o, def->defname, value, &rowtime);
+		if (strcmp(def->defname, "key") == 0)
+			set_keys(o, desc, value);
+		else if (strcmp(def->defname, "headers") == 0)
+			o->headers_attno = named_column(desc, def->defname, value);
+		else if (strcmp(def->defname, "explicit_hash_key") == 0)
+			o->hash_key_attno = named_column(desc, def->defname, value);
 	}
 	o->start = kda_parse_start(o->start_text);
 	o->time_zone_is_utc = pg_strcasecmp(o->time_zone, "UTC") == 0;
@@ -566,6 +678,14 @@ kda_stream_options_get(Oid relid)
 			else if (strcmp(def->defname, "time_format") == 0)
 				c->time_format = find_name(time_format_names, lengthof(time_format_names), value);
 		}
+		/* what a record's key and headers are read into, they are written from */
+		if (c->meta == KDA_META_KEY && o->nkeys == 0)
+		{
+			o->keys = palloc(sizeof(AttrNumber));
+			o->keys[o->nkeys++] = i + 1;
+		}
+		else if (c->meta == KDA_META_HEADERS && o->headers_attno == 0)
+			o->headers_attno = i + 1;
 	}
 	relation_close(rel, AccessShareLock);
 	return o;
@@ -660,6 +780,20 @@ kda_check_stream(Oid relid)
 				 errmsg("stream \"%s\" cannot have a parallelism of %d", name, o->parallelism),
 				 errdetail("The stream is in the database and has one shard, which one process reads."),
 				 errhint("Parallelism divides the shards of a stream of an outside server. Option worker 'name' puts a stream on a process of its own.")));
+	if (o->headers_attno > 0 && TupleDescAttr(desc, o->headers_attno - 1)->atttypid != JSONBOID &&
+		TupleDescAttr(desc, o->headers_attno - 1)->atttypid != JSONOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" gives the headers of stream \"%s\" but is of type %s",
+						NameStr(TupleDescAttr(desc, o->headers_attno - 1)->attname), name,
+						format_type_be(TupleDescAttr(desc, o->headers_attno - 1)->atttypid)),
+				 errhint("Headers are a JSON object of strings: jsonb or json.")));
+	if (o->upsert && o->nkeys == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 errmsg("option \"changelog\" 'upsert' of stream \"%s\" needs a key", name),
+				 errhint("Option key names the columns that tell which earlier record a record replaces.")));
+	kda_connector_check_writing(o->server_type, name, o->exactly_once);
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
 	if (o->rowtime_attno > 0)

@@ -76,6 +76,20 @@ typedef struct KdaStreamOptions
 	char	   *worker;			/* "main" */
 	int			parallelism;
 	char	   *compression;	/* NULL: none */
+	/* of a stream that is written */
+	bool		writable_given;	/* option writable was, so that a query that reads the stream changes nothing */
+	AttrNumber *keys;			/* columns of option key, else the one with meta 'key' */
+	int			nkeys;
+	AttrNumber	headers_attno;	/* jsonb or json; 0: none */
+	AttrNumber	hash_key_attno; /* 0: none */
+	bool		at_least_once;	/* option delivery asks for no more */
+	bool		exactly_once;	/* … asks for it */
+	bool		upsert;			/* option changelog */
+	int			batch_records;	/* 0: as many as are good for the sink */
+	int64		batch_bytes;
+	bool		ordered;
+	char	   *sequence_key;	/* "": none */
+	char	   *notify;			/* channel; NULL: none */
 	KdaColumnOptions *columns;	/* [natts] */
 } KdaStreamOptions;
 

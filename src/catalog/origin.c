@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "stream/inbox.h"
+#include "stream/outbox.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -58,7 +59,7 @@ record_dependencies(void)
 	static const char *const columns[][2] = {
 		{"stream", "inbox"}, {"stream", "inbox2"}, {"stream", "ring"}, {"stream", "ring2"},
 		{"query", "batch"}, {"query", "final"}, {"query", "open"}, {"query", "closed"}, {"query", "shown"},
-		{"query", "batch2"}, {"query", "open2"}
+		{"query", "batch2"}, {"query", "open2"}, {"output", "box"}, {"output", "box2"}, {"output", "pump"}
 	};
 
 	for (int c = 0; c < lengthof(columns); c++)
@@ -115,10 +116,50 @@ misses_dependencies(void)
 #define RESTORED	"(s.inbox IS NULL OR (EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = s.inbox) " \
 	"AND EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = s.inbox2)))"
 
+#define RESTORED_OUTBOX	"(EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = o.box) " \
+	"AND EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = o.box2))"
+
+/*
+ * The same of outputs: they are paused.  Rows in their outboxes were meant for
+ * the outside by the original, which may have delivered them since.
+ */
+static int
+adopt_outputs(const char *mine, bool *remain)
+{
+	SPITupleTable *table;
+	uint64		n;
+	int			paused = 0;
+
+	SPI_execute(psprintf("SELECT FROM kda_storage.output o WHERE o.origin <> %s AND NOT " RESTORED_OUTBOX, mine), true, 1);
+	*remain |= SPI_processed > 0;
+	SPI_execute(psprintf("SELECT o.output_id, o.box::oid, o.box2::oid FROM kda_storage.output o JOIN pg_catalog.pg_class c ON c.oid = o.rel "
+						 "WHERE o.origin <> %s AND " RESTORED_OUTBOX, mine), true, 0);
+	table = SPI_tuptable;
+	n = SPI_processed;
+	if (n == 0)
+		return 0;
+	SPI_execute("LOCK TABLE kda_storage.stream IN SHARE ROW EXCLUSIVE MODE", false, 0);
+	record_dependencies();
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		int32		id = DatumGetInt32(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+
+		SPI_execute(psprintf("UPDATE kda_storage.output SET origin = %s, paused = true WHERE output_id = %d AND origin <> %s", mine, id, mine), false, 0);
+		if (SPI_processed == 0)
+			continue;
+		paused++;
+		kda_outbox_restamp(id, DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)),
+						   DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 3, &isnull)));
+	}
+	return paused;
+}
+
 bool
 kda_adopt_strangers(void)
 {
 	KdaOwnerScope scope;
+	int			outputs;
 	bool		remain;
 	char	   *mine = quote_literal_cstr(kda_origin());
 	SPITupleTable *table;
@@ -165,9 +206,15 @@ kda_adopt_strangers(void)
 		/* of an outside stream: if its slots have handed records on */
 		kda_inbox_restamp(id, rel);
 	}
+	outputs = adopt_outputs(mine, &remain);
 	kda_owner_end(&scope);
-	if (n > 0)
+	if (n > 0 || outputs > 0)
 		kda_catalog_changed();
+	if (outputs > 0)
+		ereport(LOG,
+				(errmsg("database \"%s\" is a restored or copied one: its %d outputs are paused",
+						get_database_name(MyDatabaseId), outputs),
+				 errhint("ALTER OUTPUT ... RESUME, ALTER STREAM ... RESUME, or SELECT kda.resume_all(), once no other database writes there.")));
 	if (paused > 0)
 		ereport(LOG,
 				(errmsg("database \"%s\" is a restored or copied one: its %d streams of outside servers are paused",

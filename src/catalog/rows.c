@@ -151,7 +151,7 @@ kda_owner_row(const char *sql, int n, char **columns)
 int32
 kda_next_id(void)
 {
-	static const char *const kinds[] = {"inbox_%da", "ring_%da", "batch_%d"};
+	static const char *const kinds[] = {"inbox_%da", "ring_%da", "batch_%d", "outbox_%da"};
 
 	for (;;)
 	{
@@ -221,6 +221,24 @@ kda_stream_ids(Oid relid, KdaStreamIds *ids)
 	ids->inbox2 = oid_or_invalid(values[3], nulls[3]);
 	ids->ring = oid_or_invalid(values[4], nulls[4]);
 	ids->ring2 = oid_or_invalid(values[5], nulls[5]);
+	ids->stranger = strcmp(TextDatumGetCString(values[7]), kda_origin()) != 0;
+	return true;
+}
+
+bool
+kda_output_ids(Oid relid, KdaOutputIds *ids)
+{
+	Datum		values[8];
+	bool		nulls[8];
+
+	memset(ids, 0, sizeof(*ids));
+	if (!find_row("output", 2, relid, 8, values, nulls))
+		return false;
+	ids->id = DatumGetInt32(values[0]);
+	ids->source = oid_or_invalid(values[2], nulls[2]);
+	ids->pump = oid_or_invalid(values[3], nulls[3]);
+	ids->box = oid_or_invalid(values[4], nulls[4]);
+	ids->box2 = oid_or_invalid(values[5], nulls[5]);
 	ids->stranger = strcmp(TextDatumGetCString(values[7]), kda_origin()) != 0;
 	return true;
 }

@@ -38,6 +38,17 @@ typedef struct KdaQueryIds
 	Oid			open2;
 } KdaQueryIds;
 
+typedef struct KdaOutputIds
+{
+	int32		id;				/* 0: it has not been written yet */
+	Oid			source;			/* CREATE OUTPUT … FROM; InvalidOid: a stream that is written */
+	Oid			pump;
+	Oid			box,
+				box2;
+	bool		stranger;
+} KdaOutputIds;
+
+extern bool kda_output_ids(Oid relid, KdaOutputIds *ids);
 extern bool kda_stream_ids(Oid relid, KdaStreamIds *ids);
 extern bool kda_query_ids(Oid relid, KdaQueryIds *ids);
 /* Streams and pumps that were made for parts of a query; Oid. */

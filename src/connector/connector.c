@@ -12,6 +12,8 @@
 #include "connector/http.h"
 #include "connector/kafka.h"
 #include "connector/kinesis_sink.h"
+#include "connector/sink.h"
+#include "fmgr.h"
 #include "utils/memutils.h"
 
 void
@@ -46,9 +48,40 @@ static const ConnectorType types[] = {
 	{"kinesis", NULL, &kda_kinesis_sink_ops, kda_aws_check_server, kda_aws_check_user_mapping},
 };
 
+/*
+ * A type of outside system that another library of this server brings: its
+ * KdaSinkOps are where this variable points.  Tests have one whose other side
+ * is a file.
+ */
+static const KdaSinkOps *
+foreign_sink(const char *name)
+{
+	const KdaSinkOps *ops = *(const KdaSinkOps **) find_rendezvous_variable("kda_stream_sink");
+
+	return ops && strcmp(ops->type, name) == 0 ? ops : NULL;
+}
+
+static void
+check_any_server(const ForeignServer *server)
+{
+}
+
+static void
+check_any_user_mapping(const ForeignServer *server, List *given, List *all)
+{
+}
+
 static const ConnectorType *
 find_type(const char *name)
 {
+	static ConnectorType foreign = {NULL, NULL, NULL, check_any_server, check_any_user_mapping};
+
+	foreign.sink = foreign_sink(name);
+	if (foreign.sink)
+	{
+		foreign.name = foreign.sink->type;
+		return &foreign;
+	}
 	for (int i = 0; i < lengthof(types); i++)
 		if (strcmp(types[i].name, name) == 0)
 			return &types[i];
@@ -106,12 +139,25 @@ kda_connector_check_user_mapping(const ForeignServer *server, List *given, List 
 void
 kda_connector_check_stream(const char *type, const char *stream_name)
 {
-	if (kda_source_ops(type) == NULL)
+	if (kda_source_ops(type) == NULL && kda_sink_ops(type) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" cannot be on a server of type \"%s\"", stream_name, type),
 				 errdetail("Streams of such servers are not part of this release."),
 				 errhint("This release reads from servers of type 'kafka'.")));
+}
+
+void
+kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once)
+{
+	const KdaSinkOps *ops = type ? kda_sink_ops(type) : NULL;
+
+	if (exactly_once && ops && !ops->exactly_once)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("delivery 'exactly_once' is not possible to a server of type \"%s\"", type),
+				 errdetail("Stream \"%s\" is on such a server.", stream_name),
+				 errhint("Use delivery 'at_least_once'.")));
 }
 
 KdaRawBatch *

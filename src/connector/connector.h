@@ -160,7 +160,9 @@ extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
 extern void kda_connector_check_server(const ForeignServer *server);
 extern void kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all);
 
-/* Can streams of such a server be read?  ereports if not. */
+/* Can its records be delivered as option delivery asks for?  type NULL: in the database. */
+extern void kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once);
+/* Can streams of such a server be read or written?  ereports if not. */
 extern void kda_connector_check_stream(const char *type, const char *stream_name);
 
 #endif							/* KDA_CONNECTOR_H */

@@ -85,7 +85,7 @@ typedef struct KdaSinkConfig
 
 typedef struct KdaSink
 {
-	const struct KdaSinkOps *ops;
+	const struct KdaSinkOps *ops;	/* set by whoever has opened it */
 	bool		ready;			/* knows what it has delivered (found_mark) and can take a batch now */
 	bool		has_mark;		/* the other side keeps a mark, and has one */
 	KdaSinkMark found_mark;		/* … valid when ready the first time.  Whether it is ours is the deliver worker's to say */

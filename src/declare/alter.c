@@ -36,8 +36,19 @@
 /*---- streams */
 
 static void
-check_stream_owner(Oid relid, const char *name)
+check_stream_owner(Oid relid, const char *name, bool output)
 {
+	KdaOutputIds ids;
+
+	if (output && (!kda_output_ids(relid, &ids) || !OidIsValid(ids.source)))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not an output", name)));
+	if (!output && kda_output_ids(relid, &ids) && OidIsValid(ids.source))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is not a stream", name),
+				 errhint("Use ALTER OUTPUT.")));
 	if (!kda_is_stream(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -64,6 +75,15 @@ resume(int32 id, Oid relid)
 							  "UPDATE kda_storage.stream SET paused = false, failure = NULL, start_again = false "
 							  "WHERE stream_id = %d",
 							  id, quote_literal_cstr(kda_stream_options_get(relid)->start_text), id, id, id));
+}
+
+/* Of a stream that is written, or an output. */
+static void
+resume_output(Oid relid)
+{
+	kda_run_as_owner(psprintf("UPDATE kda_storage.output_progress p SET last_error = NULL FROM kda_storage.output o "
+							  "WHERE o.output_id = p.output_id AND o.rel = %u::pg_catalog.regclass AND o.failure IS NOT NULL; "
+							  "UPDATE kda_storage.output SET paused = false, failure = NULL WHERE rel = %u::pg_catalog.regclass", relid, relid));
 }
 
 static void
@@ -121,7 +141,18 @@ kda_alter_stream_state(KdaStmt *stmt)
 	Oid			relid = RangeVarGetRelid(stmt->name, ShareUpdateExclusiveLock, false);
 	int32		id;
 
-	check_stream_owner(relid, stmt->name->relname);
+	check_stream_owner(relid, stmt->name->relname, stmt->object == KDA_OBJECT_OUTPUT);
+	if (stmt->object == KDA_OBJECT_OUTPUT)
+	{
+		kda_adopt_strangers();
+		CommandCounterIncrement();
+		if (stmt->action == KDA_PAUSE)
+			kda_run_as_owner(psprintf("UPDATE kda_storage.output SET paused = true WHERE rel = %u::pg_catalog.regclass", relid));
+		else
+			resume_output(relid);
+		kda_catalog_changed();
+		return;
+	}
 	id = kda_stream_ensure_storage(relid);
 	kda_adopt_strangers();
 	CommandCounterIncrement();
@@ -133,6 +164,7 @@ kda_alter_stream_state(KdaStmt *stmt)
 			break;
 		case KDA_RESUME:
 			resume(id, relid);
+			resume_output(relid);
 			break;
 		case KDA_RESET:
 			reset(id, relid);
@@ -213,7 +245,7 @@ kda_resume_all(PG_FUNCTION_ARGS)
 	kda_adopt_strangers();
 	CommandCounterIncrement();
 	kda_owner_begin(&scope);
-	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused", false, 0);
+	SPI_execute("SELECT rel::oid FROM kda_storage.stream WHERE paused UNION SELECT rel::oid FROM kda_storage.output WHERE paused", false, 0);
 	found = SPI_processed;
 	relids = MemoryContextAlloc(old, sizeof(Oid) * Max(found, 1));
 	for (uint64 i = 0; i < found; i++)
@@ -227,9 +259,11 @@ kda_resume_all(PG_FUNCTION_ARGS)
 	{
 		KdaStreamIds ids;
 
-		if (!get_rel_name(relids[i]) || !kda_is_relation_owner(relids[i]) || !kda_stream_ids(relids[i], &ids))
+		if (!get_rel_name(relids[i]) || !kda_is_relation_owner(relids[i]))
 			continue;
-		resume(ids.id, relids[i]);
+		if (kda_stream_ids(relids[i], &ids))
+			resume(ids.id, relids[i]);
+		resume_output(relids[i]);
 		n++;
 	}
 	if (n > 0)
@@ -297,8 +331,8 @@ kda_alter_query(KdaStmt *stmt)
 /*---- CREATE [OR REPLACE] STREAM, REFERENCE TABLE */
 
 /* The table's options as ADD, SET and DROP that lead to those that are wanted. */
-static List *
-option_changes(List *have, List *want)
+List *
+kda_option_changes(List *have, List *want)
 {
 	List	   *changes = NIL;
 	ListCell   *lc,
@@ -420,7 +454,7 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 					 errhint("OR REPLACE adds columns and changes options; otherwise DROP and CREATE it, or ALTER it yourself.")));
 		if (stream)
 		{
-			changes = option_changes(GetForeignColumnOptions(relid, att->attnum), def->fdwoptions);
+			changes = kda_option_changes(GetForeignColumnOptions(relid, att->attnum), def->fdwoptions);
 			if (changes)
 				add_command(alter, AT_AlterColumnGenericOptions, def->colname, (Node *) changes);
 		}
@@ -434,7 +468,7 @@ differences(Oid relid, RangeVar *name, List *elements, bool stream, List *option
 					 errhint("Name it in the statement, or ALTER ... DROP COLUMN it first.")));
 	if (stream)
 	{
-		List	   *changes = option_changes(GetForeignTable(relid)->options, options);
+		List	   *changes = kda_option_changes(GetForeignTable(relid)->options, options);
 
 		if (changes)
 			add_command(alter, AT_GenericOptions, NULL, (Node *) changes);

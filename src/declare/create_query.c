@@ -40,6 +40,7 @@
 #include "pgtime.h"
 #include "query/agg_signature.h"
 #include "stream/inbox.h"
+#include "stream/outbox.h"
 #include "stream/stream.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -297,6 +298,18 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 	bool		has_inbox = kda_stream_ids(split->stream, &ids) && OidIsValid(ids.inbox);
 	bool		relay = !database && has_inbox;
 	char	   *now;
+	KdaOutputIds output;
+
+	if (kda_output_ids(split->stream, &output) && OidIsValid(output.source))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("output \"%s\" cannot be read", get_rel_name(split->stream)),
+				 errhint("Read the stream that it sends out, \"%s\".", get_rel_name(output.source))));
+	if (!database && kda_source_ops(kda_stream_options_get(split->stream)->server_type) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream %s is on a server of type \"%s\" and can only be written", stream_name,
+						kda_stream_options_get(split->stream)->server_type)));
 
 	/*
 	 * The stream's progress is one row: queries of one stream are declared one
@@ -488,11 +501,17 @@ check_target(InsertStmt *insert, Oid *target, bool *is_stream)
 	*target = RangeVarGetRelid(insert->relation, RowExclusiveLock, false);
 	*is_stream = kda_is_stream(*target);
 	kind = get_rel_relkind(*target);
-	if (*is_stream && kda_stream_options_get(*target)->server_type != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is on an outside server and cannot be written yet", name),
-				 errhint("Write into a stream of the database (CREATE STREAM without SERVER) or a table.")));
+	if (*is_stream)
+	{
+		KdaOutputIds output;
+
+		kda_outbox_check_writable(*target);
+		if (kda_output_ids(*target, &output) && OidIsValid(output.source))
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("\"%s\" is an output", name),
+					 errhint("Write into the stream that it sends out, \"%s\".", get_rel_name(output.source))));
+	}
 	if ((kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE && kind != RELKIND_VIEW &&
 		 kind != RELKIND_FOREIGN_TABLE) || (kind == RELKIND_VIEW && kda_query_ids(*target, &ids)))
 		ereport(ERROR,
@@ -618,6 +637,18 @@ regclass_literal(Oid relid)
 	return OidIsValid(relid) ? psprintf("%u::pg_catalog.regclass", relid) : "NULL";
 }
 
+/* A group that HAVING leaves out since a record has come: nobody tells what is to be taken away. */
+static void
+refuse_vanishing(KdaSplit *split, Oid target)
+{
+	if (split->shape == KDA_SHAPE_GROUPS && split->user->havingQual && kda_stream_options_get(target)->upsert)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a pump without a window cannot have HAVING when it writes stream \"%s\"", get_rel_name(target)),
+				 errdetail("With changelog 'upsert' each group that no longer qualifies would need a record that takes the earlier one away, which this release does not make."),
+				 errhint("Make columns of the conditions of HAVING, or use changelog 'append'.")));
+}
+
 /*
  * Makes the query's storage, views and catalog row.  part_of: the number of the
  * query that it is a part of, 0: it is one of its own.  Returns the view that
@@ -633,6 +664,7 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 	char	   *search_path = pstrdup(namespace_search_path);
 	Oid			target = InvalidOid;
 	bool		target_is_stream = false;
+	bool		outside = false;	/* that stream is on an outside server */
 	int32		stream_id;
 	const char *start;
 	char	   *snapshot;
@@ -702,13 +734,19 @@ build(KdaStmt *stmt, const char *source_text, const QueryOptions *options, int32
 		if (target_is_stream)
 		{
 			refuse_cycle(split->stream, target, stmt->name->relname);
-			same_worker(split->stream, target);
+			outside = kda_stream_options_get(target)->server_type != NULL;
+			if (outside)
+				refuse_vanishing(split, target);
+			else
+				same_worker(split->stream, target);
 		}
 	}
 	one_slot = why_one_slot(split, pump, &emission);
 	stream_id = kda_stream_ensure_storage(split->stream);
 	ensure_relay(split->stream, one_slot);
-	if (target_is_stream)
+	if (outside)
+		(void) kda_outbox_ensure(target, InvalidOid);
+	else if (target_is_stream)
 		(void) kda_stream_ensure_storage(target);
 	start = options->start ? options->start :
 		kda_stream_options_get(split->stream)->start_text;
@@ -838,6 +876,16 @@ kda_create_part(KdaCompose *c, KdaQuerySpec *spec, Oid target, bool add_window_c
 	options.time_zone = c->time_zone ? pstrdup(c->time_zone) : NULL;
 	return build(stmt, c->source_text, &options, id, get_namespace_oid(KDA_STORAGE_SCHEMA, false), add_window_columns,
 				 c->query_id);
+}
+
+Oid
+kda_create_output_pump(const char *text, const char *start)
+{
+	KdaStmt    *stmt = kda_parse_statement(text);
+	QueryOptions options = {0};
+
+	options.start = start ? pstrdup(start) : NULL;
+	return build(stmt, stmt->text, &options, kda_next_id(), get_namespace_oid(KDA_STORAGE_SCHEMA, false), false, 0);
 }
 
 /*---- joins */

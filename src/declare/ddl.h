@@ -22,6 +22,9 @@ extern void kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc);
 /* create_query.c */
 extern void kda_create_query(KdaStmt *stmt);
 
+/* The pump behind an output, by the text of its CREATE PUMP; it is in kda_storage. */
+extern Oid	kda_create_output_pump(const char *text, const char *start);
+
 /*---- view_index.c */
 
 /* CREATE INDEX on a continuous view; false: it is on something else. */
@@ -32,6 +35,11 @@ extern DropStmt *kda_drop_indexes(DropStmt *stmt);
 /* alter.c */
 typedef void (*KdaRunCore) (Node *stmt, const char *text);	/* runs a statement of core's */
 
+/* create_output.c */
+extern void kda_create_output(KdaStmt *stmt, KdaRunCore run);
+
+/* The object's options as ADD, SET and DROP that lead to those that are wanted. */
+extern List *kda_option_changes(List *have, List *want);
 extern void kda_alter_stream_state(KdaStmt *stmt);
 extern void kda_alter_query(KdaStmt *stmt);
 /* IF NOT EXISTS: it is there.  In core's words. */

@@ -68,21 +68,24 @@ run_core(Node *stmt, const char *text)
 static void
 check_kind(KdaObjectKind kind, RangeVar *name)
 {
-	static const char *const names[] = {"stream", "continuous view", "pump", "output"};
+	static const char *const names[] = {"a stream", "a continuous view", "a pump", "an output"};
 	Oid			relid = RangeVarGetRelid(name, NoLock, true);
 	KdaQueryIds ids;
+	KdaOutputIds output;
+	bool		is_output;
 	bool		fits;
 
 	if (!OidIsValid(relid))
 		return;
-	if (kind == KDA_OBJECT_STREAM)
-		fits = kda_is_stream(relid);
+	is_output = kda_output_ids(relid, &output) && OidIsValid(output.source);
+	if (kind == KDA_OBJECT_STREAM || kind == KDA_OBJECT_OUTPUT)
+		fits = kda_is_stream(relid) && is_output == (kind == KDA_OBJECT_OUTPUT);
 	else
 		fits = kda_query_ids(relid, &ids) && ids.is_pump == (kind == KDA_OBJECT_PUMP);
 	if (!fits)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a %s", name->relname, names[kind])));
+				 errmsg("\"%s\" is not %s", name->relname, names[kind])));
 }
 
 static void
@@ -111,6 +114,7 @@ tag_of(KdaStmt *stmt)
 	switch (stmt->kind)
 	{
 		case KDA_STMT_CREATE_STREAM:
+		case KDA_STMT_CREATE_OUTPUT:
 			return CMDTAG_CREATE_FOREIGN_TABLE;
 		case KDA_STMT_CREATE_REFERENCE_TABLE:
 			return CMDTAG_CREATE_TABLE;
@@ -123,7 +127,7 @@ tag_of(KdaStmt *stmt)
 		case KDA_STMT_QUERY_SET:
 			return CMDTAG_ALTER_VIEW;
 		case KDA_STMT_DROP:
-			return stmt->object == KDA_OBJECT_STREAM ? CMDTAG_DROP_FOREIGN_TABLE : CMDTAG_DROP_VIEW;
+			return stmt->object == KDA_OBJECT_STREAM || stmt->object == KDA_OBJECT_OUTPUT ? CMDTAG_DROP_FOREIGN_TABLE : CMDTAG_DROP_VIEW;
 		case KDA_STMT_UTILITY:
 			return CreateCommandTag(stmt->core);
 		default:
@@ -159,6 +163,9 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 		case KDA_STMT_CREATE_STREAM:
 			kda_create_stream(stmt, run_core);
 			break;
+		case KDA_STMT_CREATE_OUTPUT:
+			kda_create_output(stmt, run_core);
+			break;
 		case KDA_STMT_CREATE_REFERENCE_TABLE:
 			kda_create_reference_table(stmt, run_core);
 			break;
@@ -181,7 +188,7 @@ kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc)
 			break;
 		case KDA_STMT_UTILITY:
 			check_kind(stmt->object, stmt->name);
-			if (stmt->object == KDA_OBJECT_STREAM)
+			if (stmt->object == KDA_OBJECT_STREAM || stmt->object == KDA_OBJECT_OUTPUT)
 				kda_set_may_add(stmt->core);
 			run_core(stmt->core, text);
 			break;
@@ -398,6 +405,27 @@ owner_follows(Oid relid)
 	kda_catalog_changed();
 }
 
+/* ALTER OUTPUT … OWNER TO: its pump runs as its owner. */
+static void
+pump_follows(Oid relid)
+{
+	KdaOutputIds ids;
+	KdaOwnerScope scope;
+	Relation	rel;
+	Oid			owner;
+
+	if (!kda_output_ids(relid, &ids) || !OidIsValid(ids.pump))
+		return;
+	rel = table_open(relid, AccessShareLock);
+	owner = rel->rd_rel->relowner;
+	table_close(rel, NoLock);
+	kda_owner_begin(&scope);
+	ATExecChangeOwner(ids.pump, owner, false, AccessExclusiveLock);
+	kda_owner_end(&scope);
+	CommandCounterIncrement();
+	owner_follows(ids.pump);
+}
+
 static bool
 sets_start(AlterTableCmd *cmd)
 {
@@ -444,6 +472,10 @@ after_alter_table(AlterTableStmt *stmt, int64 former_lateness)
 		foreach(lc, stmt->cmds)
 			if (sets_start(lfirst_node(AlterTableCmd, lc)))
 				kda_stream_start_changed(relid);
+		foreach(lc, stmt->cmds)
+			if (lfirst_node(AlterTableCmd, lc)->subtype == AT_ChangeOwner)
+				pump_follows(relid);
+		kda_catalog_changed();
 	}
 }
 
@@ -760,6 +792,7 @@ forget_relation(Oid relid)
 	char		kind = get_rel_relkind(relid);
 	KdaStreamIds stream;
 	KdaQueryIds query;
+	KdaOutputIds output;
 	bool		pushed = false;
 
 	if (kind != RELKIND_FOREIGN_TABLE && kind != RELKIND_VIEW)
@@ -770,6 +803,14 @@ forget_relation(Oid relid)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		pushed = true;
+	}
+	if (kind == RELKIND_FOREIGN_TABLE && kda_output_ids(relid, &output))
+	{
+		delete_rows("refused", 2, F_INT4EQ, Int32GetDatum(output.id));
+		delete_rows("seal", 1, F_INT4EQ, Int32GetDatum(output.id));
+		delete_rows("output_progress", 1, F_INT4EQ, Int32GetDatum(output.id));
+		delete_rows("output", 1, F_INT4EQ, Int32GetDatum(output.id));
+		kda_catalog_changed();
 	}
 	if (kind == RELKIND_FOREIGN_TABLE && kda_stream_ids(relid, &stream))
 	{

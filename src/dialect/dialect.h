@@ -23,11 +23,11 @@ typedef enum KdaStmtKind
 	KDA_STMT_CREATE_REFERENCE_TABLE,	/* core: CreateStmt */
 	KDA_STMT_CREATE_VIEW,
 	KDA_STMT_CREATE_PUMP,
-	KDA_STMT_STREAM_STATE,		/* ALTER STREAM … PAUSE | RESUME | RESET */
+	KDA_STMT_STREAM_STATE,		/* ALTER STREAM | OUTPUT … PAUSE | RESUME | RESET */
 	KDA_STMT_QUERY_STATE,		/* ALTER PUMP | CONTINUOUS VIEW … STOP | START | RESTART */
 	KDA_STMT_QUERY_SET,			/* ALTER CONTINUOUS VIEW … SET (…) */
 	KDA_STMT_DROP,				/* core: DropStmt, drop_kind says of what */
-	KDA_STMT_OUTPUT,			/* CREATE/ALTER/DROP OUTPUT */
+	KDA_STMT_CREATE_OUTPUT,		/* source, server, options */
 	KDA_STMT_SELECT				/* SELECT or INSERT with a window clause outside a query */
 } KdaStmtKind;
 
@@ -140,7 +140,9 @@ typedef struct KdaStmt
 	bool		stopped;		/* CREATE PUMP … STOPPED */
 	RangeVar   *name;
 	List	   *columns;		/* names (String) of CREATE CONTINUOUS VIEW v (…) */
-	List	   *options;		/* DefElem: WITH (…), SET (…) */
+	List	   *options;		/* DefElem: WITH (…), SET (…), OPTIONS (…) of CREATE OUTPUT */
+	RangeVar   *source;			/* CREATE OUTPUT … FROM */
+	char	   *server;			/* … SERVER */
 	char	   *description;	/* DESCRIPTION '…', NULL: none */
 	Node	   *core;			/* core's own statement, see kind */
 	KdaQuerySpec *query;

@@ -273,14 +273,13 @@ replace_altered_types(KdaParser *p, int from)
 	kda_parse_replace_casts(p, from, p->tokens->n);
 }
 
-/* ALTER STREAM …; word: the token STREAM. */
+/* ALTER STREAM | OUTPUT …; word: that token. */
 static void
 alter_stream(KdaParser *p, KdaStmt *stmt, int word)
 {
 	bool		if_exists;
 	int			save;
 
-	stmt->object = KDA_OBJECT_STREAM;
 	if_exists = kda_parse_if_exists(p);
 	stmt->name = kda_parse_qualified_name(p);
 	save = p->at;
@@ -290,7 +289,7 @@ alter_stream(KdaParser *p, KdaStmt *stmt, int word)
 		stmt->action = KDA_PAUSE;
 	else if (take(p, "resume"))
 		stmt->action = KDA_RESUME;
-	else if (take(p, "reset"))
+	else if (stmt->object == KDA_OBJECT_STREAM && take(p, "reset"))
 		stmt->action = KDA_RESET;
 	else
 	{
@@ -353,14 +352,40 @@ alter_query(KdaParser *p, KdaStmt *stmt, int word, int word_end)
 }
 
 static void
+create_output(KdaParser *p, KdaStmt *stmt)
+{
+	static const char *const form = "CREATE OUTPUT name FROM stream SERVER s [OPTIONS (...)]";
+
+	stmt->kind = KDA_STMT_CREATE_OUTPUT;
+	stmt->object = KDA_OBJECT_OUTPUT;
+	stmt->if_not_exists = kda_parse_if_not_exists(p);
+	stmt->name = kda_parse_qualified_name(p);
+	expect(p, "from", form);
+	stmt->source = kda_parse_qualified_name(p);
+	expect(p, "server", form);
+	stmt->server = kda_parse_name(p, NULL);
+	while (!at_end(p))
+	{
+		if (stmt->options == NIL && take(p, "options"))
+			stmt->options = kda_parse_generic_options(p);
+		else if (stmt->description == NULL && is(p, "description"))
+			description(p, stmt);
+		else
+			kda_parse_unexpected(p, form);
+	}
+}
+
+static void
 drop(KdaParser *p, KdaStmt *stmt, int word, int word_end)
 {
+	bool		table = stmt->object == KDA_OBJECT_STREAM || stmt->object == KDA_OBJECT_OUTPUT;
+
 	stmt->kind = KDA_STMT_DROP;
-	kda_parse_overwrite(p, word, word_end, stmt->object == KDA_OBJECT_STREAM ? "TABLE" : "VIEW");
+	kda_parse_overwrite(p, word, word_end, table ? "TABLE" : "VIEW");
 	stmt->core = kda_parse_core(p);
 	if (!IsA(stmt->core, DropStmt))
 		kda_parse_unexpected(p, NULL);
-	if (stmt->object == KDA_OBJECT_STREAM)
+	if (table)
 		((DropStmt *) stmt->core)->removeType = OBJECT_FOREIGN_TABLE;
 }
 
@@ -404,8 +429,8 @@ kda_parse_statement(const char *text)
 			expect(p, "table", NULL);
 			create_reference_table(p, stmt, word);
 		}
-		else if (is(p, "output"))
-			kda_parse_not_yet(p, "CREATE OUTPUT", "Outputs to outside systems come in a later release.");
+		else if (take(p, "output"))
+			create_output(p, stmt);
 		else
 			kda_parse_unexpected(p, NULL);
 		return stmt;
@@ -413,8 +438,11 @@ kda_parse_statement(const char *text)
 	if (take(p, "alter"))
 	{
 		word = p->at;
-		if (take(p, "stream"))
+		if (take(p, "stream") || is(p, "output"))
+		{
+			stmt->object = take(p, "output") ? KDA_OBJECT_OUTPUT : KDA_OBJECT_STREAM;
 			alter_stream(p, stmt, word);
+		}
 		else if (take(p, "pump"))
 		{
 			stmt->object = KDA_OBJECT_PUMP;
@@ -426,8 +454,6 @@ kda_parse_statement(const char *text)
 			stmt->object = KDA_OBJECT_VIEW;
 			alter_query(p, stmt, word, word + 2);
 		}
-		else if (is(p, "output"))
-			kda_parse_not_yet(p, "ALTER OUTPUT", "Outputs to outside systems come in a later release.");
 		else
 			kda_parse_unexpected(p, NULL);
 		return stmt;
@@ -451,8 +477,11 @@ kda_parse_statement(const char *text)
 			stmt->object = KDA_OBJECT_VIEW;
 			drop(p, stmt, word, word + 2);
 		}
-		else if (is(p, "output"))
-			kda_parse_not_yet(p, "DROP OUTPUT", "Outputs to outside systems come in a later release.");
+		else if (take(p, "output"))
+		{
+			stmt->object = KDA_OBJECT_OUTPUT;
+			drop(p, stmt, word, word + 1);
+		}
 		else
 			kda_parse_unexpected(p, NULL);
 		return stmt;

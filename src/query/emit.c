@@ -28,9 +28,11 @@
 #include "parser/parse_coerce.h"
 #include "runtime/error_stream.h"
 #include "runtime/runtime.h"
+#include "stream/announce.h"
 #include "stream/fdw.h"
 #include "stream/inbox.h"
 #include "stream/indexes.h"
+#include "stream/outbox.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -263,7 +265,9 @@ emit_to_stream(Emission *em, int from, int to)
 	TupleTableSlot *in = MakeSingleTupleTableSlot(em->desc, &TTSOpsMinimalTuple);
 	TupleTableSlot *out = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 	ProjectionInfo *project;
-	KdaInboxWriter *writer = kda_inbox_begin(query->target_rel);
+	KdaInboxWriter *writer = options->server_type ? NULL : kda_inbox_begin(query->target_rel);
+	KdaOutboxWriter *outbox = options->server_type ? kda_outbox_begin(query->target_rel) : NULL;
+	KdaAnnouncer *announcer = kda_announce_begin(desc, options);
 	KdaIdentity save;
 	MemoryContext old;
 	List	   *exprs;
@@ -294,14 +298,21 @@ emit_to_stream(Emission *em, int from, int to)
 			ExecComputeStoredGenerated(info, estate, row, CMD_INSERT);
 		if (checked)
 			ExecConstraints(info, row, estate);
-		if (kda_query_passes_on(query))
+		if (announcer)
+			kda_announce(announcer, row);
+		if (outbox)
+			kda_outbox_put(outbox, row, time);
+		else if (kda_query_passes_on(query))
 			kda_inbox_put_part(writer, row, time, wm, query->stream, row_of_batch(in));
 		else
 			kda_inbox_put(writer, row, time, wm, true);
 		KDA_FAULT("emit_stream");
 	}
 	kda_become_self(&save);
-	kda_inbox_end(writer);
+	if (outbox)
+		kda_outbox_end(outbox);
+	else
+		kda_inbox_end(writer);
 	ExecDropSingleTupleTableSlot(in);
 	ExecDropSingleTupleTableSlot(out);
 	FreeExecutorState(estate);

@@ -105,7 +105,7 @@ kda_error_add(const char *error_name, const char *message, Oid stream, const cha
 	}
 	values[0] = CStringGetTextDatum(error_name);
 	values[1] = CStringGetTextDatum(message);
-	feed = kda_feed_by_relid(stream);
+	feed = kda_worker ? kda_feed_by_relid(stream) : NULL;	/* the deliver worker has none */
 	values[2] = ObjectIdGetDatum(feed ? kda_feed_behind(feed)->stream->relid : stream);
 	values[3] = shard ? CStringGetTextDatum(shard) : (Datum) 0;
 	nulls[3] = shard ? ' ' : 'n';
@@ -186,7 +186,8 @@ kda_error_stream_settle(TimestampTz now)
 					 "gone AS (DELETE FROM kda_storage.error d USING old "
 					 "WHERE d.error_id = old.error_id "
 					 "AND (old.error_time < pg_catalog.now() - pg_catalog.make_interval(mins => %d) "
-					 "OR old.upto - old.bytes < " INT64_FORMAT ") RETURNING d.bytes) "
+					 "OR old.upto - old.bytes < " INT64_FORMAT ") RETURNING d.error_id, d.bytes), "
+					 "whole AS (DELETE FROM kda_storage.refused r USING gone WHERE r.error_id = gone.error_id) "
 					 "UPDATE kda_storage.forgotten f SET errors = f.errors + n.n, "
 					 "bytes = greatest(f.bytes - n.bytes, 0) "
 					 "FROM (SELECT pg_catalog.count(*) AS n, coalesce(pg_catalog.sum(bytes), 0) AS bytes FROM gone) n "

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *	  One process a cluster that keeps a pipeline worker running in every slot
- *	  that is wanted.
+ *	  One process a cluster that keeps a worker running in every slot that is
+ *	  wanted: pipeline workers, and a deliver worker for each database with
+ *	  outputs.
  *
  * pg_extension is per database: at start a probe worker (probe.c) looks into
  * each database, one after the other.  From then on sessions say at commit
@@ -185,7 +186,7 @@ serve_queue(KdaSlot *slot, List *dbs)
 		if (!OidIsValid(queued->database))
 			continue;
 		if (database_name(dbs, queued->database) != NULL)
-			kda_slot_assign(slot, queued->database, NameStr(queued->worker), queued->number);
+			kda_slot_assign(slot, queued->database, NameStr(queued->worker), queued->number, queued->deliver);
 		queued->database = InvalidOid;
 		if (slot->wanted)
 			return;
@@ -265,11 +266,14 @@ tend(List *dbs, BackgroundWorkerHandle **handles, bool *running)
 			MemoryContext old;
 			bool		registered;
 
-			if (slot->number == 0)
+			if (slot->deliver)
+				snprintf(title, sizeof(title), "kda_stream deliver worker of %s", name);
+			else if (slot->number == 0)
 				snprintf(title, sizeof(title), "kda_stream worker %s of %s", NameStr(slot->worker), name);
 			else
 				snprintf(title, sizeof(title), "kda_stream worker %s slot %d of %s", NameStr(slot->worker), slot->number, name);
-			bgworker(&worker, "kda_worker_main", title, "kda_stream worker");
+			bgworker(&worker, slot->deliver ? "kda_deliver_main" : "kda_worker_main", title,
+					 slot->deliver ? "kda_stream deliver" : "kda_stream worker");
 			worker.bgw_main_arg = Int32GetDatum(s);
 			memcpy(worker.bgw_extra, &generation, sizeof(generation));
 			worker.bgw_notify_pid = MyProcPid;

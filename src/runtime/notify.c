@@ -20,6 +20,7 @@
 static bool registered = false;
 static bool changed = false;
 static bool inserted = false;
+static bool outboxes = false;
 static int	nwanted = 0;
 static KdaWanted *wanted = NULL;
 
@@ -30,7 +31,7 @@ at_xact_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			/* a restored or copied database: nobody has started its workers yet */
-			if (inserted && !kda_slots_any(MyDatabaseId))
+			if ((inserted || outboxes) && !kda_slots_any(MyDatabaseId))
 				changed = true;
 			if (changed)
 			{
@@ -62,12 +63,14 @@ at_xact_event(XactEvent event, void *arg)
 			}
 			if (changed || inserted)
 				kda_slots_wake(MyDatabaseId);
-			changed = inserted = false;
+			else if (outboxes)
+				kda_slots_wake_deliver();
+			changed = inserted = outboxes = false;
 			wanted = NULL;
 			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
-			changed = inserted = false;
+			changed = inserted = outboxes = false;
 			wanted = NULL;
 			break;
 		default:
@@ -97,4 +100,11 @@ kda_notify_rows(void)
 		return;
 	ensure_registered();
 	inserted = true;
+}
+
+void
+kda_notify_outbox(void)
+{
+	ensure_registered();
+	outboxes = true;
 }

@@ -35,7 +35,7 @@ kda_workers_wanted(KdaWanted **wanted)
 	kda_owner_begin(&scope);
 	SPI_execute("SELECT s.rel FROM kda_storage.stream s JOIN pg_catalog.pg_foreign_table t "
 				"ON t.ftrelid = s.rel ORDER BY s.stream_id", true, 0);
-	*wanted = MemoryContextAlloc(context, sizeof(KdaWanted) * (SPI_processed + 1));
+	*wanted = MemoryContextAlloc(context, sizeof(KdaWanted) * (SPI_processed + 2));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
@@ -47,10 +47,13 @@ kda_workers_wanted(KdaWanted **wanted)
 		while (j < n && strcmp((*wanted)[j].name, name) != 0)
 			j++;
 		if (j == n)
-			(*wanted)[n++] = (KdaWanted) {MemoryContextStrdup(context, name), processes};
+			(*wanted)[n++] = (KdaWanted) {MemoryContextStrdup(context, name), processes, false};
 		else
 			(*wanted)[j].processes = Max((*wanted)[j].processes, processes);
 	}
+	SPI_execute("SELECT FROM kda_storage.output o JOIN pg_catalog.pg_foreign_table t ON t.ftrelid = o.rel LIMIT 1", true, 1);
+	if (SPI_processed > 0)
+		(*wanted)[n++] = (KdaWanted) {MemoryContextStrdup(context, "deliver"), 1, true};
 	kda_owner_end(&scope);
 	return n;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * process.c
- *	  What a pipeline worker's process is made of: its slot, its connection to
+ *	  What a worker's process is made of: its slot, its connection to
  *	  the database, when it has to stop, what it says of itself.
  *
  *-------------------------------------------------------------------------
@@ -53,6 +53,7 @@ kda_worker_attach(int number)
 	Oid			database;
 	char		name[NAMEDATALEN];
 	int			of_worker;
+	bool		deliver;
 	uint64		generation;
 
 	kda_my_slot = number;
@@ -71,6 +72,7 @@ kda_worker_attach(int number)
 	database = slot->database;
 	strlcpy(name, NameStr(slot->worker), sizeof(name));
 	of_worker = slot->number;
+	deliver = slot->deliver;
 	LWLockRelease(kda_shared->lock);
 	before_shmem_exit(detach, (Datum) 0);
 
@@ -78,7 +80,7 @@ kda_worker_attach(int number)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
-	SetConfigOption("application_name", of_worker == 0 ? psprintf("kda_stream %s", name) :
+	SetConfigOption("application_name", deliver ? "kda_stream deliver" : of_worker == 0 ? psprintf("kda_stream %s", name) :
 					psprintf("kda_stream %s/%d", name, of_worker), PGC_USERSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

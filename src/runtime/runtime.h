@@ -48,7 +48,7 @@ extern TimestampTz kda_clock_now(void);
 #define KDA_MAX_QUEUED		64
 
 /*
- * A slot for a pipeline worker: slot number + generation identify a run.
+ * A slot for a pipeline or deliver worker: slot number + generation identify a run.
  * All of it is protected by KdaShared.lock but for what is marked otherwise.
  */
 typedef struct KdaSlot
@@ -57,6 +57,7 @@ typedef struct KdaSlot
 	Oid			database;		/* InvalidOid: the slot is free */
 	NameData	worker;			/* option worker: 'main' */
 	int			number;			/* which of its processes: 0 closes and emits, the others only count */
+	bool		deliver;		/* it is the database's deliver worker */
 	uint64		generation;		/* counts runs; raised by the launcher at each start */
 	pid_t		pid;			/* 0: not running */
 	Latch	   *latch;			/* of the running process, NULL otherwise */
@@ -106,6 +107,7 @@ typedef struct KdaQueued
 	Oid			database;		/* InvalidOid: free */
 	NameData	worker;
 	int			number;
+	bool		deliver;
 } KdaQueued;
 
 /* A worker that a database asks for. */
@@ -113,6 +115,7 @@ typedef struct KdaWanted
 {
 	char	   *name;
 	int			processes;		/* the greatest parallelism of its streams */
+	bool		deliver;
 } KdaWanted;
 
 typedef struct KdaShared
@@ -143,10 +146,11 @@ extern void kda_shmem_init(void);
  */
 extern int	kda_slots_want(Oid database, int n, const KdaWanted *wanted);
 /* Makes a free slot that worker's; with the lock held. */
-extern void kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number);
+extern void kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number, bool deliver);
 extern void kda_slots_wake(Oid database);	/* sets the latches of its workers */
 /* The same of one worker: of its process 0, or of the others. */
 extern void kda_slots_wake_worker(const char *worker, bool first);
+extern void kda_slots_wake_deliver(void);	/* the deliver worker of this database */
 extern bool kda_slots_any(Oid database);	/* has it any? */
 extern void kda_launcher_wake(void);
 
@@ -164,6 +168,8 @@ extern int	kda_workers_wanted(KdaWanted **wanted);
 extern void kda_notify_change(void);
 /* Only wakes this database's workers (rows were inserted). */
 extern void kda_notify_rows(void);
+/* Only wakes its deliver worker (rows of outboxes were). */
+extern void kda_notify_outbox(void);
 
 /*---- park.c: no workers in a database while it is dropped, renamed, copied */
 extern void kda_park_database(Oid database);
@@ -190,6 +196,7 @@ extern bool kda_database_allowed(const char *name);
 
 /*---- worker.c: the order of the stages */
 extern PGDLLEXPORT void kda_worker_main(Datum arg);
+extern PGDLLEXPORT void kda_deliver_main(Datum arg);
 extern PGDLLEXPORT void kda_launcher_main(Datum arg);
 extern PGDLLEXPORT void kda_probe_main(Datum arg);
 

@@ -69,7 +69,7 @@ kda_shmem_init(void)
 }
 
 void
-kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number)
+kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number, bool deliver)
 {
 	uint64		generation = slot->generation;
 
@@ -80,11 +80,12 @@ kda_slot_assign(KdaSlot *slot, Oid database, const char *worker, int number)
 	slot->database = database;
 	namestrcpy(&slot->worker, worker);
 	slot->number = number;
+	slot->deliver = deliver;
 }
 
 /* With the lock held. */
 static void
-queue(Oid database, const char *worker, int number)
+queue(Oid database, const char *worker, int number, bool deliver)
 {
 	for (int i = 0; i < KDA_MAX_QUEUED; i++)
 		if (!OidIsValid(kda_shared->queued[i].database))
@@ -92,13 +93,14 @@ queue(Oid database, const char *worker, int number)
 			kda_shared->queued[i].database = database;
 			namestrcpy(&kda_shared->queued[i].worker, worker);
 			kda_shared->queued[i].number = number;
+			kda_shared->queued[i].deliver = deliver;
 			return;
 		}
 }
 
 /* A slot for that process, or the queue; with the lock held.  False: there was no slot. */
 static bool
-provide(Oid database, const char *worker, int number)
+provide(Oid database, const char *worker, int number, bool deliver)
 {
 	KdaSlot    *unused = NULL;
 
@@ -106,17 +108,18 @@ provide(Oid database, const char *worker, int number)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
 
-		if (slot->database == database && slot->number == number && strcmp(NameStr(slot->worker), worker) == 0)
+		if (slot->database == database && slot->number == number && slot->deliver == deliver &&
+			strcmp(NameStr(slot->worker), worker) == 0)
 			return true;
 		if (unused == NULL && !slot->wanted && slot->pid == 0)
 			unused = slot;
 	}
 	if (unused == NULL)
 	{
-		queue(database, worker, number);
+		queue(database, worker, number, deliver);
 		return false;
 	}
-	kda_slot_assign(unused, database, worker, number);
+	kda_slot_assign(unused, database, worker, number, deliver);
 	return true;
 }
 
@@ -138,7 +141,8 @@ kda_slots_want(Oid database, int n, const KdaWanted *wanted)
 			continue;
 		slot->wanted = false;
 		for (int i = 0; i < n; i++)
-			if (strcmp(NameStr(slot->worker), wanted[i].name) == 0 && slot->number < wanted[i].processes)
+			if (strcmp(NameStr(slot->worker), wanted[i].name) == 0 && slot->deliver == wanted[i].deliver &&
+				slot->number < wanted[i].processes)
 				slot->wanted = true;
 	}
 	/* each worker gets one process before any gets a second one */
@@ -146,7 +150,7 @@ kda_slots_want(Oid database, int n, const KdaWanted *wanted)
 		most = Max(most, wanted[i].processes);
 	for (int number = 0; number < most; number++)
 		for (int i = 0; i < n; i++)
-			if (number < wanted[i].processes && !provide(database, wanted[i].name, number))
+			if (number < wanted[i].processes && !provide(database, wanted[i].name, number, wanted[i].deliver))
 				missing++;
 	LWLockRelease(kda_shared->lock);
 	return missing;
@@ -177,7 +181,24 @@ kda_slots_wake_worker(const char *worker, bool first)
 	{
 		KdaSlot    *slot = &kda_shared->slots[s];
 
-		if (slot->database != MyDatabaseId || (slot->number == 0) != first || strcmp(NameStr(slot->worker), worker) != 0)
+		if (slot->database != MyDatabaseId || slot->deliver || (slot->number == 0) != first || strcmp(NameStr(slot->worker), worker) != 0)
+			continue;
+		pg_atomic_fetch_add_u32(&slot->wakes, 1);
+		if (slot->latch)
+			SetLatch(slot->latch);
+	}
+	LWLockRelease(kda_shared->lock);
+}
+
+void
+kda_slots_wake_deliver(void)
+{
+	LWLockAcquire(kda_shared->lock, LW_SHARED);
+	for (int s = 0; s < kda_shared->nslots; s++)
+	{
+		KdaSlot    *slot = &kda_shared->slots[s];
+
+		if (slot->database != MyDatabaseId || !slot->deliver)
 			continue;
 		pg_atomic_fetch_add_u32(&slot->wakes, 1);
 		if (slot->latch)

@@ -65,7 +65,7 @@ kda_workers(PG_FUNCTION_ARGS)
 
 			values[0] = Int32GetDatum(slot->pid);
 			nulls[0] = slot->pid == 0;
-			values[1] = CStringGetTextDatum("pipeline");
+			values[1] = CStringGetTextDatum(slot->deliver ? "deliver" : "pipeline");
 			values[2] = Int32GetDatum(slot->number);
 			nulls[3] = database == NULL;
 			values[3] = database ? CStringGetTextDatum(database) : (Datum) 0;
@@ -101,7 +101,7 @@ kda_workers(PG_FUNCTION_ARGS)
 			continue;
 		memset(nulls, true, sizeof(nulls));
 		database = get_database_name(queued[i].database);
-		values[1] = CStringGetTextDatum("pipeline");
+		values[1] = CStringGetTextDatum(queued[i].deliver ? "deliver" : "pipeline");
 		values[3] = database ? CStringGetTextDatum(database) : (Datum) 0;
 		values[4] = CStringGetTextDatum("starting");
 		values[16] = CStringGetTextDatum(NameStr(queued[i].worker));

@@ -33,7 +33,9 @@
 #include "parser/parse_relation.h"
 #include "storage/bufmgr.h"
 #include "stream/fdw.h"
+#include "stream/announce.h"
 #include "stream/inbox.h"
+#include "stream/outbox.h"
 #include "stream/ring.h"
 #include "stream/segment.h"
 #include "utils/builtins.h"
@@ -634,15 +636,37 @@ kda_rowtime(PG_FUNCTION_ARGS)
 
 /*---- inserting */
 
-static void
-check_writable(Relation rel)
+/* Where rows of an INSERT go. */
+typedef struct StreamInsert
 {
-	if (kda_stream_options_get(RelationGetRelid(rel))->server_type != NULL)
+	KdaStreamOptions *options;
+	KdaInboxWriter *inbox;		/* a database stream */
+	KdaOutboxWriter *outbox;	/* one of these is NULL */
+	KdaAnnouncer *announcer;	/* NULL: none */
+} StreamInsert;
+
+static void
+start_insert(ResultRelInfo *rinfo)
+{
+	Relation	rel = rinfo->ri_RelationDesc;
+	Oid			relid = RelationGetRelid(rel);
+	KdaStreamOptions *options = kda_stream_options_get(relid);
+	KdaOutputIds ids;
+	StreamInsert *insert = palloc0(sizeof(StreamInsert));
+
+	if (kda_output_ids(relid, &ids) && OidIsValid(ids.source))
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("stream \"%s\" is on an outside server and cannot be written yet",
-						RelationGetRelationName(rel)),
-				 errhint("Only streams of the database (CREATE STREAM without SERVER) take INSERT and COPY.")));
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("\"%s\" is an output", RelationGetRelationName(rel)),
+				 errhint("Insert into the stream that it sends out, \"%s\".", get_rel_name(ids.source))));
+	kda_outbox_check_writable(relid);
+	if (options->server_type)
+		insert->outbox = kda_outbox_begin(relid);
+	else
+		insert->inbox = kda_inbox_begin(relid);
+	insert->options = options;
+	insert->announcer = kda_announce_begin(RelationGetDescr(rel), options);
+	rinfo->ri_FdwState = insert;
 }
 
 static int
@@ -666,24 +690,23 @@ begin_modify(ModifyTableState *mtstate, ResultRelInfo *rinfo, List *fdw_private,
 {
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
-	check_writable(rinfo->ri_RelationDesc);
-	rinfo->ri_FdwState = kda_inbox_begin(RelationGetRelid(rinfo->ri_RelationDesc));
+	start_insert(rinfo);
 }
 
 static void
 begin_insert(ModifyTableState *mtstate, ResultRelInfo *rinfo)
 {
-	check_writable(rinfo->ri_RelationDesc);
-	rinfo->ri_FdwState = kda_inbox_begin(RelationGetRelid(rinfo->ri_RelationDesc));
+	start_insert(rinfo);
 }
 
 /* RETURNING shows for a time that was left out what everybody else will see. */
 static void
 show_arrival(ResultRelInfo *rinfo, TupleTableSlot *slot)
 {
-	KdaStreamOptions *options = kda_stream_options_get(RelationGetRelid(rinfo->ri_RelationDesc));
+	KdaStreamOptions *options = ((StreamInsert *) rinfo->ri_FdwState)->options;
 	AttrNumber	rowtime = options->rowtime_attno;
 
+	slot_getallattrs(slot);
 	if (rowtime <= 0 || !slot->tts_isnull[rowtime - 1])
 		return;
 	slot->tts_values[rowtime - 1] = kda_rowtime_value(options, TupleDescAttr(slot->tts_tupleDescriptor, rowtime - 1)->atttypid,
@@ -694,14 +717,25 @@ show_arrival(ResultRelInfo *rinfo, TupleTableSlot *slot)
 static TupleTableSlot *
 exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTableSlot *plan_slot)
 {
+	StreamInsert *insert = rinfo->ri_FdwState;
+
 	/* core leaves both to a foreign table's owner: that is us */
 	if (rinfo->ri_RelationDesc->rd_att->constr)
 		ExecConstraints(rinfo, slot, estate);
 	if (rinfo->ri_RelationDesc->rd_rel->relispartition &&
 		(rinfo->ri_RootResultRelInfo == NULL || (rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_before_row)))
 		ExecPartitionCheck(rinfo, slot, estate, true);
-	kda_inbox_put(rinfo->ri_FdwState, slot, KDA_NO_TIME, KDA_NO_TIME, false);
-	if (rinfo->ri_projectReturning)
+	if (insert->inbox)
+		kda_inbox_put(insert->inbox, slot, KDA_NO_TIME, KDA_NO_TIME, false);
+	else
+	{
+		/* a record that leaves says its time */
+		show_arrival(rinfo, slot);
+		kda_outbox_put(insert->outbox, slot, KDA_NO_TIME);
+	}
+	if (insert->announcer)
+		kda_announce(insert->announcer, slot);
+	if (rinfo->ri_projectReturning && insert->inbox)
 		show_arrival(rinfo, slot);
 	return slot;
 }
@@ -709,8 +743,12 @@ exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTab
 static void
 end_modify(EState *estate, ResultRelInfo *rinfo)
 {
-	if (rinfo->ri_FdwState)
-		kda_inbox_end(rinfo->ri_FdwState);
+	StreamInsert *insert = rinfo->ri_FdwState;
+
+	if (insert && insert->inbox)
+		kda_inbox_end(insert->inbox);
+	else if (insert)
+		kda_outbox_end(insert->outbox);
 	rinfo->ri_FdwState = NULL;
 }
 

@@ -27,6 +27,7 @@
 #include "stream/inbox.h"
 #include "stream/indexes.h"
 #include "stream/segment.h"
+#include "stream/snapshot.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
@@ -343,119 +344,6 @@ kda_inbox_end(KdaInboxWriter *w)
 	kda_notify_rows();
 }
 
-/*---- snapshots */
-
-typedef struct Snap
-{
-	uint64		xmin,
-				xmax;
-	int			n;
-	uint64	   *xip;			/* ascending */
-} Snap;
-
-static Snap *
-parse_snapshot(const char *text)
-{
-	Snap	   *snap = palloc0(sizeof(Snap));
-	char	   *p;
-	int			room = 16;
-
-	snap->xip = palloc(sizeof(uint64) * room);
-	snap->xmin = strtou64(text, &p, 10);
-	snap->xmax = strtou64(p + 1, &p, 10);
-	while (*p && p[1])
-	{
-		if (snap->n == room)
-			snap->xip = repalloc(snap->xip, sizeof(uint64) * (room *= 2));
-		snap->xip[snap->n++] = strtou64(p + 1, &p, 10);
-	}
-	return snap;
-}
-
-static bool
-visible_in(const Snap *snap, uint64 xid)
-{
-	int			low = 0,
-				high;
-
-	if (snap == NULL || xid >= snap->xmax)
-		return false;
-	if (xid < snap->xmin)
-		return true;
-	high = snap->n;
-	while (low < high)
-	{
-		int			middle = (low + high) / 2;
-
-		if (snap->xip[middle] == xid)
-			return false;
-		if (snap->xip[middle] < xid)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return true;
-}
-
-bool
-kda_inbox_xid_visible(const char *snapshot, uint64 xid)
-{
-	/* the same snapshot is asked for row after row */
-	static char *last = NULL;
-	static Snap *parsed = NULL;
-
-	if (last == NULL || strcmp(last, snapshot) != 0)
-	{
-		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-		if (last)
-		{
-			pfree(last);
-			pfree(parsed->xip);
-			pfree(parsed);
-			last = NULL;
-		}
-		parsed = parse_snapshot(snapshot);
-		last = pstrdup(snapshot);
-		MemoryContextSwitchTo(old);
-	}
-	return visible_in(parsed, xid);
-}
-
-char *
-kda_inbox_snapshot(void)
-{
-	char	   *text = DatumGetCString(DirectFunctionCall1(pg_snapshot_out,
-														   OidFunctionCall0(F_PG_CURRENT_SNAPSHOT)));
-	FullTransactionId me = GetTopFullTransactionIdIfAny();
-	Snap	   *snap;
-	uint64		mine;
-	StringInfoData s;
-	bool		done = false;
-
-	if (!FullTransactionIdIsValid(me))
-		return text;
-	mine = U64FromFullTransactionId(me);
-	snap = parse_snapshot(text);
-	if (mine >= snap->xmax)
-		return text;
-	initStringInfo(&s);
-	appendStringInfo(&s, UINT64_FORMAT ":" UINT64_FORMAT ":", Min(snap->xmin, mine), snap->xmax);
-	for (int i = 0; i < snap->n; i++)
-	{
-		if (!done && snap->xip[i] > mine)
-		{
-			appendStringInfo(&s, UINT64_FORMAT ",", mine);
-			done = true;
-		}
-		appendStringInfo(&s, UINT64_FORMAT ",", snap->xip[i]);
-	}
-	if (!done)
-		appendStringInfo(&s, UINT64_FORMAT ",", mine);
-	s.data[--s.len] = '\0';
-	return s.data;
-}
-
 /*---- reading */
 
 /* Of a record that another slot has read: that of its source. */
@@ -593,8 +481,8 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda inbox read",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(scratch);
-	Snap	   *snap1 = position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
-	Snap	   *snap2;
+	KdaSnap    *snap1 = position->snapshot1 ? kda_snapshot_parse(position->snapshot1) : NULL;
+	KdaSnap    *snap2;
 	char	   *text2 = position->snapshot2;
 	bool		old_snapshot = text2 != NULL;
 	KdaSegments segments;
@@ -608,7 +496,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 
 	if (text2 == NULL)
 		text2 = kda_inbox_snapshot();
-	snap2 = parse_snapshot(text2);
+	snap2 = kda_snapshot_parse(text2);
 	*more = false;
 	memset(place, 0, sizeof(*place));
 	kda_segments_open(&segments, stream->inbox, stream->inbox2, GetActiveSnapshot(), from, position->last_seq, within);
@@ -620,7 +508,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 		bool		isnull;
 		Datum		control;
 
-		if (!visible_in(snap2, c->xid) || visible_in(snap1, c->xid))
+		if (!kda_snapshot_sees(snap2, c->xid) || kda_snapshot_sees(snap1, c->xid))
 		{
 			kda_segments_advance(&segments);
 			continue;
@@ -697,7 +585,7 @@ kda_inbox_read(KdaStream *stream, KdaInboxPosition *position, int max_rows, Size
 bool
 kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *position)
 {
-	Snap	   *snap = position && position->snapshot1 ? parse_snapshot(position->snapshot1) : NULL;
+	KdaSnap    *snap = position && position->snapshot1 ? kda_snapshot_parse(position->snapshot1) : NULL;
 	KdaSegments segments;
 	KdaSegmentCursor *c;
 	bool		consumed = true;
@@ -707,7 +595,7 @@ kda_inbox_consumed(KdaStream *stream, Oid segment, const KdaInboxPosition *posit
 	kda_segments_open(&segments, segment, InvalidOid, GetActiveSnapshot(), snap ? snap->xmin : 0, 0, false);
 	while (consumed && (c = kda_segments_row(&segments)) != NULL)
 	{
-		consumed = visible_in(snap, c->xid);
+		consumed = kda_snapshot_sees(snap, c->xid);
 		kda_segments_advance(&segments);
 	}
 	kda_segments_close(&segments);
