@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh [test|demo|kafka|kinesis|bench|clang|asan|matrix]...
+# setup.sh [test|demo|kafka|kinesis|java|bench|clang|asan|matrix]...
 #
 # Installs what is missing to build (always) and to do these: Debian packages, and
 # for Kafka its jars into a cache folder.  Says in one line what it cannot do.
@@ -22,7 +22,8 @@ for what in "$@"; do
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
 	bench) packages="$packages python3-pip" ;;
-	kafka) packages="$packages default-jdk-headless curl ca-certificates kcat"; jars=yes ;;
+	java) command -v javac >/dev/null || packages="$packages default-jdk-headless" ;;
+	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done
 

@@ -173,7 +173,7 @@ check_options(const KdaSinkConfig *config)
 	{
 		DefElem    *option = lfirst(lc);
 
-		if (strcmp(option->defname, "headers") == 0 || strcmp(option->defname, "compression") == 0)
+		if (strcmp(option->defname, "headers") == 0 || (strcmp(option->defname, "compression") == 0 && config->compression))
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("option \"%s\" cannot be used for outputs to Kinesis", option->defname),
