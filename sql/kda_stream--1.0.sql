@@ -418,6 +418,10 @@ CREATE FUNCTION kda_storage.encode(stream regclass, r record) RETURNS bytea
 LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_trial_encode';
 COMMENT ON FUNCTION kda_storage.encode(regclass, record) IS 'what would be sent for a row of the stream''s type, in the stream''s format; for tests';
 
+CREATE FUNCTION kda_storage.schema(stream regclass) RETURNS text
+LANGUAGE C STABLE STRICT AS 'MODULE_PATHNAME', 'kda_trial_schema';
+COMMENT ON FUNCTION kda_storage.schema(regclass) IS 'the Avro schema of what the stream writes, NULL with other formats; for tests';
+
 CREATE FUNCTION kda_storage.decode(stream regclass, data bytea, OUT r json, OUT error_name text, OUT message text) RETURNS SETOF record
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_trial_decode';
 COMMENT ON FUNCTION kda_storage.decode(regclass, bytea) IS 'the rows that a record of these bytes would give, or why it would be refused; for tests';

@@ -800,11 +800,6 @@ kda_check_stream(Oid relid)
 	kda_connector_check_writing(o->server_type, name, o->exactly_once);
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
-	if (o->format == KDA_FORMAT_AVRO && o->schema == NULL && o->schema_registry == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_OPTION_NAME_NOT_FOUND),
-				 errmsg("stream \"%s\" with format \"avro\" has no schema", name),
-				 errhint("Option schema '{...}' is the schema of all records.")));
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);

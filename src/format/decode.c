@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "format/avro.h"
+#include "format/avro_write.h"
 #include "format/format.h"
 #include "format/schemas.h"
 #include "format/value.h"
@@ -273,6 +274,8 @@ kda_decoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 	d->temp = AllocSetContextCreate(context, "kda decoder", ALLOCSET_DEFAULT_SIZES);
 	if (options->schema)
 		d->schema = read_schema(context, options->schema);
+	else if (options->format == KDA_FORMAT_AVRO && options->schema_registry == NULL)
+		d->schema = read_schema(context, kda_avro_derive(desc, options));
 	return d;
 }
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * encode.c
- *	  Rows to records: JSON, CSV, text, bytea.
+ *	  Rows to records: JSON, CSV, Avro (avro_write.c), text, bytea.
  *
  * What a row is made of is laid out once: pieces of text, each with the column
  * that follows it.  NULL is said as such, so every row has all of them.
@@ -12,6 +12,7 @@
 
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
+#include "format/avro_write.h"
 #include "format/encode.h"
 #include "format/format.h"
 #include "format/writer.h"
@@ -39,6 +40,7 @@ struct KdaEncoder
 	pg_tz	   *zone;
 	int			null_len;		/* CSV */
 	bool		quotes[256];	/* CSV: bytes of a value that must be quoted */
+	KdaAvroWriter *avro;
 	KdaWriter **keys;			/* [natts], made when they are asked for */
 };
 
@@ -278,6 +280,7 @@ kda_encoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 	KeyNode		root = {0};
 	List	   *attnos = NIL;
 	StringInfoData text;
+	ListCell   *lc;
 
 	e->context = context;
 	e->desc = desc;
@@ -322,10 +325,11 @@ kda_encoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 			end_piece(e, &text, linitial_int(attnos));
 			break;
 		case KDA_FORMAT_AVRO:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("format \"avro\" cannot be written in this release"),
-					 errhint("Formats that are written: json, csv, text, bytea.")));
+			e->avro = kda_avro_writer_create(context, desc, options, attnos);
+			e->pin = kda_avro_writer_calls(e->avro);
+			foreach(lc, attnos)
+				e->last = Max(e->last, lfirst_int(lc));
+			break;
 	}
 	pfree(text.data);
 	return e;
@@ -376,7 +380,7 @@ put_value(KdaEncoder *e, Piece *piece, Datum value, StringInfo into)
 				break;
 			}
 		case KDA_FORMAT_AVRO:
-			break;
+			break;				/* not in pieces */
 	}
 }
 
@@ -386,6 +390,11 @@ encode_pieces(KdaEncoder *e, TupleTableSlot *slot, StringInfo into)
 	int			null_len = e->options->format == KDA_FORMAT_JSON ? 4 : e->null_len;
 	const char *null_text = e->options->format == KDA_FORMAT_JSON ? "null" : e->options->null_text;
 
+	if (e->avro)
+	{
+		kda_avro_write(e->avro, slot, into);
+		return;
+	}
 	for (int i = 0; i < e->npieces; i++)
 	{
 		Piece	   *piece = &e->pieces[i];
@@ -437,9 +446,15 @@ kda_encode(KdaEncoder *e, TupleTableSlot *slot, StringInfo into)
 		encode_pinned(e, slot, NULL, (Datum) 0, into);
 	else
 		encode_pieces(e, slot, into);
-	if (e->options->format != KDA_FORMAT_BYTEA)
+	if (e->options->format != KDA_FORMAT_BYTEA && e->options->format != KDA_FORMAT_AVRO)
 		to_utf8(e, into, from);
 	return true;
+}
+
+const char *
+kda_encoder_schema(const KdaEncoder *e)
+{
+	return e->avro ? kda_avro_writer_schema(e->avro) : NULL;
 }
 
 bool

@@ -39,6 +39,13 @@ extern KdaEncoder *kda_encoder_create(MemoryContext context, TupleDesc desc, con
 extern bool kda_encode(KdaEncoder *encoder, TupleTableSlot *slot, StringInfo into);
 
 /*
+ * Format avro: the schema of what is encoded (JSON, UTF-8); NULL: another
+ * format.  Records are bare: who sends them puts the header before them that a
+ * registry's number for this text gives (schemas.h).
+ */
+extern const char *kda_encoder_schema(const KdaEncoder *encoder);
+
+/*
  * A column as it stands in a key or a partition key: text as it is, bytea as its
  * bytes, else its text.  Any column of desc.  False: NULL.
  */

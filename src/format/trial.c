@@ -16,6 +16,7 @@
 #include "format/encode.h"
 #include "format/format.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -90,6 +91,21 @@ kda_trial_encode(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	SET_VARSIZE(out.data, out.len);
 	PG_RETURN_BYTEA_P(out.data);
+}
+
+PG_FUNCTION_INFO_V1(kda_trial_schema);
+
+/* kda_storage.schema(stream) → text: the Avro schema of what it writes. */
+Datum
+kda_trial_schema(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	KdaStreamOptions *options = look_up(PG_GETARG_OID(0), &desc);
+	const char *schema = kda_encoder_schema(kda_encoder_create(CurrentMemoryContext, desc, options, NULL));
+
+	if (schema == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(pg_any_to_server(schema, strlen(schema), PG_UTF8)));
 }
 
 typedef struct Refusal
