@@ -780,7 +780,8 @@ derive(KdaWorker *worker)
 	foreach(lc, worker->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
-		KdaFeed    *target = query->target_is_stream ? kda_feed_by_relid(query->target_rel) : NULL;
+		/* what leaves for outside has no watermark here */
+		KdaFeed    *target = query->target_is_stream && !OidIsValid(query->outbox[0]) ? kda_feed_by_relid(query->target_rel) : NULL;
 
 		if (target)
 		{

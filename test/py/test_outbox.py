@@ -110,7 +110,7 @@ def test_what_is_inserted_leaves_in_order(server):
 
 def test_copy_and_triggers_write_too(server):
     out = Out(server, "copied").stream()
-    assert "COPY 2" in server.psql("COPY copied FROM STDIN (FORMAT csv);\nx,1\ny,2\n\\.\n")
+    assert "COPY 2" in server.psql("COPY copied FROM STDIN (FORMAT csv);\nx,1\ny,2\n\\.\n").stdout
     server.sql("CREATE TABLE orders (id int)")
     server.sql("CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO copied VALUES (''order'', NEW.id); RETURN NEW; END'")
     server.sql("CREATE TRIGGER tell AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tell()")
@@ -310,7 +310,8 @@ def test_create_output(server):
     server.sql("INSERT INTO source VALUES ('a', 1), ('b', 2)")
     assert [(r.key, r.value) for r in out.wait(2)] == [("a", '{"k":"a","v":1}'), ("b", '{"k":"b","v":2}')]
     assert out.row("stream::text, server, state") == ("source", "f", "running")
-    assert server.value("SELECT kda.definition('sent')") == "CREATE OUTPUT public.sent FROM public.source SERVER f OPTIONS (topic '%s', key 'k') DESCRIPTION 'to a file'" % out.path or True
+    assert server.value("SELECT kda.definition('sent')") == \
+        "CREATE OUTPUT public.sent FROM public.source SERVER f OPTIONS (topic '%s', key 'k') DESCRIPTION 'to a file'" % out.path
     server.sql("ALTER OUTPUT sent PAUSE")
     server.sql("INSERT INTO source VALUES ('c', 3)")
     wait_until(lambda: out.row("state, pending") == ("paused", 1), "it to wait")
@@ -388,7 +389,7 @@ def test_a_mark_that_is_not_ours(server):
     out.settled()
     for mark, message in (("1\tFFFF/0\t9", "from the future"), ("7\t0/1\t9", "not of the history"), ("1\t0/1\t9", "has given no such number")):
         server.sql("ALTER STREAM foreign_mark PAUSE")
-        wait_until(lambda: out.row("state") == ("paused",), "it to stop")
+        wait_until(lambda: out.row("state") in (("paused",), ("failed",)), "it to stop")
         with open(out.path, "a") as f:
             f.write("mark\t%s\n" % mark)
         server.sql("ALTER STREAM foreign_mark RESUME")
