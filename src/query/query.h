@@ -84,6 +84,7 @@ typedef struct KdaQuery
 	bool		target_is_stream;
 	bool		target_is_read;	/* … and some query reads it */
 	bool		target_is_part;	/* … it is one of ours, between parts of a query */
+	Oid			outbox[2];		/* target on an outside server: segments of its outbox; InvalidOid: it is none */
 	bool		stopped;
 	char	   *failure;		/* NULL: runs */
 	bool		failed_now;		/* failure is to be stored with this transaction */

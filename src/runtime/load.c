@@ -767,6 +767,13 @@ load_queries(KdaWorker *worker)
 		/* a view may hand its rows on since another query reads it */
 		query->target_rel = (Oid) int_value(i, "target", 0);
 		query->target_is_stream = OidIsValid(query->target_rel) && kda_is_stream(query->target_rel);
+		{
+			KdaOutputIds output;
+			bool		out = query->target_is_stream && kda_output_ids(query->target_rel, &output);
+
+			query->outbox[0] = out ? output.box : InvalidOid;
+			query->outbox[1] = out ? output.box2 : InvalidOid;
+		}
 		query->retention_us = interval_value_us(i, "retention", -1);
 		query->stopped = int_value(i, "stopped", 0);
 		query->failure = text_value(query->context, i, "failure");
@@ -810,7 +817,8 @@ derive(KdaWorker *worker)
 	foreach(lc, worker->queries)
 	{
 		KdaQuery   *query = lfirst(lc);
-		KdaFeed    *target = query->target_is_stream ? kda_feed_by_relid(query->target_rel) : NULL;
+		/* what leaves for outside has no watermark here */
+		KdaFeed    *target = query->target_is_stream && !OidIsValid(query->outbox[0]) ? kda_feed_by_relid(query->target_rel) : NULL;
 
 		/* what leaves for an outside server comes back, if at all, as its records */
 		if (target && target->stream->options->server_type == NULL)

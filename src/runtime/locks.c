@@ -251,6 +251,8 @@ want_query(KdaQuery *query)
 		want_rule(query->sides[1]->batch_rel, PHASE_STORAGE);
 		want(query->sides[1]->open_rel, RowExclusiveLock, PHASE_STORAGE);
 	}
+	want(query->outbox[0], RowExclusiveLock, PHASE_STORAGE);
+	want(query->outbox[1], RowExclusiveLock, PHASE_STORAGE);
 	if (!OidIsValid(query->target_rel))
 		return;
 	switch (get_rel_relkind(query->target_rel))
@@ -325,7 +327,9 @@ make_list(KdaWorker *worker)
 	want_storage("query_progress", RowExclusiveLock);
 	want_storage("query_share", RowExclusiveLock);
 	want_storage("sort_mark", RowExclusiveLock);
+	want_storage("output", AccessShareLock);
 	want_storage("error", RowExclusiveLock);
+	want_storage("refused", RowExclusiveLock);
 	want_storage("forgotten", RowExclusiveLock);
 	if (sources)
 		want_storage("advance", RowExclusiveLock);

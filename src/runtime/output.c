@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
+#define ROTATE_SOON		(USECS_PER_SEC / 10)
 #define BACKOFF_FIRST_MS	100
 #define SERVICE_EVERY	(USECS_PER_SEC / 20)
 
@@ -579,6 +580,23 @@ store_error(KdaOutput *output)
 	strlcpy(output->stored_error, output->last_error, sizeof(output->stored_error));
 }
 
+static void
+make_room(KdaOutput *output, int done, TimestampTz now)
+{
+	switch (kda_outbox_rotate(&output->ids, undelivered(output, done), now, &output->since, &output->retired_by))
+	{
+		case KDA_ROOM_EMPTY:
+			output->rotate_at = KDA_END_TIME;
+			break;
+		case KDA_ROOM_ENOUGH:
+			output->rotate_at = now + ROTATE_EVERY;
+			break;
+		case KDA_ROOM_SCARCE:
+			output->rotate_at = now + ROTATE_SOON;
+			break;
+	}
+}
+
 /*
  * One transaction: what has been delivered, what is sealed next, rows of seals
  * that have to be sent again, and room for new ones.
@@ -637,8 +655,7 @@ transact(KdaOutput *output, int done, int wanted, TimestampTz now)
 		if (made != NIL)
 			output->rotate_at = Min(output->rotate_at, now + ROTATE_EVERY);
 		if (now >= output->rotate_at)
-			output->rotate_at = kda_outbox_rotate(&output->ids, undelivered(output, done), now, &output->since, &output->retired_by) ?
-				now + ROTATE_EVERY : KDA_END_TIME;
+			make_room(output, done, now);
 		if (refused > 0)
 			kda_error_stream_settle(now);
 		KDA_FAULT("seal");

@@ -54,6 +54,7 @@ static MemoryContext after_commit = NULL;
 static int64 settle_time = 0;
 
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
+#define BLOCKED_LOOK	(USECS_PER_SEC / 10)
 #define ROTATE_SOON		(USECS_PER_SEC / 50)
 
 #define KDA_LATE_REPORTED	2
@@ -715,6 +716,13 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 		keep_unread(feed, now);
 	if (!kda_feed_runs(feed))
 		return;
+	if (feed->blocked)
+	{
+		feed->held = true;
+		feed->closing = feed->closed;
+		feed->tick_at = now + BLOCKED_LOOK;
+		return;
+	}
 	if (feed->stands && !feed->may_reset)
 	{
 		feed->held = feed->quiet = true;
@@ -857,6 +865,7 @@ kda_transaction(KdaWorker *worker)
 	foreach(lc, worker->feeds)
 		((KdaFeed *) lfirst(lc))->next_position = ((KdaFeed *) lfirst(lc))->position;
 	kda_resets_begin(worker);
+	kda_backpressure_look(worker, now);
 	foreach(lc, worker->feeds)
 	{
 		KdaFeed    *feed = lfirst(lc);

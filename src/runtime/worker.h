@@ -37,6 +37,10 @@ typedef struct KdaFeed
 	Bitmapset  *relay_columns;	/* … that read these, attribute numbers */
 	struct KdaFeed *relay;		/* slot 0; NULL: it has none */
 	bool		held;			/* what has been fetched waits in this transaction */
+	/* backpressure.c */
+	bool		blocked;		/* what its queries write is full: it stands still */
+	TimestampTz blocked_at;		/* … and did so at the last look; 0: it did not */
+	int64		blocked_us;		/* time that has not been stored yet */
 	char	   *relay_read;		/* other slots: how far the relay has been read; as KdaInboxPosition.snapshot1 */
 	uint64		relay_xid;		/* this transaction has written into it; 0: it has not */
 	uint64		relay_mark,		/* bytes before it up to the first, and after it up to the second transaction */
@@ -258,6 +262,11 @@ extern KdaFeed *kda_feed_behind(KdaFeed *feed);
 extern KdaFeed *kda_feed_of_row(KdaFeed *feed, int row, const char **shard, char **place);
 /* The latter alone. */
 extern char *kda_place_of_row(KdaStream *stream, int row);
+
+/*---- backpressure.c: inside the worker's transaction */
+
+/* Before any stream runs: which have to wait until outboxes have room. */
+extern void kda_backpressure_look(KdaWorker *worker, TimestampTz now);
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

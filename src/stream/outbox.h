@@ -67,13 +67,20 @@ extern int	kda_outbox_read(const KdaOutputIds *ids, KdaInboxPosition *position, 
 							int max_records, Size max_bytes, KdaOutRecord **records, KdaInboxPosition *last,
 							char **seen, bool *more, MemoryContext context);
 
+typedef enum KdaRoom
+{
+	KDA_ROOM_EMPTY,				/* there is nothing in it */
+	KDA_ROOM_ENOUGH,
+	KDA_ROOM_SCARCE				/* look again soon */
+} KdaRoom;
+
 /*
  * Lets the segments change places and empties the old one when all its rows
  * have been delivered; never waits for a lock.  delivered: what has been read
  * by then need not be read again.  *since: when they last changed places;
- * *retired_by: kept between calls, invalid at first.  False: it is empty.
+ * *retired_by: kept between calls, invalid at first.
  */
-extern bool kda_outbox_rotate(KdaOutputIds *ids, const KdaInboxPosition *delivered, TimestampTz now,
+extern KdaRoom kda_outbox_rotate(KdaOutputIds *ids, const KdaInboxPosition *delivered, TimestampTz now,
 							  TimestampTz *since, TransactionId *retired_by);
 
 /* In a restored copy: what had not been delivered is made new.  Inside SPI. */

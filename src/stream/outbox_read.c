@@ -194,12 +194,14 @@ run(const char *sql)
 }
 
 /* As kda_stream_rotate() does it for an inbox, whose comments say why. */
-bool
+KdaRoom
 kda_outbox_rotate(KdaOutputIds *ids, const KdaInboxPosition *delivered, TimestampTz now,
 				  TimestampTz *since, TransactionId *retired_by)
 {
 	Oid			current = ids->box;
 	Oid			other = ids->box2;
+	KdaRoom		look = kda_segment_bytes(current) + kda_segment_bytes(other) > (int64) kda_outbox_size_kb * 256 ?
+		KDA_ROOM_SCARCE : KDA_ROOM_ENOUGH;
 
 	if (kda_segment_bytes(other) > 0)
 	{
@@ -209,39 +211,39 @@ kda_outbox_rotate(KdaOutputIds *ids, const KdaInboxPosition *delivered, Timestam
 		if (!is_read(other, InvalidOid, delivered, NULL, NULL))
 		{
 			*retired_by = InvalidTransactionId;
-			return true;
+			return look;
 		}
 		if (!TransactionIdIsValid(*retired_by))
 		{
 			*retired_by = GetTopTransactionId();
-			return true;
+			return look;
 		}
 		rel = table_open(other, AccessShareLock);
 		read = TransactionIdPrecedes(*retired_by, GetOldestNonRemovableTransactionId(rel));
 		table_close(rel, AccessShareLock);
 		if (!read || !ConditionalLockRelationOid(other, AccessExclusiveLock))
-			return true;
+			return look;
 		/* somebody who knew of it before they changed places may have written into it last */
 		PushActiveSnapshot(GetLatestSnapshot());
 		read = is_read(other, InvalidOid, delivered, NULL, NULL);
 		PopActiveSnapshot();
 		if (!read)
-			return true;
+			return look;
 		run(psprintf("TRUNCATE " KDA_STORAGE_SCHEMA ".%s", quote_identifier(get_rel_name(other))));
 		*retired_by = InvalidTransactionId;
-		return true;
+		return look;
 	}
 	if (kda_segment_bytes(current) == 0)
-		return false;
+		return KDA_ROOM_EMPTY;
 	if ((now < *since + MIN_ROTATE_US && kda_segment_bytes(current) < (int64) kda_outbox_size_kb * 256))
-		return true;
+		return look;
 	run(psprintf("UPDATE kda_storage.output SET box = %u::pg_catalog.regclass, box2 = %u::pg_catalog.regclass, "
 				 "segment_since = pg_catalog.clock_timestamp() WHERE output_id = %d", other, current, ids->id));
 	ids->box = other;
 	ids->box2 = current;
 	*since = now;
 	*retired_by = InvalidTransactionId;
-	return true;
+	return look;
 }
 
 /*---- what is left */

@@ -6,7 +6,7 @@
  *	  anybody.
  *
  * Option topic is the file's path.  A batch is one write: a line for each
- * record (number, key, value, headers, seconds of its time), then a line with
+ * record (number, key, value, headers, Unix seconds of its time), then a line with
  * the mark.  What is behind the last mark is cut off when it is opened: so
  * records and mark are there together or not at all, as in a transaction of a
  * broker.  Files beside it say how the other side behaves:
@@ -154,7 +154,7 @@ put_batch(FileSink *s, KdaSealedBatch *batch)
 		}
 		appendStringInfo(&out, INT64_FORMAT "\t%s\t%s\t%s\t%s\t" INT64_FORMAT "\n", batch->first + i, r->key ? r->key : "-",
 						 r->value ? r->value : "-", r->headers ? r->headers : "-", r->hash_key ? r->hash_key : "-",
-						 (int64) r->time / USECS_PER_SEC);
+						 (int64) r->time / USECS_PER_SEC + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
 	}
 	appendStringInfo(&out, "mark\t%u\t%X/%X\t" INT64_FORMAT "\n", batch->mark.timeline, LSN_FORMAT_ARGS(batch->mark.lsn), batch->mark.number);
 	if (write(s->fd, out.data, out.len) != out.len)
