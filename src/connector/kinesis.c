@@ -148,10 +148,10 @@ kinesis_has_changed(KdaSource *source)
 /*---- calls */
 
 bool
-kda_kinesis_is_plain(const char *text)
+kda_kinesis_is_plain(const char *s)
 {
-	for (; *text; text++)
-		if (*text <= ' ' || *text > '~' || *text == '"' || *text == '\\')
+	for (; *s; s++)
+		if (*s <= ' ' || *s > '~' || *s == '"' || *s == '\\')
 			return false;
 	return true;
 }

@@ -115,8 +115,10 @@ typedef struct Kinesis
 /*---- kinesis.c */
 
 extern KdaAwsCall *kda_kinesis_call(Kinesis *k, const char *target, const char *fmt,...) pg_attribute_printf(3, 4);
+
 /* May this text stand in a request as it is? */
-extern bool kda_kinesis_is_plain(const char *text);
+extern bool kda_kinesis_is_plain(const char *s);
+
 /* The list is to be read again, because of something that was seen now. */
 extern void kda_kinesis_want_list(Kinesis *k, int64 now_ms);
 
@@ -126,8 +128,10 @@ extern KinesisShard *kda_kinesis_shard_new(const KdaKinesisShardInfo *info);
 extern void kda_kinesis_shard_free(Kinesis *k, KinesisShard *s);
 extern void kda_kinesis_shard_assign(Kinesis *k, KinesisShard *s, const KdaShardStart *start);
 extern void kda_kinesis_shard_service(Kinesis *k, KinesisShard *s, int64 now_ms);
+
 /* Its stream must stop. */
 extern void kda_kinesis_shard_lose(Kinesis *k, KinesisShard *s, const char *fmt,...) pg_attribute_printf(3, 4);
+
 /* Appends records; returns their number. */
 extern int	kda_kinesis_shard_fetch(Kinesis *k, KinesisShard *s, int index, KdaRawBatch *into, int max_records, Size limit);
 extern void kda_kinesis_release(Kinesis *k, KdaRawBatch *batch);

@@ -722,6 +722,7 @@ kda_kinesis_string(char *data, size_t len, const char *name)
 
 		if (is_named(&field, name))
 			return take_text(&s, &text) ? text : NULL;
+
 		if (!skip_value(&s))
 			break;
 	}

@@ -290,8 +290,7 @@ static void
 take_refusal(Kinesis *k, KinesisShard *s, int64 now_ms)
 {
 	const KdaAwsError *error = &s->call->error;
-	bool		too_large = s->asks_records && error->status == 0 && error->trouble == KDA_AWS_REFUSED &&
-		strstr(error->message, "too large") != NULL;
+	bool		too_large = s->asks_records && error->status == 0 && strstr(error->message, "too large") != NULL;
 
 	if (s->asks_records && strcmp(error->code, "ExpiredIteratorException") == 0)
 	{

@@ -166,8 +166,13 @@ extern void kda_load_progress(KdaFeed *feed);
 extern void kda_source_close(KdaStream *stream, int deadline_ms);
 /* Opens sources of streams that have queries, closes the others; no transaction. */
 extern void kda_sources_update(KdaWorker *worker);
+
+/*---- sources.c */
+
 /* Matches the shards that a source has found with the stored ones and begins to read them; no transaction. */
 extern void kda_sources_assign(KdaFeed *feed);
+/* Which shards each one has to wait for; again when there are new ones. */
+extern void kda_sources_find_parents(KdaStream *stream);
 
 /*---- save.c: inside the worker's transaction */
 extern void kda_save_feed(KdaFeed *feed, TimestampTz now);

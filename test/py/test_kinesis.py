@@ -44,7 +44,7 @@ def create(server, name, query="SELECT count(*) AS n, coalesce(sum(v), 0) AS tot
 
 
 def seen(server, name):
-    assert server.value("SELECT kda.wait('%s', '60 s')" % name), server.sql("SELECT * FROM kda.streams")
+    assert server.value("SELECT kda.wait('%s', '60 s')" % name), server.sql("SELECT state, last_error FROM kda.streams") + server.sql("SELECT * FROM kda.shards")
     return server.sql("SELECT * FROM %s_seen" % name)
 
 
@@ -76,7 +76,8 @@ def test_what_comes_after_create(server, kinesis, name):
 
 def test_what_comes_before_the_first_record_is_read(server, kinesis, name):
     """A crash between CREATE and the first record loses nothing, and repeats nothing."""
-    kinesis.create_stream(name, 2)
+    # kinesalite never answers a question for a time in an empty shard
+    kinesis.create_stream(name, 1 if "kinesalite" in kinesis.part.log else 2)
     numbers(kinesis, name, 1, 2, 3)
     time.sleep(1.1)
     kinesis.gate.fail(reset, "GetShardIterator", times=None)
@@ -274,7 +275,7 @@ def test_a_stream_that_comes_later(server, kinesis, name):
 def test_an_arn(server, kinesis, name):
     arn = kinesis.create_stream(name)
     numbers(kinesis, name, 5)
-    if type(kinesis.part).__name__ and "kinesalite" in kinesis.part.log:
+    if "kinesalite" in kinesis.part.log:
         return      # knows names only
     server.sql("CREATE STREAM %s (v int) SERVER seoul OPTIONS (stream '%s')" % (name, arn))
     server.sql("CREATE CONTINUOUS VIEW %s_seen WITH (start = 'earliest') AS SELECT sum(v) AS n FROM %s" % (name, name))
