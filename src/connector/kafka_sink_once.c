@@ -74,6 +74,7 @@ kda_kafka_sink_read_mark(KafkaSink *k, bool *has, KdaSinkMark *mark)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_dup(k->mark_conf);
 	char		why[512];
+	uint64		given = 0;
 	rd_kafka_t *consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
@@ -84,7 +85,7 @@ kda_kafka_sink_read_mark(KafkaSink *k, bool *has, KdaSinkMark *mark)
 		kda_kafka_sink_trouble(k, "%s", why);
 		return false;
 	}
-	kda_kafka_token_apply(k->token, consumer, &(uint64) {0});
+	kda_kafka_token_apply(k->token, consumer, &given);
 	rd_kafka_poll_set_consumer(consumer);
 	list = mark_list(k);
 	/* two connections have to be made first */
