@@ -85,7 +85,8 @@ typedef struct KafkaSink
 	bool		connected;
 	bool		probing;		/* rk sends each record alone, to find which ones are refused */
 	bool		probe_refused;	/* ... and it has found one */
-	Size		batch_bytes;	/* of the library's batches; 0: as configured.  Smaller after a refusal that no record alone explains */
+	Size		batch_bytes;	/* of the library's batches; 0: as configured.  Smaller after a refusal that no record
+								 * alone explains */
 	rd_kafka_resp_err_t suspicion;	/* what the suspects were refused with */
 	KdaRetry	retry;
 	int64		again_at;		/* monotonic ms; nothing is tried before */

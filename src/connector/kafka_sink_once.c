@@ -74,6 +74,7 @@ kda_kafka_sink_read_mark(KafkaSink *k, bool *has, KdaSinkMark *mark)
 {
 	rd_kafka_conf_t *conf = rd_kafka_conf_dup(k->mark_conf);
 	char		why[512];
+	uint64		given = 0;
 	rd_kafka_t *consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof(why));
 	rd_kafka_topic_partition_list_t *list;
 	rd_kafka_resp_err_t err;
@@ -84,17 +85,26 @@ kda_kafka_sink_read_mark(KafkaSink *k, bool *has, KdaSinkMark *mark)
 		kda_kafka_sink_trouble(k, "%s", why);
 		return false;
 	}
-	kda_kafka_token_apply(k->token, consumer, &(uint64) {0});
+	kda_kafka_token_apply(k->token, consumer, &given);
+	rd_kafka_poll_set_consumer(consumer);
 	list = mark_list(k);
 	/* two connections have to be made first */
 	err = rd_kafka_committed(consumer, list, 5 * KAFKA_SINK_CALL_MS);
 	if (!err)
 		err = list->elems[0].err;
 	*has = !err && list->elems[0].offset >= 0 && parse_mark(&list->elems[0], mark);
-	rd_kafka_poll(consumer, 0);
 	if (err)
+	{
+		/* a call that has timed out does not know why */
+		rd_kafka_message_t *m = rd_kafka_consumer_poll(consumer, 0);
+
+		if (m && m->err)
+			strlcpy(k->reason, rd_kafka_message_errstr(m), sizeof(k->reason));
 		kda_kafka_sink_trouble(k, "cannot read what consumer group \"%s\" has committed: %s", k->identity,
 							   kda_kafka_sink_why(k, err, NULL));
+		if (m)
+			rd_kafka_message_destroy(m);
+	}
 	rd_kafka_topic_partition_list_destroy(list);
 	rd_kafka_destroy_flags(consumer, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 	return !err;
@@ -216,8 +226,15 @@ give_mark(KafkaSink *k, const KdaSinkMark *mark)
 	list->elems[0].metadata = strdup(text); /* the list's */
 	list->elems[0].metadata_size = list->elems[0].metadata ? strlen(text) : 0;
 	do
+	{
 		error = rd_kafka_send_offsets_to_transaction(k->rk, list, group, KAFKA_SINK_CALL_MS);
-	while (error && may_go_on(k, error));
+		if (error && rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__STATE)
+		{
+			/* the transaction has failed meanwhile; the same call says why before it does anything */
+			rd_kafka_error_destroy(error);
+			error = rd_kafka_send_offsets_to_transaction(k->rk, list, group, KAFKA_SINK_CALL_MS);
+		}
+	} while (error && may_go_on(k, error));
 	rd_kafka_topic_partition_list_destroy(list);
 	rd_kafka_consumer_group_metadata_destroy(group);
 	return error ? judge(k, error) : FINE;

@@ -1,11 +1,13 @@
 """The Kafka sink against a real broker, outside of a server (test/kafka/sink.c): this file is the deliver worker, with the batches in its memory for an outbox."""
 import json
+import os
 import random
+import subprocess
 import time
 
 import pytest
 from aws_parts import Program, build_program, bytes_of, field
-from harness import LONG, Kafka, wait_until
+from harness import LONG, WORK, Kafka, free_port, wait_until
 
 SOURCES = ["kafka_sink", "kafka_sink_thread", "kafka_sink_once", "kafka_sink_least", "kafka_headers", "kafka_conf", "kafka_token", "sigv4", "secret", "retry", "threads"]
 EPOCH_MS = 946684800000     # 2000-01-01 since 1970
@@ -271,7 +273,6 @@ def test_a_broker_that_is_killed(binary, once):
 
 def test_a_commit_that_nobody_hears_of(binary):
     """A frozen broker that goes on after the transaction's time: whatever has become of it, each record is there once."""
-    import os
     import signal
     kafka = Kafka("frozen").start()
     kafka.create_topic("t", 3)
@@ -439,3 +440,53 @@ def test_closing_does_not_wait(binary, once):
     state = sink.until(lambda s: s["error"], "the trouble to show")
     assert "refused" in state["error"] and not state["failed"]
     assert sink.close(3000) < 4000
+
+
+class Guarded:
+    """A broker where user "writer" may do what the test allows."""
+
+    def __init__(self):
+        port = free_port()
+        extra = ["listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT",
+                 "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS",
+                 "listener.name.sasl.sasl.enabled.mechanisms=PLAIN",
+                 'listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_writer="w";']
+        self.kafka = Kafka("guarded", "\n".join(extra) + "\n", env={"KAFKA_LISTENERS": "SASL://127.0.0.1:%d" % port}).start()
+        self.options = {"bootstrap.servers": "127.0.0.1:%d" % port, "security.protocol": "SASL_PLAINTEXT", "sasl.mechanisms": "PLAIN", "sasl.username": "writer", "sasl.password": "w"}
+
+    def acls(self, what, rights):
+        subprocess.run(["java", "-cp", os.environ["KDA_JARS"] + "/*", os.path.join(WORK, "build/test/kafka/Acls.java"), self.kafka.address, "User:writer", what,
+                        *[word for right in rights for word in right]], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_the_rights_that_a_writer_needs(binary):
+    """Those of docs/kafka.md are enough; without one of them the error says what is missing, and it goes on as soon as it is given."""
+    guarded = Guarded()
+    for once in (True, False):
+        topic = "rights_%s" % once
+        rights = [("TOPIC", "LITERAL", topic, "WRITE")]
+        if once:
+            rights += [("TOPIC", "LITERAL", topic, "READ"), ("TRANSACTIONAL_ID", "PREFIXED", "kda_stream-", "WRITE"), ("GROUP", "PREFIXED", "kda_stream-", "READ")]
+        guarded.kafka.create_topic(topic)
+        guarded.acls("add", rights)
+        sink = Sink(binary, guarded.kafka, topic, once, **guarded.options)
+        sink.ready()
+        sink.count(1, 10)
+        assert sink.done() == (10, {})
+        sink.close()
+        for n, missing in enumerate(rights):
+            guarded.acls("remove", [missing])
+            sink = Sink(binary, guarded.kafka, topic, once, delivered=(1, 8, 10) if n == 0 else (1, n * 80 + 8, n * 10 + 10), **guarded.options)
+            state = sink.until(lambda s: s["error"] or s["ready"], "the sink to see what it may do")
+            if state["ready"]:
+                sink.count(n * 10 + 11, 10)
+                state = sink.until(lambda s: s["error"], "the trouble to show")
+            assert "uthoriz" in state["error"] and not state["failed"], state
+            guarded.acls("add", [missing])
+            if sink.ready()["under_way"] == 0:
+                sink.count(n * 10 + 11, 10)
+            assert sink.done() == (n * 10 + 20, {})
+            sink.close()
+        found = numbers(read(guarded.kafka, topic))
+        assert sorted(set(found)) == list(range(1, len(rights) * 10 + 11)) and (len(found) == len(set(found)) or not once)
+    guarded.kafka.stop()
