@@ -20,6 +20,8 @@
 
 /*---- what is wrong */
 
+static void say(KafkaSink *k, const char *fmt, va_list args) pg_attribute_printf(2, 0);
+
 static void
 say(KafkaSink *k, const char *fmt, va_list args)
 {

@@ -34,6 +34,8 @@ static const char *const primitives[] = {"null", "boolean", "int", "long", "floa
 
 static KdaAvroType *parse_type(Parse *parse, JsonbValue *v, const char *namespace, int depth);
 
+static void *wrong(Parse *parse, const char *fmt,...) pg_attribute_printf(2, 3);
+
 static void *
 wrong(Parse *parse, const char *fmt,...)
 {
@@ -282,6 +284,7 @@ named_type(Parse *parse, JsonbValue *v, KdaAvroKind kind, const char *namespace,
 	KdaAvroType *type = new_type(parse, kind);
 	char	   *name = text_member(parse, v, "name");
 	char	   *own = text_member(parse, v, "namespace");
+	char	   *inner;
 	char	   *dot;
 
 	if (type == NULL)
@@ -295,12 +298,10 @@ named_type(Parse *parse, JsonbValue *v, KdaAvroKind kind, const char *namespace,
 		return wrong(parse, "it has more than %d named types", MAX_NAMED);
 	parse->named[parse->nnamed++] = type;
 	/* what is inside is in the namespace of its name */
-	namespace = pstrdup(type->name);
-	dot = strrchr(namespace, '.');
-	if (dot)
-		*dot = '\0';
-	else
-		namespace = "";
+	inner = pstrdup(type->name);
+	dot = strrchr(inner, '.');
+	*(dot ? dot : inner) = '\0';
+	namespace = inner;
 	if (kind == KDA_AVRO_FIXED)
 	{
 		type->size = number_member(v, "size");
