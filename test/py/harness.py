@@ -186,7 +186,10 @@ class Postgres:
         self.process.kill()
         self.process.wait()
         forget_pid(self.process.pid)
-        wait_until(lambda: not any(alive(p) for p in children), "the children to end", 30)
+        try:
+            wait_until(lambda: not any(alive(p) for p in children), "the children to end", 30)
+        except AssertionError as e:
+            raise AssertionError("%s\n%s" % (e, "\n".join(what_it_does(p) for p in children if alive(p))))
         try:
             os.unlink(self.data + "/postmaster.pid")
         except FileNotFoundError:
@@ -249,6 +252,18 @@ def alive(pid):
             return f.read().split(")")[1].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def what_it_does(pid):
+    """For the message of a failure."""
+    def read(name):
+        try:
+            with open("/proc/%d/%s" % (pid, name)) as f:
+                return f.read().replace("\0", " ").strip()
+        except OSError as e:
+            return str(e)
+    state = [line for line in read("status").split("\n") if line.startswith(("State", "Threads", "SigPnd", "ShdPnd", "SigBlk"))]
+    return "%d %s: %s; in %s, system call %s" % (pid, read("cmdline"), ", ".join(state).replace("\t", " "), read("wchan"), read("syscall"))
 
 
 class Kafka:

