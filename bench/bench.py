@@ -265,6 +265,23 @@ class Bench:
         say("SELECT 1 without KDA words: parsing %.0f ns, %.0f ns through the detour; the statement costs the server %.0f ns: %+.2f %%" %
             (ns["off"], ns["on"], select1, 100 * (ns["on"] - ns["off"]) / select1))
 
+    def sink_part(self):
+        """Rows into a topic: the sink of outputs by itself, beside the library."""
+        say()
+        say("Rows of 100 bytes into a topic (rows per CPU-second of the program; %: of librdkafka's alone)")
+        raw = None
+        for name, mode in (("librdkafka's produce call alone", "raw"), ("our sink, at least once", "least"), ("our sink, exactly once", "once")):
+            runs = []
+            for n in range(3):
+                topic = "sink_%s_%d" % (mode, n)
+                self.kafka.create_topic(topic, PARTITIONS)
+                with core(MEASURED):
+                    runs.append(tuple(map(float, program("sink", mode, self.kafka.address, topic, self.events // 4))))
+                self.kafka.delete_topic(topic)
+            rate, wall = max(runs)
+            raw = raw or rate
+            say("%-34s %12.0f rows per CPU-second %6.1f %%   %6.2f s" % (name, rate, 100 * rate / raw, wall))
+
 
 def cpu_name():
     with open("/proc/cpuinfo") as f:
@@ -275,7 +292,7 @@ def cpu_name():
 
 
 def main():
-    parts = ["bare", "view", "latency", "views", "slots", "parse"]
+    parts = ["bare", "view", "latency", "views", "slots", "parse", "sink"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=4000000)
     parser.add_argument("--views", type=int, default=100)

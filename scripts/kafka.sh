@@ -3,7 +3,8 @@
 # kafka.sh start DIR PORT  runs a broker with its data in DIR in the foreground
 #                          (PORT: plain; KAFKA_LISTENERS: further ones, "NAME://127.0.0.1:PORT,…",
 #                          with what they need in DIR/extra.properties; KAFKA_FORMAT: options
-#                          of the storage tool, as --add-scram …)
+#                          of the storage tool, as --add-scram …; KAFKA_CLASSPATH: further
+#                          classes)
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -70,7 +71,7 @@ start)
 	fi
 	[ -d "$dir/data" ] || java -Xmx128m -cp "$jars/*" kafka.tools.StorageTool format -t 3Db5QLSqSZieL3rJBUUegA \
 		-c "$dir/server.properties" ${KAFKA_FORMAT:-} >"$dir/format.log" 2>&1
-	exec java -Xmx512m -Xms128m -XX:+UseSerialGC -cp "$jars/*" kafka.Kafka "$dir/server.properties"
+	exec java -Xmx512m -Xms128m -XX:+UseSerialGC -cp "$jars/*${KAFKA_CLASSPATH:+:$KAFKA_CLASSPATH}" kafka.Kafka "$dir/server.properties"
 	;;
 *) echo "usage: kafka.sh jars | start DIR PORT" >&2; exit 2 ;;
 esac

@@ -18,7 +18,7 @@ for what in "$@"; do
 	clang) packages="$packages clang" ;;
 	matrix) packages="$packages mmdebstrap python3-pip util-linux mount" ;;
 	bench) packages="$packages python3-pip" ;;
-	kafka) packages="$packages default-jre-headless curl ca-certificates kcat"; jars=yes ;;
+	kafka) packages="$packages default-jdk-headless curl ca-certificates kcat"; jars=yes ;;
 	esac
 done
 

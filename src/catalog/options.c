@@ -877,9 +877,11 @@ kda_check_stream(Oid relid)
 UserMapping *
 kda_user_mapping(Oid userid, Oid serverid)
 {
-	HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
-										ObjectIdGetDatum(serverid));
+	HeapTuple	tuple;
 
+	if (kda_connector_keeps_mapping(GetForeignServer(serverid)))
+		return NULL;
+	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid));
 	if (!HeapTupleIsValid(tuple))
 		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
 								ObjectIdGetDatum(serverid));

@@ -231,6 +231,8 @@ kda_aws_server_options(const char *service, List *options, KdaAwsServerOptions *
 		elog(ERROR, "an endpoint is invalid: %s", why); /* it was checked */
 	if (value)
 		out->proxy = psprintf("%s%s", proxy.base, proxy.default_port ? proxy.plain ? ":80" : ":443" : "");
+	if (strcmp(service, "kafka") == 0)
+		return;					/* certificates are the brokers' */
 	out->ca_file = value_of(options, "ssl.ca.location");
 	out->ca_pem = value_of(options, "ssl.ca.pem");
 	if (out->ca_file && out->ca_pem)
@@ -248,6 +250,21 @@ kda_aws_check_server(const ForeignServer *server)
 	foreach(lc, server->options)
 		check_option(lfirst_node(DefElem, lc), false, server->servertype);
 	kda_aws_server_options(server->servertype, server->options, &options);
+}
+
+bool
+kda_aws_has_option(const char *name, bool mapping)
+{
+	const AwsOption *option = find(name);
+
+	return option && option->mapping == mapping &&
+		(mapping || option->check == C_REGION || strcmp(name, "sts_endpoint") == 0 || strcmp(name, "proxy") == 0);
+}
+
+void
+kda_aws_check_option(DefElem *def, const char *type)
+{
+	check_option(def, false, type);
 }
 
 /*---- user mappings */

@@ -31,6 +31,12 @@ extern void kda_aws_server_options(const char *service, List *options, KdaAwsSer
 
 extern void kda_aws_check_server(const ForeignServer *server);
 
+/* Is there such an option of a user mapping, or of a server of another type that uses AWS's keys, too? */
+extern bool kda_aws_has_option(const char *name, bool mapping);
+
+/* Checks one option of a server; ereports. */
+extern void kda_aws_check_option(DefElem *def, const char *type);
+
 /* given: of the statement; all: of the mapping once it is done. */
 extern void kda_aws_check_user_mapping(const ForeignServer *server, List *given, List *all);
 

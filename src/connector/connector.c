@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/kafka_iam.h"
 #include "connector/sink.h"
 #include "fmgr.h"
 #include "utils/memutils.h"
@@ -24,26 +25,26 @@ kda_connector_init(void)
 static void
 check_kafka_server(const ForeignServer *server)
 {
-	kda_kafka_check_options(server->options, false);
+	kda_kafka_check_server(server->options);
 }
 
 static void
 check_kafka_user_mapping(const ForeignServer *server, List *given, List *all)
 {
-	kda_kafka_check_options(given, true);
+	kda_kafka_check_user_mapping(server, given, all);
 }
 
 typedef struct ConnectorType
 {
 	const char *name;
 	const KdaSourceOps *source; /* NULL: its streams cannot be read yet */
-	const KdaSinkOps *sink;		/* NULL: … written */
+	const KdaSinkOps *sink;		/* NULL: ... written to */
 	void		(*check_server) (const ForeignServer *server);
 	void		(*check_user_mapping) (const ForeignServer *server, List *given, List *all);
 } ConnectorType;
 
 static const ConnectorType types[] = {
-	{"kafka", &kda_kafka_ops, NULL, check_kafka_server, check_kafka_user_mapping},
+	{"kafka", &kda_kafka_ops, &kda_kafka_sink_ops, check_kafka_server, check_kafka_user_mapping},
 	{"kinesis", NULL, NULL, kda_aws_check_server, kda_aws_check_user_mapping},
 };
 
@@ -133,6 +134,12 @@ void
 kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all)
 {
 	get_type(server->servertype)->check_user_mapping(server, given, all);
+}
+
+bool
+kda_connector_keeps_mapping(const ForeignServer *server)
+{
+	return server->servertype && strcmp(server->servertype, "kafka") == 0 && kda_kafka_iam_wanted(server->options);
 }
 
 void

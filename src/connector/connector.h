@@ -81,7 +81,9 @@ typedef struct KdaSourceConfig
 	const char *stream_name;	/* for messages */
 	const char *topic;			/* option topic (or stream), default the relation's name */
 	List	   *server_options; /* DefElem: library properties by their own names */
-	List	   *user_options;	/* DefElem: of the user mapping; secrets */
+	List	   *user_options;	/* DefElem: of the user mapping; secrets; unless ops->reads_mapping */
+	Oid			serverid;
+	Oid			owner;			/* the stream's: whose mapping it is */
 	Size		fetch_memory;	/* bytes the source may hold in its queues */
 	Size		max_record_bytes;	/* records up to this size must be able to come */
 	int			wake_fd;		/* write end of a non-blocking pipe, a byte wakes the worker */
@@ -103,9 +105,17 @@ typedef struct KdaSource
 typedef struct KdaSourceOps
 {
 	const char *type;			/* of CREATE SERVER … TYPE */
+	bool		reads_mapping;	/* it looks into the user mapping by itself: nobody else does */
 
-	/* Creates threads but does not wait for the network.  ereport(ERROR) on a wrong property. */
+	/*
+	 * Creates threads but does not wait for the network.  ereport(ERROR) on a
+	 * wrong property.  In a transaction; what it pallocs is in
+	 * CurrentMemoryContext, which lives until close().
+	 */
 	KdaSource  *(*open) (const KdaSourceConfig *config);
+
+	/* In a transaction: would it be opened with something else now?  NULL: see the options. */
+	bool		(*has_changed) (KdaSource *source);
 
 	/*
 	 * Frees everything; all records must have been released.  Waits at most
@@ -164,5 +174,8 @@ extern void kda_connector_check_user_mapping(const ForeignServer *server, List *
 extern void kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once);
 /* Can streams of such a server be read or written?  ereports if not. */
 extern void kda_connector_check_stream(const char *type, const char *stream_name);
+
+/* Does the connector read this server's user mappings by itself, past the caches?  Then nobody else does. */
+extern bool kda_connector_keeps_mapping(const ForeignServer *server);
 
 #endif							/* KDA_CONNECTOR_H */

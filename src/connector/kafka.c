@@ -21,7 +21,6 @@
 
 #include <stdlib.h>
 
-#include "commands/defrem.h"
 #include "connector/threads.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -36,43 +35,19 @@
 
 /*---- opening and closing */
 
-static void
-set_property(rd_kafka_conf_t *conf, const char *name, const char *value)
-{
-	char		why[512];
-
-	if (rd_kafka_conf_set(conf, name, value, why, sizeof(why)) != RD_KAFKA_CONF_OK)
-	{
-		rd_kafka_conf_destroy(conf);
-		/* the library's message may hold the value, which may be a secret */
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-				 errmsg("invalid value for property \"%s\"", name)));
-	}
-}
-
 static rd_kafka_conf_t *
 make_conf(const KdaSourceConfig *config)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_new();
-	ListCell   *lc;
+	rd_kafka_conf_t *conf = kda_kafka_conf_new(config->server_options, config->user_options, false);
 
-	set_property(conf, "isolation.level", "read_committed");
-	set_property(conf, "socket.nagle.disable", "true");
-	foreach(lc, config->server_options)
-		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
-	foreach(lc, config->user_options)
-		set_property(conf, lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
-	set_property(conf, "check.crcs", "true");
-	set_property(conf, "enable.partition.eof", "true");
-	set_property(conf, "enable.auto.commit", "false");
-	set_property(conf, "enable.auto.offset.store", "false");
-	set_property(conf, "allow.auto.create.topics", "false");
-	set_property(conf, "topic.metadata.refresh.interval.ms", "10000");
+	kda_kafka_conf_set(conf, "check.crcs", "true");
+	kda_kafka_conf_set(conf, "enable.partition.eof", "true");
+	kda_kafka_conf_set(conf, "enable.auto.commit", "false");
+	kda_kafka_conf_set(conf, "enable.auto.offset.store", "false");
 	rd_kafka_conf_set_error_cb(conf, kda_kafka_on_error);
 	/* for what kda_kafka_on_log() wants to hear; all else is dropped there */
-	set_property(conf, "debug", "topic");
-	set_property(conf, "log_level", "7");
+	kda_kafka_conf_set(conf, "debug", "topic");
+	kda_kafka_conf_set(conf, "log_level", "7");
 	rd_kafka_conf_set_log_cb(conf, kda_kafka_on_log);
 	return conf;
 }
@@ -81,13 +56,18 @@ static KdaSource *
 kafka_open(const KdaSourceConfig *config)
 {
 	rd_kafka_conf_t *conf = make_conf(config);
+	bool		iam = kda_kafka_iam_wanted(config->server_options);
 	Kafka	   *k = calloc(1, sizeof(Kafka));
 
 	if (k == NULL || (k->topic_name = strdup(config->topic)) == NULL ||
-		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL)
+		(k->messages = malloc(sizeof(rd_kafka_message_t *) * FETCH_CHUNK)) == NULL ||
+		(iam && (k->token = kda_kafka_token_new()) == NULL))
 	{
 		if (k)
+		{
 			free(k->topic_name);
+			free(k->messages);
+		}
 		free(k);
 		rd_kafka_conf_destroy(conf);
 		ereport(ERROR,
@@ -104,6 +84,20 @@ kafka_open(const KdaSourceConfig *config)
 	kda_condition_init(&k->to_helper);
 	kda_condition_init(&k->to_main);
 
+	if (iam)
+	{
+		PG_TRY();
+		{
+			k->iam = kda_kafka_iam_open(config->serverid, config->owner, config->wake_fd, k->token);
+		}
+		PG_CATCH();
+		{
+			kda_kafka_free(k);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+
 	/* the library's own threads are started from the helper */
 	if (!kda_thread_start(kda_kafka_helper, k))
 	{
@@ -115,6 +109,14 @@ kafka_open(const KdaSourceConfig *config)
 	return &k->base;
 }
 
+static bool
+kafka_has_changed(KdaSource *source)
+{
+	KdaKafkaIam *iam = ((Kafka *) source)->iam;
+
+	return iam && kda_kafka_iam_has_changed(iam);
+}
+
 /* The helper destroys everything of the library's; who comes last frees the rest. */
 static void
 kafka_close(KdaSource *source, int deadline_ms)
@@ -122,6 +124,7 @@ kafka_close(KdaSource *source, int deadline_ms)
 	Kafka	   *k = (Kafka *) source;
 	bool		finished;
 
+	kda_kafka_iam_close(k->iam);
 	pthread_mutex_lock(&k->mutex);
 	k->stop = true;
 	pthread_cond_signal(&k->to_helper);
@@ -381,6 +384,7 @@ kafka_service(KdaSource *source)
 				round;
 	TimestampTz now = GetCurrentTimestamp();
 
+	kda_kafka_iam_service(k->iam);
 	pthread_mutex_lock(&k->mutex);
 	connected = k->connected;
 	partitions = k->partitions;
@@ -700,6 +704,7 @@ kafka_headers_json(const KdaRawRecord *record)
 const KdaSourceOps kda_kafka_ops = {
 	.type = "kafka",
 	.open = kafka_open,
+	.has_changed = kafka_has_changed,
 	.close = kafka_close,
 	.service = kafka_service,
 	.assign = kafka_assign,

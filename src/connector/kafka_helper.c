@@ -24,8 +24,6 @@
 #define MESSAGE_BYTES			400		/* what the library itself needs for a message, at least */
 #define BACKOFF_SETTABLE		0x020200ff
 
-#define SCRAM_FIXED		0x020601ff	/* it used to repeat its nonce, which brokers refuse since CVE-2024-56128 */
-
 #define DEFAULT_FETCH_BYTES		(1024 * 1024)		/* of one partition in one answer, as the library has it */
 #define DEFAULT_ANSWER_BYTES	(50 * 1024 * 1024)	/* one answer */
 #define DEFAULT_RECEIVE_BYTES	100000000
@@ -46,9 +44,13 @@ note_trouble(Kafka *k, const char *what, rd_kafka_resp_err_t err)
 {
 	char		text[512];
 
+	char		no_token[256] = "";
+
 	if (k->asking)
 		rd_kafka_poll(k->asking, 0);
-	snprintf(text, sizeof(text), "%s: %s", what, k->reason[0] ? k->reason : rd_kafka_err2str(err));
+	if (k->token)
+		kda_kafka_token_error(k->token, no_token, sizeof(no_token));
+	snprintf(text, sizeof(text), "%s: %s", what, no_token[0] ? no_token : k->reason[0] ? k->reason : rd_kafka_err2str(err));
 	set_trouble(k, text);
 }
 
@@ -56,7 +58,6 @@ void
 kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
 	Kafka	   *k = opaque;
-	char	   *counts;
 
 	if (err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
 	{
@@ -66,18 +67,7 @@ kda_kafka_on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 		pthread_mutex_unlock(&k->mutex);
 		return;
 	}
-	strlcpy(k->reason, reason, sizeof(k->reason));
-	/* "(after 5ms in state CONNECT, 3 identical error(s) suppressed)": never twice the same */
-	if ((counts = strstr(k->reason, " (after ")) != NULL)
-		*counts = '\0';
-	if (err == RD_KAFKA_RESP_ERR__AUTHENTICATION && strstr(reason, "SCRAM") && rd_kafka_version() < SCRAM_FIXED)
-	{
-		Size		len = strlen(k->reason);
-
-		snprintf(k->reason + len, sizeof(k->reason) - len,
-				 " (or librdkafka %s is too old: before 2.6.1 it cannot do SCRAM with Kafka 3.7.2, 3.8.1, 3.9 and later)",
-				 rd_kafka_version_str());
-	}
+	kda_kafka_copy_reason(k->reason, sizeof(k->reason), err, reason);
 }
 
 /*
@@ -104,15 +94,6 @@ take_complaints(Kafka *k)
 
 /*---- handles */
 
-static void
-set_bytes(rd_kafka_conf_t *conf, const char *name, Size bytes)
-{
-	char		text[32];
-
-	snprintf(text, sizeof(text), "%zu", Min(bytes, (Size) PG_INT32_MAX));
-	rd_kafka_conf_set(conf, name, text, NULL, 0);
-}
-
 /*
  * The library holds, for each partition, up to its queue and one answer more,
  * so half of a partition's share goes to either.
@@ -123,15 +104,24 @@ divide_memory(Kafka *k, rd_kafka_conf_t *conf, int npartitions)
 	Size		share = k->fetch_memory / Max(npartitions, 4);
 	Size		answer = Max(Min(k->fetch_memory / 4, (Size) DEFAULT_ANSWER_BYTES), (Size) DEFAULT_FETCH_BYTES);
 
-	set_bytes(conf, "queued.max.messages.kbytes", Max(share / 2 / 1024, (Size) 1));
-	set_bytes(conf, "queued.min.messages", Max(share / 2 / MESSAGE_BYTES, (Size) 100));
+	kda_kafka_conf_set_number(conf, "queued.max.messages.kbytes", Max(share / 2 / 1024, (Size) 1));
+	kda_kafka_conf_set_number(conf, "queued.min.messages", Max(share / 2 / MESSAGE_BYTES, (Size) 100));
 	/* 1 s by default; unknown before 2.2, see nudge() */
-	set_bytes(conf, "fetch.queue.backoff.ms", 5);
-	set_bytes(conf, "fetch.message.max.bytes", Max(Min(share / 2, (Size) DEFAULT_FETCH_BYTES), (Size) 1024));
-	set_bytes(conf, "fetch.max.bytes", answer);
+	kda_kafka_conf_set_number(conf, "fetch.queue.backoff.ms", 5);
+	kda_kafka_conf_set_number(conf, "fetch.message.max.bytes", Max(Min(share / 2, (Size) DEFAULT_FETCH_BYTES), (Size) 1024));
+	kda_kafka_conf_set_number(conf, "fetch.max.bytes", answer);
 	/* a record that is larger than all of this comes alone */
-	set_bytes(conf, "receive.message.max.bytes",
+	kda_kafka_conf_set_number(conf, "receive.message.max.bytes",
 			  Max(k->max_record_bytes + DEFAULT_FETCH_BYTES + answer, (Size) DEFAULT_RECEIVE_BYTES));
+}
+
+static void
+give_tokens(Kafka *k)
+{
+	if (k->rk == NULL)
+		return;
+	kda_kafka_token_apply(k->token, k->rk, &k->token_given[0]);
+	kda_kafka_token_apply(k->token, k->asking, &k->token_given[1]);
 }
 
 /* Both handles, with the memory divided over n partitions. */
@@ -174,6 +164,8 @@ make_handles(Kafka *k, int n)
 		return false;
 	}
 	k->rk = rk;
+	k->token_given[0] = k->token_given[1] = 0;
+	give_tokens(k);
 	k->queue = rd_kafka_queue_new(rk);
 	if (k->wake_fd >= 0)
 		rd_kafka_queue_io_event_enable(k->queue, k->wake_fd, "k", 1);
@@ -207,6 +199,7 @@ kda_kafka_free(Kafka *k)
 	free(k->leaders);
 	free(k->messages);
 	free(k->topic_name);
+	kda_kafka_token_free(k->token);
 	rd_kafka_conf_destroy(k->conf);
 	pthread_mutex_destroy(&k->mutex);
 	pthread_cond_destroy(&k->to_helper);
@@ -615,6 +608,7 @@ kda_kafka_helper(void *arg)
 			break;
 		if (nudged && k->rk && rd_kafka_version() < BACKOFF_SETTABLE)
 			nudge(k);
+		give_tokens(k);
 		if (whole)
 			look_at = kda_monotonic_ms() + look(k);
 		else if (asked && !serve_shards(k, false))

@@ -20,11 +20,10 @@
 #include <pthread.h>
 
 #include "connector/kafka.h"
+#include "connector/kafka_conf.h"
+#include "connector/kafka_iam.h"
 
 #define KAFKA_MAX_PARTITIONS	100000
-
-/* Epoch of PostgreSQL in Kafka's milliseconds since 1970. */
-#define KAFKA_EPOCH_MS	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * 86400 * 1000)
 
 /* What the helper thread is asked about a shard. */
 typedef enum KafkaAsk
@@ -69,6 +68,7 @@ typedef struct Kafka
 	Size		max_record_bytes;
 	int			wake_fd;
 	rd_kafka_conf_t *conf;		/* what a handle is made with */
+	KdaKafkaToken *token;		/* Amazon MSK with IAM; else NULL */
 
 	/*
 	 * Made by the helper; the main thread uses rk, topic and queue once it has
@@ -83,6 +83,7 @@ typedef struct Kafka
 	/* the helper's own */
 	char		reason[512];	/* what the library has last complained of */
 	int			call_ms;		/* longest wait of one call */
+	uint64		token_given[2]; /* serials of the tokens that rk and asking have */
 	int32	   *leaders;		/* by partition, of the last look; -1: none */
 	int			nleaders;
 	KafkaShard **looking_at;	/* its copy of shards[] */
@@ -115,6 +116,7 @@ typedef struct Kafka
 	uint64		ends_answered;
 
 	/* main thread */
+	KdaKafkaIam *iam;			/* makes token */
 	int			doubts_seen;
 	uint64		doubt_seen;
 	uint64		unreachable_since_round;

@@ -231,7 +231,8 @@ kda_sample(PG_FUNCTION_ARGS)
 	KdaStreamOptions *options;
 	KdaSourceConfig config = {0};
 	ForeignServer *server;
-	UserMapping *mapping;
+	UserMapping *mapping = NULL;
+	const KdaSourceOps *ops;
 	Relation	rel;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -258,7 +259,11 @@ kda_sample(PG_FUNCTION_ARGS)
 	if (s.desc->tdtypeid == RECORDOID && s.desc->tdtypmod < 0)
 		assign_record_type_typmod(s.desc);
 	server = GetForeignServer(options->serverid);
-	mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
+	ops = kda_source_ops(options->server_type);
+	config.owner = rel->rd_rel->relowner;
+	config.serverid = options->serverid;
+	if (!ops->reads_mapping)
+		mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);
 	relation_close(rel, AccessShareLock);
 	s.raw = kda_raw_batch_create(CurrentMemoryContext);
 	s.batch = kda_batch_create(CurrentMemoryContext, s.desc, NULL);
@@ -273,7 +278,7 @@ kda_sample(PG_FUNCTION_ARGS)
 	config.wake_fd = -1;
 	s.until = GetCurrentTimestamp() + timeout->time +
 		((int64) timeout->day + (int64) timeout->month * DAYS_PER_MONTH) * USECS_PER_DAY;
-	s.source = kda_source_ops(options->server_type)->open(&config);
+	s.source = ops->open(&config);
 	PG_TRY();
 	{
 		read_sample(&s, n);

@@ -889,23 +889,18 @@ kda_load(KdaWorker *worker)
 
 /*
  * The options of a stream's server and of the user mapping that it is read
- * with, as they are now; in memory of the context.  No transaction.
+ * with, as they are now; in memory of the context.  In a transaction.
  */
 static void
 look_up_options(KdaStream *stream, MemoryContext context, List **server_options, List **user_options)
 {
-	MemoryContext old = CurrentMemoryContext;
-	ForeignServer *server;
-	UserMapping *mapping;
+	ForeignServer *server = GetForeignServer(stream->options->serverid);
+	UserMapping *mapping = kda_source_ops(stream->options->server_type)->reads_mapping ? NULL :
+		kda_user_mapping(stream->owner, stream->options->serverid);
+	MemoryContext old = MemoryContextSwitchTo(context);
 
-	StartTransactionCommand();
-	server = GetForeignServer(stream->options->serverid);
-	mapping = kda_user_mapping(stream->owner, stream->options->serverid);
-	MemoryContextSwitchTo(context);
 	*server_options = copyObject(server->options);
 	*user_options = mapping ? copyObject(mapping->options) : NIL;
-	MemoryContextSwitchTo(old);
-	CommitTransactionCommand();
 	MemoryContextSwitchTo(old);
 }
 
@@ -923,22 +918,29 @@ open_source(KdaWorker *worker, KdaFeed *feed, Size fetch_memory)
 	static uint64 serial = 0;
 	KdaStream  *stream = feed->stream;
 	KdaSourceConfig config = {0};
+	MemoryContext old = CurrentMemoryContext;
 
 	if (feed->options_context)
 		MemoryContextReset(feed->options_context);
 	else
 		feed->options_context = AllocSetContextCreate(stream->context, "kda source options",
 													  ALLOCSET_SMALL_SIZES);
+	StartTransactionCommand();
 	look_up_options(stream, feed->options_context, &feed->server_options, &feed->user_options);
 	config.server_options = feed->server_options;
 	config.user_options = feed->user_options;
+	config.serverid = stream->options->serverid;
+	config.owner = stream->owner;
 	config.stream_name = stream->name;
 	config.topic = stream->options->topic;
 	config.fetch_memory = fetch_memory;
 	config.max_record_bytes = kda_max_record_bytes;
 	config.wake_fd = worker->wake_write;
 	config.ring_wanted = stream->options->retention_us > 0;
+	MemoryContextSwitchTo(stream->context);
 	stream->source = kda_source_ops(stream->options->server_type)->open(&config);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 	stream->source->serial = ++serial;
 	feed->fetch_memory = fetch_memory;
 }
@@ -949,12 +951,18 @@ options_changed(KdaFeed *feed)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "kda source options",
 												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	KdaSource  *source = feed->stream->source;
 	List	   *server_options,
 			   *user_options;
 	bool		changed;
 
+	StartTransactionCommand();
 	look_up_options(feed->stream, scratch, &server_options, &user_options);
-	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options);
+	changed = !equal(server_options, feed->server_options) || !equal(user_options, feed->user_options) ||
+		(source->ops->has_changed && source->ops->has_changed(source));
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);
 	return changed;
 }

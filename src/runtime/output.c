@@ -143,8 +143,9 @@ static void
 look_up_options(KdaOutput *output, MemoryContext context, List **table, List **server, List **user)
 {
 	ForeignTable *foreign = GetForeignTable(output->relid);
-	UserMapping *mapping = kda_user_mapping(output->options->owner, foreign->serverid);
 	ForeignServer *of = GetForeignServer(foreign->serverid);
+	/* secrets of AWS's are in the hands of one file */
+	UserMapping *mapping = kda_connector_keeps_mapping(of) ? NULL : kda_user_mapping(output->options->owner, foreign->serverid);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*table = copyObject(foreign->options);

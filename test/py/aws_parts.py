@@ -19,8 +19,8 @@ from harness import WORK, free_port, forget_pid, note_pid, wait_until
 PARTS = os.environ["KDA_AWS_PARTS"]
 
 
-def build_program(name, sources, libraries=(), sanitize=True):
-    """test/aws/NAME.c with files of src/connector, outside of a server, under the sanitizers."""
+def build_program(name, sources, libraries=(), sanitize=True, folder="aws"):
+    """test/FOLDER/NAME.c with files of src/connector, outside of a server, under the sanitizers."""
     build, binary = os.path.join(WORK, "build"), os.path.join(WORK, name if sanitize else name + "_plain")
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"] if sanitize else []
     pg_config = os.environ["KDA_PG_CONFIG"]
@@ -28,7 +28,7 @@ def build_program(name, sources, libraries=(), sanitize=True):
     def ask(option):
         return subprocess.check_output([pg_config, option], text=True).strip()
     subprocess.run(["gcc", "-g", "-O1", "-Wall", "-Werror", "-no-pie", *sanitizers, "-D_GNU_SOURCE", "-DFRONTEND",
-                    "-I", build + "/src", "-I", ask("--includedir-server"), "-o", binary, build + "/test/aws/%s.c" % name,
+                    "-I", build + "/src", "-I", ask("--includedir-server"), "-o", binary, build + "/test/%s/%s.c" % (folder, name),
                     *[build + "/src/connector/%s.c" % s for s in sources],
                     "-L" + ask("--pkglibdir"), "-L" + ask("--libdir"), *["-l" + lib for lib in libraries],
                     "-lpgcommon", "-lpgport", "-lcrypto", "-lm", "-lpthread"], check=True)
