@@ -144,8 +144,7 @@ look_up_options(KdaOutput *output, MemoryContext context, List **table, List **s
 {
 	ForeignTable *foreign = GetForeignTable(output->relid);
 	ForeignServer *of = GetForeignServer(foreign->serverid);
-	/* secrets of AWS's are in the hands of one file */
-	UserMapping *mapping = kda_connector_keeps_mapping(of) ? NULL : kda_user_mapping(output->options->owner, foreign->serverid);
+	UserMapping *mapping = kda_user_mapping(output->options->owner, foreign->serverid);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*table = copyObject(foreign->options);
@@ -621,6 +620,8 @@ transact(KdaOutput *output, int done, int wanted, TimestampTz now)
 	PG_TRY();
 	{
 		kda_error_stream_begin();
+		if (done > 0)
+			KDA_FAULT("delivered");
 		for (int i = 0; i < done; i++)
 		{
 			KdaSeal    *seal = list_nth(output->seals, i);
