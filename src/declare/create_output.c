@@ -164,7 +164,7 @@ kda_create_output(KdaStmt *stmt, KdaRunCore run)
 	pump = kda_create_output_pump(psprintf("CREATE PUMP " KDA_STORAGE_SCHEMA ".output_%d AS INSERT INTO %s (%s) SELECT %s FROM %s", kda_next_id(),
 										   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), names, names,
 										   quote_qualified_identifier(get_namespace_name(get_rel_namespace(source)), get_rel_name(source))),
-								  option_value(stmt->options, "start"));
+								  relid, option_value(stmt->options, "start"));
 	kda_run_as_owner(psprintf("UPDATE kda_storage.output SET source = %u::pg_catalog.regclass, pump = %u::pg_catalog.regclass WHERE rel = %u::pg_catalog.regclass",
 							  source, pump, relid));
 	depend(pump, relid, DEPENDENCY_INTERNAL);

@@ -878,12 +878,15 @@ kda_create_part(KdaCompose *c, KdaQuerySpec *spec, Oid target, bool add_window_c
 				 c->query_id);
 }
 
+/* Its columns are those of the output by their places: no INSERT stands behind it. */
 Oid
-kda_create_output_pump(const char *text, const char *start)
+kda_create_output_pump(const char *text, Oid output, const char *start)
 {
 	KdaStmt    *stmt = kda_parse_statement(text);
 	QueryOptions options = {0};
 
+	stmt->insert = NULL;
+	stmt->part_target = output;
 	options.start = start ? pstrdup(start) : NULL;
 	return build(stmt, stmt->text, &options, kda_next_id(), get_namespace_oid(KDA_STORAGE_SCHEMA, false), false, 0);
 }

@@ -23,7 +23,7 @@ extern void kda_execute_statement(KdaStmt *stmt, QueryCompletion *qc);
 extern void kda_create_query(KdaStmt *stmt);
 
 /* The pump behind an output, by the text of its CREATE PUMP; it is in kda_storage. */
-extern Oid	kda_create_output_pump(const char *text, const char *start);
+extern Oid	kda_create_output_pump(const char *text, Oid output, const char *start);
 
 /*---- view_index.c */
 

@@ -448,6 +448,21 @@ lateness_of(const RangeVar *name)
 	return OidIsValid(relid) && kda_is_stream(relid) ? kda_stream_options_get(relid)->allowed_lateness_us : 0;
 }
 
+/* The columns of an output are those of its stream when it was made, by their places. */
+static void
+refuse_other_columns(Oid relid, AlterTableCmd *cmd)
+{
+	KdaOutputIds ids;
+
+	if ((cmd->subtype == AT_AddColumn || cmd->subtype == AT_DropColumn || cmd->subtype == AT_AlterColumnType) &&
+		kda_output_ids(relid, &ids) && OidIsValid(ids.source))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("columns of output \"%s\" cannot be changed", get_rel_name(relid)),
+				 errdetail("They are those that stream \"%s\" had when the output was made.", get_rel_name(ids.source)),
+				 errhint("DROP the output and CREATE it again.")));
+}
+
 static void
 after_alter_table(AlterTableStmt *stmt, int64 former_lateness)
 {
@@ -464,6 +479,8 @@ after_alter_table(AlterTableStmt *stmt, int64 former_lateness)
 	}
 	else if (kda_is_stream(relid))
 	{
+		foreach(lc, stmt->cmds)
+			refuse_other_columns(relid, lfirst_node(AlterTableCmd, lc));
 		CommandCounterIncrement();
 		kda_check_stream(relid);
 		kda_stream_sync_storage(relid);

@@ -53,6 +53,7 @@ typedef struct Deliverer
 } Deliverer;
 
 static Deliverer *me = NULL;
+bool		kda_in_deliver = false;
 
 static void
 on_relcache(Datum arg, Oid relid)
@@ -338,6 +339,7 @@ void
 kda_deliver_main(Datum arg)
 {
 	kda_worker_attach(DatumGetInt32(arg));
+	kda_in_deliver = true;
 	own_settings();
 	me = MemoryContextAllocZero(TopMemoryContext, sizeof(Deliverer));
 	me->context = AllocSetContextCreate(TopMemoryContext, "kda deliver worker", ALLOCSET_DEFAULT_SIZES);

@@ -27,7 +27,7 @@ kda_fault_point(const char *name)
 	char		action[sizeof(f->action)] = "";
 	int			i;
 
-	if (!kda_in_worker)
+	if (!kda_in_worker && !kda_in_deliver)
 		return;
 	LWLockAcquire(kda_shared->lock, LW_EXCLUSIVE);
 	for (i = 0; i < f->nseen; i++)

@@ -6,7 +6,7 @@
  * KDA_FAULT("name") is nothing at all unless the library is built with
  * -DKDA_FAULTS (test/run builds such a copy beside the one that is shipped).
  * There a test arms one point at a time: at its n-th passing in a pipeline
- * worker it raises an error of a given SQLSTATE, or kills the process.
+ * or deliver worker it raises an error of a given SQLSTATE, or kills the process.
  *
  *-------------------------------------------------------------------------
  */

@@ -40,6 +40,8 @@
 #define ROTATE_EVERY	(5 * USECS_PER_SEC)
 #define ROTATE_SOON		(USECS_PER_SEC / 10)
 #define BACKOFF_FIRST_MS	100
+#define DEFAULT_RECORDS	10000
+#define DEFAULT_BYTES	(16 * 1024 * 1024)
 #define SERVICE_EVERY	(USECS_PER_SEC / 20)
 
 /*---- our own statements */
@@ -143,8 +145,8 @@ static void
 look_up_options(KdaOutput *output, MemoryContext context, List **table, List **server, List **user)
 {
 	ForeignTable *foreign = GetForeignTable(output->relid);
-	UserMapping *mapping = kda_user_mapping(output->options->owner, foreign->serverid);
 	ForeignServer *of = GetForeignServer(foreign->serverid);
+	UserMapping *mapping = kda_user_mapping(output->options->owner, foreign->serverid);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	*table = copyObject(foreign->options);
@@ -440,11 +442,14 @@ store_seal(KdaOutput *output, KdaSeal *seal)
 					 number_or_null(seal->from.last_xid), seal->from.last_seq, seal->to_xid, seal->to_seq));
 }
 
+/* Options batch_records and batch_bytes, else what is good for the sink. */
 static int
 batch_limit(KdaOutput *output, Size *bytes)
 {
-	*bytes = output->ops->batch_bytes > 0 ? output->ops->batch_bytes : 16 * 1024 * 1024;
-	return output->ops->batch_records > 0 ? output->ops->batch_records : 10000;
+	KdaStreamOptions *o = output->options;
+
+	*bytes = o->batch_bytes > 0 ? (Size) o->batch_bytes : output->ops->batch_bytes > 0 ? output->ops->batch_bytes : DEFAULT_BYTES;
+	return o->batch_records > 0 ? o->batch_records : output->ops->batch_records > 0 ? output->ops->batch_records : DEFAULT_RECORDS;
 }
 
 /* The next piece, with its numbers; NULL: there are no rows. */
@@ -620,6 +625,8 @@ transact(KdaOutput *output, int done, int wanted, TimestampTz now)
 	PG_TRY();
 	{
 		kda_error_stream_begin();
+		if (done > 0)
+			KDA_FAULT("delivered");
 		for (int i = 0; i < done; i++)
 		{
 			KdaSeal    *seal = list_nth(output->seals, i);

@@ -200,6 +200,9 @@ extern PGDLLEXPORT void kda_deliver_main(Datum arg);
 extern PGDLLEXPORT void kda_launcher_main(Datum arg);
 extern PGDLLEXPORT void kda_probe_main(Datum arg);
 
+/* True in a deliver worker. */
+extern bool kda_in_deliver;
+
 /* This worker's slot (index into kda_shared->slots). */
 extern int	kda_my_slot;
 

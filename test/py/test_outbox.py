@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import psycopg2
 import pytest
-from harness import LONG, WORK, Postgres, alive, patiently, wait_until
+from harness import FAULT_BINDIR, LONG, WORK, Postgres, alive, patiently, wait_until
 
 KILLS = 40 if LONG else 12
 Record = namedtuple("Record", "number key value headers hash_key time")
@@ -30,9 +30,9 @@ def build_sink():
     return library
 
 
-def start(name, settings=()):
+def start(name, settings=(), **kwargs):
     pg = Postgres(name, ["kda_stream.commit_interval = '20ms'", "shared_preload_libraries = 'kda_stream,%s'" % build_sink(),
-                         "max_prepared_transactions = 5", "kda_stream.retry_max_interval = '500ms'", *settings]).start()
+                         "max_prepared_transactions = 5", "kda_stream.retry_max_interval = '500ms'", *settings], **kwargs).start()
     pg.sql("CREATE EXTENSION kda_stream")
     pg.sql("CREATE SERVER f TYPE 'file' FOREIGN DATA WRAPPER kda_stream")
     return pg
@@ -323,7 +323,8 @@ def test_create_output(server):
     for statement, message in (("DROP STREAM source", "other objects depend"), ("INSERT INTO renamed VALUES ('x', 1)", "is an output"),
                                ("CREATE CONTINUOUS VIEW v AS SELECT count(*) FROM renamed", "cannot be read"),
                                ("DROP STREAM renamed", "is not a stream"), ("DROP OUTPUT source", "is not an output"),
-                               ("CREATE OUTPUT o FROM renamed SERVER f", "is not a stream"), ("CREATE OUTPUT o FROM source SERVER kda", "is this database")):
+                               ("CREATE OUTPUT o FROM renamed SERVER f", "is not a stream"), ("CREATE OUTPUT o FROM source SERVER kda", "is this database"),
+                               ("ALTER OUTPUT renamed ADD COLUMN c int", "cannot be changed")):
         with pytest.raises(psycopg2.Error, match=message):
             server.sql(statement)
     assert "skipping" in server.psql("DROP OUTPUT IF EXISTS nothing; CREATE OUTPUT IF NOT EXISTS renamed FROM source SERVER f").stdout
@@ -512,3 +513,99 @@ def test_a_restored_dump_is_paused(server):
     out.wait(4)
     assert out.values() == [1, 2, 3, 4]
     server.sql("DROP DATABASE restored")
+
+
+@pytest.mark.parametrize("point", ["seal", "sealed", "sent", "delivered"])
+def test_faults_at_every_step(point):
+    """An error that passes, one that does not, and the end of the process, wherever the deliver worker is."""
+    server = start("fault_" + point, ["kda_stream.retry_max_interval = '100ms'", "wal_writer_delay = '10ms'"], bindir=FAULT_BINDIR)
+    server.sql("CREATE SCHEMA fault; CREATE FUNCTION fault.arm(text, int, text) RETURNS void LANGUAGE C STRICT AS '$libdir/kda_stream', 'kda_fault_arm'")
+    server.sql("CREATE FUNCTION fault.armed() RETURNS text LANGUAGE C AS '$libdir/kda_stream', 'kda_fault_armed'")
+    out = Out(server, "faulty").stream()
+    n = 0
+    for action in ("57P03", "22012", "40001", "kill"):
+        server.sql("SELECT fault.arm(%s, 2, %s)", point, action)
+        for _ in range(5):
+            wait_until(server.answers, "the server to recover")
+            server.sql("INSERT INTO faulty SELECT 'k', g FROM generate_series(%s, %s) g", n + 1, n + 150)
+            n += 150
+            time.sleep(0.02)
+        wait_until(lambda: patiently(server, "SELECT fault.armed()") is None, "the fault to have happened")
+    out.settled()
+    assert out.values() == list(range(1, n + 1))
+    assert [r.number for r in out.records()] == list(range(1, n + 1))
+    server.check_sane()
+    server.destroy()
+
+
+class Standby(Postgres):
+    def __init__(self, name, primary):
+        super().__init__(name, initdb=False, bindir=primary.bindir)
+        subprocess.run([primary.bindir + "/pg_basebackup", "-h", primary.sockets, "-p", str(primary.port), "-U", "postgres", "-D", self.data, "-R", "-c", "fast"], check=True)
+        with open(self.data + "/postgresql.conf", "a") as f:
+            f.write("unix_socket_directories = '%s'\nport = %d\n" % (self.sockets, self.port))
+
+
+def test_promotion():
+    """What the standby had heard of is not sent again; what the primary had sealed and sent after that may be, and is counted."""
+    primary = start("out_primary")
+    out = Out(primary, "failover").stream()
+    primary.sql("INSERT INTO failover SELECT 'k', g FROM generate_series(1, 3) g")
+    out.wait(3)
+    out.settled()
+    standby = Standby("out_standby", primary).start()
+    primary.sql("INSERT INTO failover VALUES ('k', 4)")
+    out.wait(4)
+    out.settled()
+    there = primary.value("SELECT pg_current_wal_insert_lsn()")
+    wait_until(lambda: standby.value("SELECT pg_last_wal_receive_lsn() >= %s", there), "the standby to have it")
+    assert standby.sql("SELECT state, delivered, pending FROM kda.outputs") == [("running", 4, 0)]
+    # the standby hears no more, the primary goes on
+    standby.sql("ALTER SYSTEM SET primary_conninfo = ''")
+    standby.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: standby.value("SELECT count(*) FROM pg_stat_wal_receiver") == 0, "the standby to be alone")
+    primary.sql("INSERT INTO failover VALUES ('k', 5), ('k', 6)")
+    out.wait(6)
+    out.settled()
+    primary.stop("immediate")
+    standby.sql("SELECT pg_promote()")
+    out.server = standby
+    standby.sql("INSERT INTO failover VALUES ('k', 7)")
+    out.wait(7)
+    out.settled()
+    assert [(r.number, v) for r, v in zip(out.records(), out.values())] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (5, 7)]
+    assert out.row("delivered, delivered_again, state") == (5, 2, "running")
+    assert "2 records had been delivered by a server that this one has taken over from" in standby.log_text()
+    # and from here on its marks are those of its own timeline
+    standby.crash()
+    standby.start()
+    standby.sql("INSERT INTO failover VALUES ('k', 8)")
+    out.wait(8)
+    assert out.values()[-2:] == [7, 8] and out.marks()[-1][0] == "2"
+    for s in (primary, standby):
+        s.check_sane()
+        s.destroy()
+
+
+def test_rights(server):
+    """An output runs as its owner; who may not see the stream sees no row of it."""
+    server.sql("CREATE ROLE writer LOGIN; CREATE ROLE other LOGIN; GRANT USAGE ON FOREIGN SERVER f TO writer; GRANT CREATE ON SCHEMA public TO writer")
+    path = os.path.join(server.dir, "rights.out")
+    server.sql("CREATE STREAM mine (k text, v int)", user="writer")
+    server.sql("CREATE OUTPUT rights FROM mine SERVER f OPTIONS (topic '%s')" % path, user="writer")
+    out = Out(server, "rights")
+    server.sql("INSERT INTO mine VALUES ('a', 1)", user="writer")
+    out.wait(1)
+    assert server.sql("SELECT output::text FROM kda.outputs", user="writer") == [("rights",)]
+    assert server.sql("SELECT output::text FROM kda.outputs", user="other") == []
+    for statement in ("ALTER OUTPUT rights PAUSE", "DROP OUTPUT rights", "SELECT kda.redrive('mine')"):
+        with pytest.raises(psycopg2.Error, match="must be owner"):
+            server.sql(statement, user="other")
+    with pytest.raises(psycopg2.Error, match="permission denied"):
+        server.sql("CREATE OUTPUT stolen FROM mine SERVER f", user="other")
+    # with the output goes its pump
+    server.sql("ALTER OUTPUT rights OWNER TO postgres")
+    server.sql("INSERT INTO mine VALUES ('b', 2)", user="writer")
+    out.wait(2)
+    server.sql("DROP OWNED BY writer CASCADE; DROP ROLE writer, other")
+    assert server.value("SELECT count(*) FROM kda_storage.output WHERE rel::oid NOT IN (SELECT oid FROM pg_class)") == 0
