@@ -162,6 +162,8 @@ load_shards(KdaFeed *feed)
 		stream->shards[0].watermark = KDA_NO_TIME;
 		stream->shards[0].max_arrival = KDA_NO_TIME;
 		stream->shards[0].last_arrival = KDA_NO_TIME;
+		stream->shards[0].complete_to = KDA_NO_TIME;
+		stream->shards[0].millis_behind = -1;
 	}
 	/* slot 0 looks at those of the others, too */
 	SPI_execute(psprintf("SELECT * FROM kda_storage.shard WHERE stream_id = %d AND (%d = 0 OR slot = %d) "
