@@ -224,7 +224,15 @@ give_mark(KafkaSink *k, const KdaSinkMark *mark)
 	snprintf(text, sizeof(text), "kda %u %X/%X " INT64_FORMAT, mark->timeline, LSN_FORMAT_ARGS(mark->lsn), mark->number);
 	list->elems[0].offset = mark->number;
 	list->elems[0].metadata = strdup(text); /* the list's */
-	list->elems[0].metadata_size = list->elems[0].metadata ? strlen(text) : 0;
+	list->elems[0].metadata_size = strlen(text);
+	if (list->elems[0].metadata == NULL)
+	{
+		/* an offset alone would be no mark */
+		rd_kafka_topic_partition_list_destroy(list);
+		rd_kafka_consumer_group_metadata_destroy(group);
+		kda_kafka_sink_trouble(k, "out of memory");
+		return ABORT;
+	}
 	do
 	{
 		error = rd_kafka_send_offsets_to_transaction(k->rk, list, group, KAFKA_SINK_CALL_MS);
