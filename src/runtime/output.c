@@ -142,7 +142,7 @@ static void
 look_up_options(KdaOutput *output, MemoryContext context, List **table, List **server, List **user)
 {
 	ForeignTable *foreign = GetForeignTable(output->relid);
-	UserMapping *mapping = kda_user_mapping(output->options->owner, foreign->serverid);
+	UserMapping *mapping = output->ops && output->ops->reads_mapping ? NULL : kda_user_mapping(output->options->owner, foreign->serverid);
 	ForeignServer *of = GetForeignServer(foreign->serverid);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
@@ -186,7 +186,8 @@ kda_output_changed(KdaOutput *output)
 	if (changed)
 		return true;
 	look_up_options(output, CurrentMemoryContext, &table, &server, &user);
-	return !equal(table, output->table_options) || !equal(server, output->server_options) || !equal(user, output->user_options);
+	return !equal(table, output->table_options) || !equal(server, output->server_options) || !equal(user, output->user_options) ||
+		(output->sink && output->sink->ops->has_changed && output->sink->ops->has_changed(output->sink));
 }
 
 static void

@@ -96,6 +96,20 @@ def test_a_missing_stream(server, kinesis, seoul):
     assert [r["n"] for r in rows(kinesis, "later")] == [1]
 
 
+def test_keys_that_change(server, kinesis, seoul):
+    """Wrong keys are told, and nothing is refused for them; those of ALTER USER MAPPING are used at once."""
+    kinesis.create_stream("rekeyed")
+    server.sql("CREATE SERVER other TYPE 'kinesis' FOREIGN DATA WRAPPER kda_stream OPTIONS (region '%s', endpoint '%s')" % (REGION, kinesis.url))
+    server.sql("CREATE USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (access_key_id '%s', secret_access_key 'not/the/one')" % ACCESS_KEY_ID)
+    server.sql("CREATE STREAM rekeyed (n int) SERVER other; INSERT INTO rekeyed VALUES (1)")
+    told = wait_until(lambda: server.value("SELECT nullif(last_error, '') FROM kda.outputs WHERE output = 'rekeyed'::regclass"), "the error")
+    assert "InvalidSignatureException" in told and "not/the/one" not in told
+    server.sql("ALTER USER MAPPING FOR CURRENT_USER SERVER other OPTIONS (SET secret_access_key '%s')" % SECRET_ACCESS_KEY)
+    delivered(server, "rekeyed")
+    assert [r["n"] for r in rows(kinesis, "rekeyed")] == [1]
+    assert server.sql("SELECT failed, last_error FROM kda.outputs WHERE output = 'rekeyed'::regclass") in ([(0, None)], [(0, "")])
+
+
 @pytest.fixture
 def killed(server, kinesis, seoul):
     """A stream of 3 shards that has got many rows while its deliver worker, or the whole server, was killed and the network failed; what was committed."""
