@@ -109,7 +109,10 @@ typedef struct KeyChain
 typedef struct KinesisSink
 {
 	KdaSink		sink;			/* first */
+	KdaAwsAccess *access;
 	KdaAwsService service;
+	Oid			serverid;
+	Oid			owner;
 	const char *stream;			/* name or ARN */
 	const char *member;
 	bool		ordered;
@@ -219,6 +222,9 @@ kinesis_open(const KdaSinkConfig *config)
 
 	check_options(config);
 	access = kda_aws_access(config->serverid, config->owner, config->wake_fd);
+	s->access = access;
+	s->serverid = config->serverid;
+	s->owner = config->owner;
 	s->sink.ops = &kda_kinesis_sink_ops;
 	s->service.http = access->http;
 	s->service.endpoint = access->endpoint;
@@ -255,6 +261,20 @@ kinesis_open(const KdaSinkConfig *config)
 	/* the other side knows nothing that would have to be learnt */
 	s->sink.ready = true;
 	return &s->sink;
+}
+
+/* Whoever asks with the same options gets the same access. */
+static bool
+kinesis_has_changed(KdaSink *sink)
+{
+	KinesisSink *s = (KinesisSink *) sink;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "kda kinesis access", ALLOCSET_SMALL_SIZES);
+	MemoryContext before = MemoryContextSwitchTo(context);
+	bool		changed = kda_aws_access(s->serverid, s->owner, s->access->wake_fd) != s->access;
+
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(context);
+	return changed;
 }
 
 static void
@@ -623,7 +643,9 @@ const KdaSinkOps kda_kinesis_sink_ops = {
 	.batch_records = SEALED_RECORDS,
 	.batch_bytes = SEALED_BYTES,
 	.max_batches = SEALED_BATCHES,
+	.reads_mapping = true,
 	.open = kinesis_open,
+	.has_changed = kinesis_has_changed,
 	.close = kinesis_close,
 	.service = kinesis_service,
 	.send = kinesis_send,

@@ -70,7 +70,7 @@ typedef struct KdaSinkConfig
 	Oid			serverid;
 	Oid			owner;			/* whose user mapping is used */
 	List	   *server_options; /* DefElem */
-	List	   *user_options;	/* DefElem: of the user mapping; secrets.  NIL for servers whose connector reads the mapping itself */
+	List	   *user_options;	/* DefElem: of the user mapping; secrets.  NIL if ops->reads_mapping */
 	List	   *options;		/* DefElem: of the output's foreign table, validated */
 	bool		exactly_once;	/* option delivery; false also where the sink cannot do it */
 	bool		ordered;
@@ -103,6 +103,7 @@ typedef struct KdaSinkOps
 	int			batch_records;	/* what is good for it: size of a sealed batch */
 	Size		batch_bytes;
 	int			max_batches;	/* it may be given so many before the first is done */
+	bool		reads_mapping;	/* it looks into the user mapping by itself: nobody else does */
 
 	/*
 	 * In a transaction, for what it needs of the catalog; begins to connect but
@@ -110,6 +111,9 @@ typedef struct KdaSinkOps
 	 * the sink.  ereport(ERROR) on a wrong option.
 	 */
 	KdaSink    *(*open) (const KdaSinkConfig *config);
+
+	/* In a transaction: would it be opened with another user mapping now?  NULL: see the options. */
+	bool		(*has_changed) (KdaSink *sink);
 
 	/* Frees everything; batches under way may or may not be delivered.  Waits at most deadline_ms. */
 	void		(*close) (KdaSink *sink, int deadline_ms);

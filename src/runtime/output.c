@@ -189,7 +189,8 @@ kda_output_changed(KdaOutput *output)
 	if (changed)
 		return true;
 	look_up_options(output, CurrentMemoryContext, &table, &server, &user);
-	return !equal(table, output->table_options) || !equal(server, output->server_options) || !equal(user, output->user_options);
+	return !equal(table, output->table_options) || !equal(server, output->server_options) || !equal(user, output->user_options) ||
+		(output->sink && output->sink->ops->has_changed && output->sink->ops->has_changed(output->sink));
 }
 
 static void

@@ -2,8 +2,9 @@
 import os
 import random
 import subprocess
+import threading
 
-from harness import WORK
+from harness import WORK, forget_pid, note_pid
 from kinesis_parts import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY
 
 SOURCES = os.path.join(WORK, "build/test/kinesis")
@@ -50,3 +51,29 @@ def cases():
         "ten at most": (2, 10, [("k%d" % chance.randrange(5), None, chance.randbytes(chance.randrange(1, 40))) for i in range(45)]),
         "large": (1, 1000, [("k%d" % (i % 7), None, b"%d " % i + b"x" * chance.randrange(300)) for i in range(120)]),
     }
+
+
+class Reader:
+    """KCL, which reads a stream from its beginning: records are (shard, key, data), so far."""
+
+    def __init__(self, kinesis, dynamodb, stream):
+        self.records = []
+        self.log = open(os.path.join(WORK, "kcl.log"), "w")
+        self.process = subprocess.Popen(java("Kcl", "http://127.0.0.1:%d" % kinesis.port, "http://127.0.0.1:%d" % dynamodb.port, REGION, ACCESS_KEY_ID, SECRET_ACCESS_KEY, stream),
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        note_pid(self.process.pid)
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            words = line.rstrip("\n").split(" ")
+            if len(words) == 3 and words[0].startswith("shardId-"):
+                self.records.append((words[0], bytes.fromhex(words[1]).decode(), bytes.fromhex(words[2])))
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.thread.join(10)
+        forget_pid(self.process.pid)
+        self.log.close()
