@@ -11,6 +11,7 @@
 #include "connector/connector.h"
 #include "connector/http.h"
 #include "connector/kafka.h"
+#include "connector/registry.h"
 #include "utils/memutils.h"
 
 void
@@ -41,6 +42,7 @@ typedef struct ConnectorType
 
 static const ConnectorType types[] = {
 	{"kafka", &kda_kafka_ops, check_kafka_server, check_kafka_user_mapping},
+	{KDA_REGISTRY_TYPE, NULL, kda_registry_check_server, kda_registry_check_user_mapping},
 	{"kinesis", NULL, kda_aws_check_server, kda_aws_check_user_mapping},
 };
 

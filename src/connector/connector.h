@@ -160,6 +160,9 @@ extern KdaRawRecord *kda_raw_batch_add(KdaRawBatch *batch, void *handle);
 extern void kda_connector_check_server(const ForeignServer *server);
 extern void kda_connector_check_user_mapping(const ForeignServer *server, List *given, List *all);
 
+/* Is there a registry of that name, which the user may use?  ereports if not. */
+extern void kda_connector_check_registry(const char *name, Oid userid);
+
 /* Can streams of such a server be read?  ereports if not. */
 extern void kda_connector_check_stream(const char *type, const char *stream_name);
 
