@@ -409,6 +409,15 @@ COMMENT ON FUNCTION kda.advance(regclass, timestamptz) IS 'declares that nothing
 
 /* -------------------------------------------------------------- connector */
 
+-- A cache: what is not here is asked for again, so it is not dumped.
+CREATE TABLE kda_storage.registered_schema (
+	registry	oid,					-- the server
+	id			bytea,					-- as records name it
+	schema		bytea NOT NULL,			-- its text, UTF-8
+	PRIMARY KEY (registry, id)
+);
+COMMENT ON TABLE kda_storage.registered_schema IS 'schemas that registries have told';
+
 CREATE FUNCTION kda.sample(stream regclass, n int DEFAULT 10, timeout interval DEFAULT '10 s')
 RETURNS TABLE (shard text, "position" text, arrival timestamptz, data bytea, row_json json, error text)
 LANGUAGE C VOLATILE STRICT AS 'MODULE_PATHNAME', 'kda_sample';

@@ -88,7 +88,7 @@ static const Option stream_options[] = {
 	{"header", V_BOOL, P_SOURCE, KDA_FORMAT_CSV},
 	{"null", V_ANY, P_SOURCE, KDA_FORMAT_CSV},
 	{"schema", V_SCHEMA, P_SOURCE, KDA_FORMAT_AVRO},
-	{"schema_registry", V_LATER, P_SOURCE, KDA_FORMAT_AVRO},
+	{"schema_registry", V_TEXT, P_SOURCE, KDA_FORMAT_AVRO},
 	{"rowtime", V_ANY, P_ANY, ANY_FORMAT},
 	{"time_zone", V_ZONE, P_ANY, ANY_FORMAT},
 	{"watermark", V_DELAY, P_ANY, ANY_FORMAT},
@@ -800,6 +800,8 @@ kda_check_stream(Oid relid)
 	kda_connector_check_writing(o->server_type, name, o->exactly_once);
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
+	if (o->schema_registry)
+		kda_connector_check_registry(o->schema_registry, o->owner);
 	if (o->rowtime_attno > 0)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, o->rowtime_attno - 1);

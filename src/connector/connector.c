@@ -14,6 +14,7 @@
 #include "connector/kafka_iam.h"
 #include "connector/kinesis.h"
 #include "connector/kinesis_sink.h"
+#include "connector/registry.h"
 #include "connector/sink.h"
 #include "fmgr.h"
 #include "utils/memutils.h"
@@ -49,6 +50,7 @@ typedef struct ConnectorType
 static const ConnectorType types[] = {
 	{"kafka", &kda_kafka_ops, &kda_kafka_sink_ops, check_kafka_server, check_kafka_user_mapping, NULL},
 	{"kinesis", &kda_kinesis_ops, &kda_kinesis_sink_ops, kda_aws_check_server, kda_aws_check_user_mapping, kda_kinesis_check_stream},
+	{KDA_REGISTRY_TYPE, NULL, NULL, kda_registry_check_server, kda_registry_check_user_mapping, NULL},
 };
 
 /*

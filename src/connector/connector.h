@@ -205,4 +205,7 @@ extern void kda_connector_check_writing(const char *type, const char *stream_nam
 /* Does the connector read this server's user mappings by itself, past the caches?  Then nobody else does. */
 extern bool kda_connector_keeps_mapping(const ForeignServer *server);
 
+/* Is there a registry of that name, which the user may use?  ereports if not. */
+extern void kda_connector_check_registry(const char *name, Oid userid);
+
 #endif							/* KDA_CONNECTOR_H */

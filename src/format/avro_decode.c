@@ -134,6 +134,8 @@ kda_avro_decode(KdaAvroDecoder *d, const char *data, Size len, MemoryContext tem
 		if (!kda_schema_of_record(d->framing, data, len, &id, &header, &why))
 			return kda_decode_error(error, "malformed", "the record names no schema: %s", why);
 		schema = kda_schemas_find(d->schemas, &id);
+		if (schema == NULL)
+			schema = kda_schemas_load(d->schemas, &id);
 		if (schema == NULL || schema->type == NULL)
 			return kda_decode_error(error, "malformed", "schema %s of the record cannot be used: %s", kda_schema_id_text(&id, text),
 									schema ? schema->why : "nobody has asked the registry for it");

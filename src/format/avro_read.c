@@ -580,6 +580,9 @@ read_node(Reader *r, const ReadNode *node, KdaValue *values, int depth)
 		/* and parts of it */
 		r->p = begin;
 	}
+	/* nothing of it is wanted */
+	if (node->nchildren == 0)
+		return skip(r, type, depth);
 	if (!visit(r, depth))
 		return false;
 	switch (type->kind)

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "foreign/foreign.h"
 #include "format/avro.h"
 #include "format/avro_write.h"
 #include "format/format.h"
@@ -274,9 +275,17 @@ kda_decoder_create(MemoryContext context, TupleDesc desc, const KdaStreamOptions
 	d->temp = AllocSetContextCreate(context, "kda decoder", ALLOCSET_DEFAULT_SIZES);
 	if (options->schema)
 		d->schema = read_schema(context, options->schema);
-	else if (options->format == KDA_FORMAT_AVRO && options->schema_registry == NULL)
+	if (options->format == KDA_FORMAT_AVRO && options->schema_registry)
+		d->schemas = kda_schemas_create(context, KDA_FRAMING_CONFLUENT, get_foreign_server_oid(options->schema_registry, false));
+	else if (options->format == KDA_FORMAT_AVRO && options->schema == NULL)
 		d->schema = read_schema(context, kda_avro_derive(desc, options));
 	return d;
+}
+
+KdaSchemas *
+kda_decoder_schemas(KdaDecoder *d)
+{
+	return d->schemas;
 }
 
 static bool

@@ -31,6 +31,9 @@ typedef struct KdaDecodeError
 extern KdaDecoder *kda_decoder_create(MemoryContext context, TupleDesc desc,
 									  const KdaStreamOptions *options);
 
+/* The schemas that records name; NULL where they name none. */
+extern struct KdaSchemas *kda_decoder_schemas(KdaDecoder *decoder);
+
 /* ereports on a JSON path that does not parse; star: of option row_path, [*] may be in it. */
 extern void kda_json_check_path(const char *path, bool star);
 

@@ -9,15 +9,19 @@
  */
 #include "kda_stream.h"
 
+#include "catalog/rows.h"
 #include "format/avro.h"
 #include "format/schemas.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/timestamp.h"
 
 struct KdaSchemas
 {
 	MemoryContext context;
 	KdaFraming	framing;
 	HTAB	   *table;
+	Oid			registry;
 };
 
 /* The pointer in it stays where it is when the table grows. */
@@ -28,13 +32,14 @@ typedef struct Entry
 } Entry;
 
 KdaSchemas *
-kda_schemas_create(MemoryContext context, KdaFraming framing)
+kda_schemas_create(MemoryContext context, KdaFraming framing, Oid registry)
 {
 	KdaSchemas *schemas = MemoryContextAllocZero(context, sizeof(KdaSchemas));
 	HASHCTL		control = {.keysize = sizeof(KdaSchemaId),.entrysize = sizeof(Entry),.hcxt = context};
 
 	schemas->context = context;
 	schemas->framing = framing;
+	schemas->registry = registry;
 	schemas->table = hash_create("kda schemas", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	return schemas;
 }
@@ -62,11 +67,49 @@ kda_schemas_add(KdaSchemas *schemas, const KdaSchemaId *id, const char *text, Si
 
 	entry->schema = schema;
 	schema->id = *id;
+	schema->since = GetCurrentTimestamp();
 	if (text)
 		schema->type = kda_avro_schema(schemas->context, text, len, &wrong);
 	if (schema->type == NULL)
 		schema->why = MemoryContextStrdup(schemas->context, wrong ? wrong : why);
 	return schema;
+}
+
+/* The number as a literal of bytea. */
+static char *
+literal(const KdaSchemaId *id)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, "'\\x");
+	for (int i = 0; i < id->len; i++)
+		appendStringInfo(&s, "%02x", id->bytes[i]);
+	appendStringInfoChar(&s, '\'');
+	return s.data;
+}
+
+KdaSchema *
+kda_schemas_load(KdaSchemas *schemas, const KdaSchemaId *id)
+{
+	char	   *text;
+
+	if (!kda_owner_row(psprintf("SELECT pg_catalog.encode(schema, 'hex') FROM kda_storage.registered_schema WHERE registry = %u AND id = %s",
+								schemas->registry, literal(id)), 1, &text))
+		return NULL;
+	/* the text is UTF-8, whatever the database's encoding is */
+	text[hex_decode(text, strlen(text), text)] = '\0';
+	return kda_schemas_add(schemas, id, text, strlen(text), NULL);
+}
+
+void
+kda_schemas_store(KdaSchemas *schemas, const KdaSchemaId *id, const char *text, Size len)
+{
+	char	   *hex = palloc(len * 2 + 1);
+
+	hex[hex_encode(text, len, hex)] = '\0';
+	kda_run_as_owner(psprintf("INSERT INTO kda_storage.registered_schema (registry, id, schema) VALUES (%u, %s, '\\x%s') ON CONFLICT DO NOTHING",
+							  schemas->registry, literal(id), hex));
 }
 
 void

@@ -36,17 +36,22 @@ typedef struct KdaSchema
 	KdaSchemaId id;
 	const struct KdaAvroType *type; /* NULL: there is none */
 	char	   *why;			/* ... because of this */
+	TimestampTz since;			/* ... as of then */
 } KdaSchema;
 
 typedef struct KdaSchemas KdaSchemas;
 
-extern KdaSchemas *kda_schemas_create(MemoryContext context, KdaFraming framing);
+/* registry: the server that gives the numbers. */
+extern KdaSchemas *kda_schemas_create(MemoryContext context, KdaFraming framing, Oid registry);
 extern KdaFraming kda_schemas_framing(const KdaSchemas *schemas);
 
 /* NULL: nobody has asked for it yet.  A pointer stays good. */
 extern KdaSchema *kda_schemas_find(KdaSchemas *schemas, const KdaSchemaId *id);
 /* What the registry says of it: a schema's text, or (text NULL) why there is none. */
 extern KdaSchema *kda_schemas_add(KdaSchemas *schemas, const KdaSchemaId *id, const char *text, Size len, const char *why);
+/* In a transaction: what kda_storage.registered_schema has of the registry; NULL: nothing. */
+extern KdaSchema *kda_schemas_load(KdaSchemas *schemas, const KdaSchemaId *id);
+extern void kda_schemas_store(KdaSchemas *schemas, const KdaSchemaId *id, const char *text, Size len);
 extern void kda_schemas_forget(KdaSchemas *schemas, const KdaSchemaId *id);
 
 /* Which schema a record says it has; *header: how long that is.  False: it says nothing that is understood, *why. */

@@ -738,7 +738,7 @@ kda_run_feed(KdaFeed *feed, TimestampTz now)
 		kda_current_feed = NULL;
 		return;
 	}
-	feed->held = kda_relay_holds(feed);
+	feed->held = kda_relay_holds(feed) || feed->lacks_schemas;
 	if (stream->relay)
 		kda_relay_see_shards(feed);
 	foreach(lc, stream->queries)

@@ -78,6 +78,7 @@ on_relcache(Datum arg, Oid relid)
 static void
 on_options(Datum arg, int cacheid, uint32 hash)
 {
+	kda_options_generation++;
 	if (kda_worker)
 		kda_worker->check_options = true;
 }
@@ -396,17 +397,19 @@ poll_sources(KdaWorker *worker, bool *any)
 		source->ops->service(source);
 		kda_sources_assign(feed);
 
+		kda_feed_schemas_begin(feed);
 		/* while an aborted batch is waiting to be tried again, it stays as it is */
 		if (retry_backoff_ms == 0 && stream->raw->n < kda_batch_records && stream->raw->bytes < limit)
 			source->ops->fetch(source, stream->raw, kda_batch_records - stream->raw->n,
 							   limit - stream->raw->bytes);
-		if (stream->raw->n > 0)
+		kda_copy_text(feed->last_error, source->error, sizeof(feed->last_error));
+		feed->lacks_schemas = !kda_feed_schemas_ready(feed, feed->last_error, sizeof(feed->last_error));
+		if (stream->raw->n > 0 && !feed->lacks_schemas)
 			*any = true;
-		if (!feed->held && (stream->raw->n >= kda_batch_records || stream->raw->bytes >= limit))
+		if (!feed->held && !feed->lacks_schemas && (stream->raw->n >= kda_batch_records || stream->raw->bytes >= limit))
 			full = true;
 
 		now = kda_clock_now();
-		kda_copy_text(feed->last_error, source->error, sizeof(feed->last_error));
 		for (int s = 0; s < stream->nshards; s++)
 		{
 			KdaShard   *shard = &stream->shards[s];

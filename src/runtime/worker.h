@@ -16,6 +16,8 @@
 #include "stream/inbox.h"
 #include "stream/stream.h"
 
+typedef struct KdaFeedSchemas KdaFeedSchemas;
+
 /* What the worker holds of a stream beside KdaStream itself. */
 typedef struct KdaFeed
 {
@@ -93,6 +95,9 @@ typedef struct KdaFeed
 	TimestampTz saved_segment_since;
 	TransactionId saved_retired_by;
 	TimestampTz saved_idle_since;
+	/* feed_schemas.c */
+	KdaFeedSchemas *schemas;	/* NULL: its records name none */
+	bool		lacks_schemas;	/* what has been fetched waits for one */
 	char		last_error[512];
 	char		stored_error[512];	/* what kda_storage says */
 	TimestampTz retry_at;		/* its source could not be opened: not before this */
@@ -272,6 +277,15 @@ extern char *kda_place_of_row(KdaStream *stream, int row);
 
 /* Before any stream runs: which have to wait until outboxes have room. */
 extern void kda_backpressure_look(KdaWorker *worker, TimestampTz now);
+
+/*---- feed_schemas.c: outside of transactions */
+
+/* Before more is fetched. */
+extern void kda_feed_schemas_begin(KdaFeed *feed);
+/* Are the schemas of all records that have been fetched known, or known not to be?  Asks for them; trouble: what keeps them from us. */
+extern bool kda_feed_schemas_ready(KdaFeed *feed, char *trouble, Size size);
+extern void kda_feed_schemas_close(KdaFeed *feed);
+extern uint64 kda_options_generation;
 
 /*---- growth.c: inside the worker's transaction, now and then */
 extern void kda_growth_look(KdaWorker *worker, TimestampTz now);

@@ -11,6 +11,7 @@ import pytest
 from harness import LONG, WORK
 
 PARTS = os.environ["KDA_AVRO_PARTS"]
+decimal.getcontext().prec = 100
 EPOCH = datetime.datetime(1970, 1, 1)
 
 
