@@ -621,3 +621,25 @@ def test_rights(server):
     out.wait(2)
     server.sql("DROP OWNED BY writer CASCADE; DROP ROLE writer, other")
     assert server.value("SELECT count(*) FROM kda_storage.output WHERE rel::oid NOT IN (SELECT oid FROM pg_class)") == 0
+
+
+def test_what_is_refused(server):
+    """Each with a way out."""
+    out = Out(server, "strict").stream("k text, v int", "key 'k', changelog 'upsert'")
+    server.sql("CREATE STREAM feed (k text, v int)")
+    for statement, code, message in (
+            ("CREATE PUMP e AS INSERT INTO strict SELECT message, 1 FROM kda.error_stream", "0A000", "error_stream"),
+            ("CREATE PUMP e AS INSERT INTO strict SELECT k, sum(v) FROM feed GROUP BY k HAVING sum(v) > 1", "0A000", "cannot have HAVING"),
+            ("INSERT INTO strict VALUES (NULL, 1)", "23502", "key"),
+            ("SELECT kda.redrive('feed', 'malformed')", "0A000", "cannot be processed again"),
+            ("CREATE STREAM x (v int) SERVER f OPTIONS (key 'nosuch')", "42703", "does not exist"),
+            ("CREATE STREAM x (v int) SERVER f OPTIONS (changelog 'upsert')", "HV00D", "needs a key"),
+            ("CREATE STREAM x (v int) SERVER f OPTIONS (headers 'v')", "42804", "headers"),
+            ("CREATE STREAM x (v int) SERVER f OPTIONS (batch_bytes '5 apples')", "22023", "batch_bytes"),
+            ("CREATE STREAM x (v int) OPTIONS (delivery 'exactly_once')", "HV00D", "delivery"),
+            ("CREATE CONTINUOUS VIEW x AS SELECT count(*) FROM strict", "0A000", "only be written"),
+            ("ALTER STREAM strict OPTIONS (SET writable 'false'); INSERT INTO strict VALUES ('a', 1)", "55000", "not writable")):
+        with pytest.raises(psycopg2.Error) as e:
+            server.sql(statement)
+        assert (e.value.pgcode, message in str(e.value)) == (code, True), (statement, e.value.pgcode, str(e.value))
+    assert out.records() == []
