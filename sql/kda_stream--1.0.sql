@@ -218,7 +218,8 @@ CREATE TABLE kda_storage.output_progress (
 	retries		bigint NOT NULL DEFAULT 0,
 	last_delivery timestamptz,
 	last_error	text,
-	stats_reset	timestamptz
+	stats_reset	timestamptz,
+	passed_mark	text					-- the last mark behind this server's history whose records are in records_again
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE kda_storage.output_progress IS 'what each commit of the deliver worker leaves behind of an output';
 

@@ -41,17 +41,6 @@ oid_at(uint64 row, int column)
 	return DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull));
 }
 
-static void
-depend(Oid self_oid, Oid parent_oid, DependencyType type)
-{
-	ObjectAddress self,
-				parent;
-
-	ObjectAddressSet(self, RelationRelationId, self_oid);
-	ObjectAddressSet(parent, RelationRelationId, parent_oid);
-	recordDependencyOn(&self, &parent, type);
-}
-
 /* Storage goes with its stream or query: pg_dump does not keep that. */
 static void
 record_dependencies(void)
@@ -70,7 +59,7 @@ record_dependencies(void)
 							 "AND d.objid = a.oid AND d.refobjid = b.oid AND d.deptype = 'i')",
 							 columns[c][1], columns[c][0], columns[c][1]), true, 0);
 		for (uint64 i = 0; i < SPI_processed; i++)
-			depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+			kda_depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	}
 	/* parts go with the query that they were made for */
 	SPI_execute("SELECT p.rel::oid, q.rel::oid FROM (SELECT rel, part_of FROM kda_storage.stream UNION ALL "
@@ -79,13 +68,13 @@ record_dependencies(void)
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = a.oid AND d.refobjid = b.oid AND d.deptype = 'i')", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+		kda_depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	SPI_execute("SELECT c.oid, q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_class c "
 				"ON c.relname IN ('empty_' || q.query_id, 'merged_' || q.query_id) AND c.relnamespace = 'kda_storage'::regnamespace "
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = c.oid AND d.refobjid = q.rel AND d.deptype = 'i')", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
+		kda_depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_INTERNAL);
 	SPI_execute("SELECT q.rel::oid FROM kda_storage.query q JOIN pg_catalog.pg_rewrite r ON r.ev_class = q.rel "
 				"WHERE q.target IS NOT NULL AND r.rulename = 'kda_insert' "
 				"AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass "
@@ -96,7 +85,7 @@ record_dependencies(void)
 				"WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass "
 				"AND d.objid = q.rel AND d.refobjid = q.target)", true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_NORMAL);
+		kda_depend(oid_at(i, 1), oid_at(i, 2), DEPENDENCY_NORMAL);
 }
 
 /* Are there queries whose parts do not go with them?  Rows of a restored dump come in any order. */

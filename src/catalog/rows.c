@@ -286,6 +286,17 @@ kda_query_parts(int32 query_id)
 	return parts;
 }
 
+void
+kda_depend(Oid self_oid, Oid on, DependencyType type)
+{
+	ObjectAddress self,
+				parent;
+
+	ObjectAddressSet(self, RelationRelationId, self_oid);
+	ObjectAddressSet(parent, RelationRelationId, on);
+	recordDependencyOn(&self, &parent, type);
+}
+
 bool
 kda_owns(Oid userid, Oid relid)
 {

@@ -10,6 +10,7 @@
 #define KDA_ROWS_H
 
 #include "kda_stream.h"
+#include "catalog/dependency.h"
 #include "nodes/parsenodes.h"
 
 /*---- rows.c: the catalog tables, by number and by relation */
@@ -85,6 +86,8 @@ extern bool kda_owner_row(const char *sql, int n, char **columns);
 /* The catalog has changed: tells the database's workers at commit. */
 extern void kda_catalog_changed(void);
 
+/* One relation goes with another, or (DEPENDENCY_NORMAL) keeps it. */
+extern void kda_depend(Oid self, Oid on, DependencyType type);
 extern bool kda_is_relation_owner(Oid relid);
 extern bool kda_owns(Oid userid, Oid relid);
 /* "type(mod) COLLATE x" for DDL of ours. */

@@ -76,17 +76,6 @@ with_time_of(Oid source, List *options)
 	return options;
 }
 
-static void
-depend(Oid self_oid, Oid parent_oid, DependencyType type)
-{
-	ObjectAddress self,
-				parent;
-
-	ObjectAddressSet(self, RelationRelationId, self_oid);
-	ObjectAddressSet(parent, RelationRelationId, parent_oid);
-	recordDependencyOn(&self, &parent, type);
-}
-
 /* Is there one already?  OR REPLACE gives it the options of the statement. */
 static bool
 exists(KdaStmt *stmt, Oid source, KdaRunCore run)
@@ -167,8 +156,8 @@ kda_create_output(KdaStmt *stmt, KdaRunCore run)
 								  relid, option_value(stmt->options, "start"));
 	kda_run_as_owner(psprintf("UPDATE kda_storage.output SET source = %u::pg_catalog.regclass, pump = %u::pg_catalog.regclass WHERE rel = %u::pg_catalog.regclass",
 							  source, pump, relid));
-	depend(pump, relid, DEPENDENCY_INTERNAL);
-	depend(relid, source, DEPENDENCY_NORMAL);
+	kda_depend(pump, relid, DEPENDENCY_INTERNAL);
+	kda_depend(relid, source, DEPENDENCY_NORMAL);
 	if (stmt->description)
 		CreateComments(relid, RelationRelationId, 0, stmt->description);
 	kda_catalog_changed();

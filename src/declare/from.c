@@ -526,6 +526,21 @@ kda_from_check_window(ParseState *pstate, const KdaQuerySpec *spec, SelectStmt *
 						   select->fromClause, name, time);
 }
 
+/* Does it name kda.error_stream? */
+static bool
+error_stream_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeVar))
+	{
+		Oid			relid = RangeVarGetRelid((RangeVar *) node, NoLock, true);
+
+		return OidIsValid(relid) && relid == get_relname_relid("error_stream", get_namespace_oid(KDA_SCHEMA, true));
+	}
+	return raw_expression_tree_walker(node, error_stream_walker, context);
+}
+
 /* A stream that does not exist is the likelier mistake than a query without one. */
 static bool
 refuse_missing_walker(Node *node, void *arg)
@@ -594,6 +609,11 @@ kda_from_find(KdaFrom *from, SelectStmt *top)
 	}
 	if (top->withClause == NULL)
 		(void) refuse_missing_walker((Node *) select->fromClause, from->pstate);
+	if (error_stream_walker((Node *) select->fromClause, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a continuous query over kda.error_stream is not part of this release"),
+				 errhint("Read the view in a job of your own, and INSERT what is new into a stream.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 			 errmsg("a continuous query must read a stream"),

@@ -11,19 +11,14 @@
  */
 #include "kda_stream.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "access/xact.h"
 #include "catalog/rows.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
-#include "runtime/locks.h"
 #include "runtime/output.h"
 #include "runtime/runtime.h"
-#include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
@@ -77,37 +72,8 @@ on_options(Datum arg, int cacheid, uint32 hash)
 		me->reload = true;
 }
 
-static void
-make_pipe(Deliverer *d)
-{
-	int			fds[2];
-
-	if (pipe(fds) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
-	for (int i = 0; i < 2; i++)
-	{
-		fcntl(fds[i], F_SETFL, O_NONBLOCK);
-		fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-	}
-	d->wake_read = fds[0];
-	d->wake_write = fds[1];
-}
-
-static void
-own_settings(void)
-{
-	/* a seal must be on disk, and at a synchronous standby, before its records leave */
-	SetConfigOption("synchronous_commit", "on", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", psprintf("%d", kda_locks_timeout_ms()), PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("deadlock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE);
-}
+/* A seal must be on disk, and at a synchronous standby, before its records leave. */
+#define SYNCHRONOUS_COMMIT	"on"
 
 /*---- what there is */
 
@@ -287,7 +253,7 @@ loop(Deliverer *d)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			own_settings();
+			kda_worker_settings(SYNCHRONOUS_COMMIT);
 		}
 		if (kda_worker_should_stop())
 			return;
@@ -322,12 +288,7 @@ loop(Deliverer *d)
 			if (event.events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
 			if (event.events & WL_SOCKET_READABLE)
-			{
-				char		buffer[256];
-
-				while (read(d->wake_read, buffer, sizeof(buffer)) > 0)
-					;
-			}
+				kda_worker_drain(d->wake_read);
 		}
 		else
 			d->reload |= d->strangers;
@@ -340,11 +301,11 @@ kda_deliver_main(Datum arg)
 {
 	kda_worker_attach(DatumGetInt32(arg));
 	kda_in_deliver = true;
-	own_settings();
+	kda_worker_settings(SYNCHRONOUS_COMMIT);
 	me = MemoryContextAllocZero(TopMemoryContext, sizeof(Deliverer));
 	me->context = AllocSetContextCreate(TopMemoryContext, "kda deliver worker", ALLOCSET_DEFAULT_SIZES);
 	me->reload = true;
-	make_pipe(me);
+	kda_worker_pipe(&me->wake_read, &me->wake_write);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_options, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_options, (Datum) 0);

@@ -355,6 +355,12 @@ drop_seals(KdaOutput *output, int64 upto)
 	output->delivered = Max(output->delivered, upto);
 }
 
+static char *
+mark_text(const KdaSinkMark *mark)
+{
+	return psprintf("timeline %u, %X/%X, number " INT64_FORMAT, mark->timeline, LSN_FORMAT_ARGS(mark->lsn), mark->number);
+}
+
 /*
  * Compares the mark that the sink has found on the other side with our own
  * history, as architecture says: returns an error text if it is not of it.
@@ -383,15 +389,13 @@ judge(KdaOutput *output)
 	if (mark->timeline == mine)
 	{
 		if (mark->lsn > GetXLogInsertRecPtr())
-			return psprintf("its mark at the other side (timeline %u, %X/%X, number " INT64_FORMAT ") is from the future of this server: another one has written under its name",
-							mark->timeline, LSN_FORMAT_ARGS(mark->lsn), mark->number);
+			return psprintf("its mark at the other side (%s) is from the future of this server: another one has written under its name", mark_text(mark));
 		ours = true;
 	}
 	else if (tliInHistory(mark->timeline, history))
 		ours = mark->lsn <= tliSwitchPoint(mark->timeline, history, NULL);
 	else
-		return psprintf("its mark at the other side (timeline %u, %X/%X, number " INT64_FORMAT ") is not of the history of this server (timeline %u)",
-						mark->timeline, LSN_FORMAT_ARGS(mark->lsn), mark->number, mine);
+		return psprintf("its mark at the other side (%s) is not of the history of this server (timeline %u)", mark_text(mark), mine);
 	if (ours && mark->number <= output->delivered)
 		return NULL;
 	foreach(lc, output->seals)
@@ -407,18 +411,24 @@ judge(KdaOutput *output)
 	if (is_seal)
 		ours = true;
 	if (ours && !is_seal)
-		return psprintf("its mark at the other side (timeline %u, %X/%X) says number " INT64_FORMAT ", but this server has given no such number (delivered " INT64_FORMAT ", sealed " INT64_FORMAT ")",
-						mark->timeline, LSN_FORMAT_ARGS(mark->lsn), mark->number, output->delivered, output->sealed);
-	if (!ours)
-	{
-		again = Max(mark->number - upto, 0);
-		ereport(WARNING,
-				(errmsg("output %s: " INT64_FORMAT " records had been delivered by a server that this one has taken over from; they may be sent again",
-						output->name, again),
-				 errdetail("The mark at the other side is number " INT64_FORMAT " at %X/%X of timeline %u; this server's history left that timeline before, behind number " INT64_FORMAT ".",
-						   mark->number, LSN_FORMAT_ARGS(mark->lsn), mark->timeline, upto)));
-	}
+		return psprintf("of its mark at the other side (%s) this server has given no such number to a batch (delivered " INT64_FORMAT ", sealed " INT64_FORMAT ")",
+						mark_text(mark), output->delivered, output->sealed);
 	begin("storing what is delivered");
+	if (!ours && mark->number > upto)
+	{
+		/* once: until something has been sent, the same mark is found at each start */
+		execute(psprintf("UPDATE kda_storage.output_progress SET passed_mark = %s WHERE output_id = %d AND passed_mark IS DISTINCT FROM %s",
+						 literal(mark_text(mark)), output->ids.id, literal(mark_text(mark))));
+		if (SPI_processed > 0)
+		{
+			again = mark->number - upto;
+			ereport(WARNING,
+					(errmsg("output %s: " INT64_FORMAT " records had been delivered by a server that this one has taken over from; they may be sent again",
+							output->name, again),
+					 errdetail("The mark at the other side is %s; this server's history has left that timeline before, behind number " INT64_FORMAT ".",
+							   mark_text(mark), upto)));
+		}
+	}
 	store_delivered(output, upto, again, upto - output->delivered);
 	commit();
 	drop_seals(output, upto);

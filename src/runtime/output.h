@@ -64,7 +64,7 @@ typedef struct KdaOutput
 	char		stored_error[512];
 } KdaOutput;
 
-/* In a transaction, SPI connected: row of "kda_storage.output o JOIN output_progress". */
+/* In a transaction.  The rest of it is read when its sink is opened. */
 extern KdaOutput *kda_output_make(MemoryContext parent, Oid relid);
 /* Has anything changed that it was made with?  In a transaction. */
 extern bool kda_output_changed(KdaOutput *output);

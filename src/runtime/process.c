@@ -8,6 +8,9 @@
  */
 #include "kda_stream.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "access/xact.h"
 #include "commands/dbcommands.h"
 #include "libpq/pqsignal.h"
@@ -17,6 +20,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "runtime/runtime.h"
+#include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -83,6 +87,47 @@ kda_worker_attach(int number)
 	SetConfigOption("application_name", deliver ? "kda_stream deliver" : of_worker == 0 ? psprintf("kda_stream %s", name) :
 					psprintf("kda_stream %s/%d", name, of_worker), PGC_USERSET, PGC_S_SESSION);
 	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+kda_worker_pipe(int *read_end, int *write_end)
+{
+	int			fds[2];
+
+	if (pipe(fds) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
+	for (int i = 0; i < 2; i++)
+	{
+		fcntl(fds[i], F_SETFL, O_NONBLOCK);
+		fcntl(fds[i], F_SETFD, FD_CLOEXEC);
+	}
+	*read_end = fds[0];
+	*write_end = fds[1];
+}
+
+void
+kda_worker_drain(int read_end)
+{
+	char		buffer[256];
+
+	while (read(read_end, buffer, sizeof(buffer)) > 0)
+		;
+}
+
+void
+kda_worker_settings(const char *synchronous_commit)
+{
+	SetConfigOption("synchronous_commit", synchronous_commit, PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", psprintf("%d", kda_locks_timeout_ms()), PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	/* in a deadlock with a user's session, it is the worker that gives way */
+	SetConfigOption("deadlock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 bool

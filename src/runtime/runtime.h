@@ -182,6 +182,11 @@ extern void kda_wait_mark_done(uint64 id);
 
 /*---- process.c: what a worker's process is made of */
 extern void kda_worker_attach(int slot);
+/* A pipe that library threads write to; neither end blocks. */
+extern void kda_worker_pipe(int *read_end, int *write_end);
+extern void kda_worker_drain(int read_end);
+/* The settings that a worker runs under, whatever the server's defaults are. */
+extern void kda_worker_settings(const char *synchronous_commit);
 extern bool kda_worker_should_stop(void);
 /* strlcpy() that does not cut a character in two. */
 extern void kda_copy_text(char *to, const char *from, Size size);

@@ -13,9 +13,6 @@
  */
 #include "kda_stream.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "access/xact.h"
 #include "catalog/rows.h"
 #include "commands/dbcommands.h"
@@ -81,48 +78,6 @@ on_options(Datum arg, int cacheid, uint32 hash)
 	kda_options_generation++;
 	if (kda_worker)
 		kda_worker->check_options = true;
-}
-
-static void
-make_pipe(KdaWorker *worker)
-{
-	int			fds[2];
-
-	if (pipe(fds) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(), errmsg("could not create a pipe: %m")));
-	for (int i = 0; i < 2; i++)
-	{
-		fcntl(fds[i], F_SETFL, O_NONBLOCK);
-		fcntl(fds[i], F_SETFD, FD_CLOEXEC);
-	}
-	worker->wake_read = fds[0];
-	worker->wake_write = fds[1];
-}
-
-static void
-drain_pipe(KdaWorker *worker)
-{
-	char		buffer[256];
-
-	while (read(worker->wake_read, buffer, sizeof(buffer)) > 0)
-		;
-}
-
-/* The settings that a worker runs under, whatever the server's defaults are. */
-static void
-own_settings(void)
-{
-	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", psprintf("%d", kda_locks_timeout_ms()), PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	/* in a deadlock with a user's session, it is the worker that gives way */
-	SetConfigOption("deadlock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /*---- errors */
@@ -573,7 +528,7 @@ loop(KdaWorker *worker)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			own_settings();
+			kda_worker_settings("off");
 		}
 		if (kda_worker_should_stop())
 			return;
@@ -651,7 +606,7 @@ loop(KdaWorker *worker)
 			if (event.events & WL_LATCH_SET)
 				ResetLatch(MyLatch);
 			if (event.events & WL_SOCKET_READABLE)
-				drain_pipe(worker);
+				kda_worker_drain(worker->wake_read);
 		}
 		else if (worker->strangers)
 			worker->reload = true;
@@ -666,7 +621,7 @@ kda_worker_main(Datum arg)
 
 	kda_worker_attach(DatumGetInt32(arg));
 	kda_in_worker = true;
-	own_settings();
+	kda_worker_settings("off");
 
 	worker = MemoryContextAllocZero(TopMemoryContext, sizeof(KdaWorker));
 	worker->context = AllocSetContextCreate(TopMemoryContext, "kda worker", ALLOCSET_DEFAULT_SIZES);
@@ -675,7 +630,7 @@ kda_worker_main(Datum arg)
 	worker->reload = true;
 	worker->interval_ms = kda_commit_interval_ms;
 	kda_worker = worker;
-	make_pipe(worker);
+	kda_worker_pipe(&worker->wake_read, &worker->wake_write);
 	CacheRegisterRelcacheCallback(on_relcache, (Datum) 0);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_options, (Datum) 0);
 	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_options, (Datum) 0);

@@ -44,8 +44,6 @@ static Oid
 make_segment(Oid relid, int32 id, const char *suffix)
 {
 	char	   *name = psprintf("outbox_%d%s", id, suffix);
-	ObjectAddress self,
-				parent;
 	Oid			oid;
 
 	/* what is encoded is never compressed well by ours, nor looked at but by the deliver worker */
@@ -55,9 +53,7 @@ make_segment(Oid relid, int32 id, const char *suffix)
 							  "CREATE INDEX ON " KDA_STORAGE_SCHEMA ".%s (kda_xid, kda_seq)", name, name));
 	CommandCounterIncrement();
 	oid = kda_storage_relation(name);
-	ObjectAddressSet(self, RelationRelationId, oid);
-	ObjectAddressSet(parent, RelationRelationId, relid);
-	recordDependencyOn(&self, &parent, DEPENDENCY_INTERNAL);
+	kda_depend(oid, relid, DEPENDENCY_INTERNAL);
 	return oid;
 }
 
