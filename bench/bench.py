@@ -3,11 +3,13 @@ import argparse
 import contextlib
 import os
 import platform
+import socket
 import subprocess
+import sys
 import threading
 import time
 
-from harness import BINDIR, WORK, Kafka, Postgres, wait_until
+from harness import BINDIR, WORK, Kafka, Postgres, forget_pid, free_port, note_pid, wait_until
 
 PARTITIONS = 4
 COLUMNS = """(rowtime timestamptz OPTIONS (path '$.timestamp'), user_id varchar(64), action varchar(20),
@@ -184,6 +186,35 @@ class Bench:
             say("%s: %.2f WAL bytes per event; %d commits of %.0f events, %.1f ms each on average" %
                 (name, wal / self.events, commits, self.events / commits, commit_ms))
 
+    def kinesis_part(self):
+        """The same view over a Kinesis stream that is played from memory."""
+        shards, pages, page = 40, max(self.events // 400000, 1), 10000
+        port = free_port()
+        with core(OTHER):
+            replay = subprocess.Popen([sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "replay.py"), str(port), str(shards), str(pages)])
+        note_pid(replay.pid)
+
+        def answers():
+            with socket.socket() as s:
+                return s.connect_ex(("127.0.0.1", port)) == 0
+        try:
+            wait_until(answers, "the replay server")
+            with self.server() as pg:
+                pg.sql("""CREATE SERVER seoul TYPE 'kinesis' FOREIGN DATA WRAPPER kda_stream OPTIONS (region 'eu-west-1', endpoint 'http://127.0.0.1:%d');
+                          CREATE USER MAPPING FOR PUBLIC SERVER seoul OPTIONS (access_key_id 'AK', secret_access_key 'secret');
+                          CREATE STREAM events %s SERVER seoul OPTIONS (retention '0', start 'earliest', watermark '5 seconds')""" % (port, COLUMNS))
+                wait_until(lambda: len(pg.workers()) == 1, "the worker to start")
+                pid = pg.workers()[0]
+                cpu, begun = cpu_seconds(pid), time.monotonic()
+                pg.sql("CREATE CONTINUOUS VIEW v0 AS " + QUERY)
+                total = shards * pages * page
+                wait_until(lambda: pg.value("SELECT records_in FROM kda.streams WHERE stream = 'events'::regclass") >= total, "the records", 600)
+                self.row("Kinesis, continuous view, retention '0'", time.monotonic() - begun, cpu_seconds(pid) - cpu, total)
+        finally:
+            replay.kill()
+            replay.wait()
+            forget_pid(replay.pid)
+
     def latency_part(self):
         """At a moderate pace: how far behind is the view?"""
         say()
@@ -310,7 +341,7 @@ def cpu_name():
 
 
 def main():
-    parts = ["bare", "view", "latency", "views", "slots", "parse", "encode", "sink"]
+    parts = ["bare", "view", "kinesis", "latency", "views", "slots", "parse", "encode", "sink"]
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=4000000)
     parser.add_argument("--views", type=int, default=100)

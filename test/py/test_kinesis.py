@@ -3,13 +3,14 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
 import psycopg2
 import pytest
 from aws_parts import cut, failing, no_json, reset
-from harness import LONG, caught_up, patiently, wait_until
+from harness import BINDIR, LONG, caught_up, patiently, wait_until
 from kinesis_parts import ACCESS_KEY_ID, LARGEST_HASH_KEY, REGION, SECRET_ACCESS_KEY, expired_iterator, kinesalite, kinesis_local, throttled
 
 SETTINGS = ["kda_stream.retry_max_interval = '300ms'"]
@@ -338,3 +339,24 @@ def test_killed_at_random(server, kinesis, name):
         putter.stop()
     caught_up(server, name)
     assert server.sql("SELECT * FROM %s_seen" % name) == [(putter.n, sum(range(putter.n)), putter.n)], "seed %d" % seed
+
+
+def test_a_restored_dump_is_paused(server, kinesis, name):
+    kinesis.create_stream(name)
+    numbers(kinesis, name, 1, 2)
+    create(server, name)
+    assert seen(server, name) == [(2, 3)]
+    dump = subprocess.run([BINDIR + "/pg_dump", "-h", server.sockets, "-p", str(server.port), "-U", "postgres", "postgres"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    server.sql("CREATE DATABASE copy")
+    try:
+        server.psql(dump, "copy")
+        wait_until(lambda: server.sql("SELECT state FROM kda.streams", dbname="copy") == [("paused",)], "the copy to be paused")
+        numbers(kinesis, name, 10)
+        assert seen(server, name) == [(3, 13)]
+        assert server.sql("SELECT * FROM %s_seen" % name, dbname="copy") == [(2, 3)]
+        # it goes on where the original was
+        server.sql("ALTER STREAM %s RESUME" % name, dbname="copy")
+        assert server.value("SELECT kda.wait('%s', '60 s')" % name, dbname="copy")
+        assert server.sql("SELECT * FROM %s_seen" % name, dbname="copy") == [(3, 13)]
+    finally:
+        server.sql("DROP DATABASE copy WITH (FORCE)")
