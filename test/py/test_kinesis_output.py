@@ -180,7 +180,8 @@ def test_kills(server, kinesis, killed):
         reader = Reader(kinesis, dynamodb, "killed")
         try:
             total = len(kinesis.get("killed"))
-            wait_until(lambda: len(reader.records) >= total, "KCL to read %d records, not %d" % (total, len(reader.records)), 180)
+            # it takes two minutes to make its tables and to find that nobody else has its leases
+            wait_until(lambda: len(reader.records) >= total, "KCL to read %d records; see kcl.log" % total, 600)
             judge(killed, [(key, json.loads(data)) for _, key, data in reader.records])
         finally:
             reader.stop()
