@@ -13,6 +13,7 @@ import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
 import software.amazon.kinesis.common.ConfigsBuilder;
 import software.amazon.kinesis.common.InitialPositionInStream;
 import software.amazon.kinesis.common.InitialPositionInStreamExtended;
+import software.amazon.kinesis.coordinator.CoordinatorConfig;
 import software.amazon.kinesis.coordinator.Scheduler;
 import software.amazon.kinesis.lifecycle.events.InitializationInput;
 import software.amazon.kinesis.lifecycle.events.LeaseLostInput;
@@ -83,7 +84,8 @@ class Kcl {
 		ConfigsBuilder c = new ConfigsBuilder(
 			new SingleStreamTracker(args[5], InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON)),
 			"judge-" + args[5], kinesis, dynamo, cloudwatch, "worker", Printer::new);
-		Scheduler scheduler = new Scheduler(c.checkpointConfig(), c.coordinatorConfig().parentShardPollIntervalMillis(500L), c.leaseManagementConfig(), c.lifecycleConfig(),
+		Scheduler scheduler = new Scheduler(c.checkpointConfig(), c.coordinatorConfig().parentShardPollIntervalMillis(500L)
+			.clientVersionConfig(CoordinatorConfig.ClientVersionConfig.CLIENT_VERSION_CONFIG_COMPATIBLE_WITH_2X), c.leaseManagementConfig(), c.lifecycleConfig(),
 			c.metricsConfig().metricsFactory(new NullMetricsFactory()), c.processorConfig(),
 			c.retrievalConfig().retrievalSpecificConfig(new PollingConfig(args[5], kinesis).idleTimeBetweenReadsInMillis(200)));
 		Thread thread = new Thread(scheduler);
