@@ -103,6 +103,7 @@ def test_records_wait_for_a_registry_that_is_down(server, kafka, msk):
     faults = {"on": True}
     web = Web(handle)
     make_stream(server, kafka, "waits", web.url + "/some/path/", "\"user\" text, n int", "username 'ann', password 'p:w\u00e9'")
+    kafka.create_topic("lively")
     server.sql("CREATE STREAM lively (v int) SERVER msk OPTIONS (start 'earliest'); CREATE CONTINUOUS VIEW lively_v AS SELECT v FROM lively")
     kafka.produce("waits", [framed(7, string("a"), long(1))] * 3)
     wait_until(lambda: len(served) >= len(steps) + 1, "attempts", timeout=120)
