@@ -656,6 +656,7 @@ typedef struct Planning
 	KdaAvroPlan *plan;
 	const KdaAvroWish *wishes;
 	bool	   *found;
+	int			nodes;			/* made so far: records in unions in records could be very many */
 } Planning;
 
 static bool
@@ -806,14 +807,16 @@ build(Planning *planning, const KdaAvroType *type, const KdaAvroType *reader, co
 		}
 		else
 			deeper[ndeeper++] = wishes[i];
-	if (ndeeper == 0)
+	if (ndeeper == 0 || ++planning->nodes > KDA_AVRO_MAX_NODES)
 		return node;
 	if (type->kind == KDA_AVRO_UNION)
 	{
 		node->nchildren = type->nbranches;
 		node->children = MemoryContextAllocZero(planning->context, sizeof(ReadNode *) * Max(node->nchildren, 1));
 		for (int i = 0; i < type->nbranches; i++)
-			node->children[i] = build(planning, type->branches[i], reader, deeper, ndeeper, at);
+			/* no schema has a union directly in another */
+			if (type->branches[i]->kind != KDA_AVRO_UNION)
+				node->children[i] = build(planning, type->branches[i], reader, deeper, ndeeper, at);
 	}
 	else if (type->kind == KDA_AVRO_RECORD)
 	{
@@ -891,5 +894,10 @@ kda_avro_plan(MemoryContext context, const KdaAvroType *writer, const KdaAvroTyp
 		return NULL;
 	}
 	planning.plan->root = build(&planning, writer, reader, all, n, 0);
+	if (planning.nodes > KDA_AVRO_MAX_NODES)
+	{
+		kda_decode_error(error, "malformed", "Avro: the paths of the columns lead to more than %d places of the schema", KDA_AVRO_MAX_NODES);
+		return NULL;
+	}
 	return planning.plan;
 }
