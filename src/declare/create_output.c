@@ -150,6 +150,7 @@ kda_create_output(KdaStmt *stmt, KdaRunCore run)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("server \"%s\" is this database", stmt->server),
 				 errhint("A pump sends the rows of a stream to another one of the database.")));
+	kda_outbox_check_writable(relid);
 	pump = kda_create_output_pump(psprintf("CREATE PUMP " KDA_STORAGE_SCHEMA ".output_%d AS INSERT INTO %s (%s) SELECT %s FROM %s", kda_next_id(),
 										   quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)), names, names,
 										   quote_qualified_identifier(get_namespace_name(get_rel_namespace(source)), get_rel_name(source))),

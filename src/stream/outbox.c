@@ -94,6 +94,12 @@ kda_outbox_check_writable(Oid relid)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("stream \"%s\" is on a server of type \"%s\" and cannot be written", name, options->server_type),
 				 errhint("Streams of the database (CREATE STREAM without SERVER) take INSERT and COPY.")));
+	if (options->schema_registry)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" has option schema_registry and cannot be written", name),
+				 errdetail("Schemas are not registered by this release, so no record could name its own."),
+				 errhint("A stream with option schema and without a registry writes records that are nothing but their data.")));
 	if (!options->writable)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -368,8 +374,9 @@ kda_outbox_put(KdaOutboxWriter *w, TupleTableSlot *from, KdaTime time)
 	if (!is_tombstone(w, from))
 	{
 		resetStringInfo(&bytes);
-		kda_encode(w->encoder, from, &bytes);
-		put(slot, KDA_BOX_VALUE, bytes_datum(bytes.data, bytes.len));
+		/* text and bytea: NULL is a tombstone, too */
+		if (kda_encode(w->encoder, from, &bytes))
+			put(slot, KDA_BOX_VALUE, bytes_datum(bytes.data, bytes.len));
 		w->bytes += bytes.len;
 	}
 	if (o->headers_attno > 0 && !from->tts_isnull[o->headers_attno - 1])
