@@ -729,6 +729,7 @@ kda_check_stream(Oid relid)
 	Relation	rel = relation_open(relid, AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
 	const char *name = RelationGetRelationName(rel);
+	KdaWriting	how;
 	bool		topic = false;
 	int			ncolumns = 0;
 	ListCell   *lc;
@@ -797,7 +798,12 @@ kda_check_stream(Oid relid)
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 errmsg("option \"changelog\" 'upsert' of stream \"%s\" needs a key", name),
 				 errhint("Option key names the columns that tell which earlier record a record replaces.")));
-	kda_connector_check_writing(o->server_type, name, o->exactly_once);
+	how.exactly_once = o->exactly_once;
+	how.batch_records = o->batch_records;
+	how.batch_bytes = o->batch_bytes;
+	how.headers = o->headers_attno > 0;
+	how.compression = o->compression != NULL;
+	kda_connector_check_writing(o->server_type, name, &how);
 	if (o->row_path)
 		kda_json_check_path(o->row_path, true);
 	if (o->schema_registry)

@@ -185,11 +185,13 @@ kda_raw_place(const KdaRawRecord *record, char *buffer)
 }
 
 void
-kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once)
+kda_connector_check_writing(const char *type, const char *stream_name, const KdaWriting *how)
 {
 	const KdaSinkOps *ops = type ? kda_sink_ops(type) : NULL;
 
-	if (exactly_once && ops && !ops->exactly_once)
+	if (ops == &kda_kinesis_sink_ops)
+		kda_kinesis_check_writing(stream_name, how->batch_records, how->batch_bytes, how->headers, how->compression);
+	if (how->exactly_once && ops && !ops->exactly_once)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("delivery 'exactly_once' is not possible to a server of type \"%s\"", type),

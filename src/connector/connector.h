@@ -199,8 +199,18 @@ extern void kda_connector_check_stream(const char *type, const char *stream_name
 /* Is the position of its records text? */
 extern bool kda_connector_has_marks(const char *type);
 
-/* Can its records be delivered as option delivery asks for?  type NULL: in the database. */
-extern void kda_connector_check_writing(const char *type, const char *stream_name, bool exactly_once);
+/* How a stream is to be written. */
+typedef struct KdaWriting
+{
+	bool		exactly_once;	/* option delivery asks for it */
+	int64		batch_records;	/* 0: not given */
+	int64		batch_bytes;
+	bool		headers;
+	bool		compression;
+} KdaWriting;
+
+/* Can its records be delivered so?  type NULL: in the database.  ereports if not. */
+extern void kda_connector_check_writing(const char *type, const char *stream_name, const KdaWriting *how);
 
 /* Does the connector read this server's user mappings by itself, past the caches?  Then nobody else does. */
 extern bool kda_connector_keeps_mapping(const ForeignServer *server);

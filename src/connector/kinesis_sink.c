@@ -155,9 +155,26 @@ is_stream(const char *s)
 		strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") == strlen(name);
 }
 
+void
+kda_kinesis_check_writing(const char *name, int64 batch_records, int64 batch_bytes, bool headers, bool compression)
+{
+	if (batch_records > KDA_KINESIS_PUT_RECORDS || batch_bytes > KDA_KINESIS_PUT_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a call of Kinesis cannot be as large as \"%s\" says", name),
+				 errdetail("It takes at most %d records (batch_records) and %d bytes (batch_bytes).",
+						   KDA_KINESIS_PUT_RECORDS, KDA_KINESIS_PUT_BYTES)));
+	if (headers || compression)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("option \"%s\" cannot be used with Kinesis", headers ? "headers" : "compression"),
+				 errhint("Drop it from \"%s\".", name)));
+}
+
 static void
 check_options(const KdaSinkConfig *config)
 {
+	bool		headers = false;
 	ListCell   *lc;
 
 	if (!is_stream(config->topic))
@@ -166,22 +183,9 @@ check_options(const KdaSinkConfig *config)
 				 errmsg("\"%s\" is no name of a Kinesis stream", config->topic),
 				 errdetail("A name has up to %d letters, digits and _ . -; an ARN reads arn:aws:kinesis:REGION:ACCOUNT:stream/NAME.", MAX_NAME),
 				 errhint("Set option \"stream\" of \"%s\".", config->output_name)));
-	if (config->batch_records > KDA_KINESIS_PUT_RECORDS || config->batch_bytes > KDA_KINESIS_PUT_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a call of Kinesis cannot be as large as \"%s\" says", config->output_name),
-				 errdetail("It takes at most %d records (batch_records) and %d bytes (batch_bytes).",
-						   KDA_KINESIS_PUT_RECORDS, KDA_KINESIS_PUT_BYTES)));
 	foreach(lc, config->options)
-	{
-		DefElem    *option = lfirst(lc);
-
-		if (strcmp(option->defname, "headers") == 0 || (strcmp(option->defname, "compression") == 0 && config->compression))
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("option \"%s\" cannot be used for outputs to Kinesis", option->defname),
-					 errhint("Drop it from \"%s\".", config->output_name)));
-	}
+		headers |= strcmp(lfirst_node(DefElem, lc)->defname, "headers") == 0;
+	kda_kinesis_check_writing(config->output_name, config->batch_records, config->batch_bytes, headers, config->compression != NULL);
 }
 
 /* Only JSON objects have a place for the number. */

@@ -12,4 +12,7 @@
 
 extern const KdaSinkOps kda_kinesis_sink_ops;
 
+/* ereports if a stream of that name cannot be written so; 0: not given. */
+extern void kda_kinesis_check_writing(const char *name, int64 batch_records, int64 batch_bytes, bool headers, bool compression);
+
 #endif							/* KDA_KINESIS_SINK_H */

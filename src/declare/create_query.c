@@ -311,6 +311,13 @@ begin_reading(KdaSplit *split, const char *start, int32 stream_id, const char *s
 				 errmsg("stream %s is on a server of type \"%s\" and can only be written", stream_name,
 						kda_stream_options_get(split->stream)->server_type)));
 
+	if (!database && kda_stream_options_get(split->stream)->compression)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream %s has option compression and cannot be read", stream_name),
+				 errdetail("It is for records that are written; what brokers compress by themselves needs no option."),
+				 errhint("Declare a stream without it for what is read.")));
+
 	/*
 	 * The stream's progress is one row: queries of one stream are declared one
 	 * after the other, and no worker commits records from here to our commit.

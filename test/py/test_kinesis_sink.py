@@ -440,6 +440,6 @@ def test_wrong_options(server, local):
         return str(e.value).splitlines()[0]
     topic = None
     assert error(batch_records="501") == error(batch_bytes="10485761") == 'a call of Kinesis cannot be as large as "o" says'
-    assert error(headers="h") == 'option "headers" cannot be used for outputs to Kinesis'
+    assert error(headers="h") == 'option "headers" cannot be used with Kinesis'
     for topic in ("no stream", "x" * 129, "arn:aws:kinesis:eu-west-1:1:stream/", "arn:aws:sqs:eu-west-1:1:stream/s", "arn:aws:kinesis", "arn:"):
         assert error() == '"%s" is no name of a Kinesis stream' % topic
