@@ -257,7 +257,11 @@ loop(Deliverer *d)
 		}
 		if (kda_worker_should_stop())
 			return;
-		if (!PostmasterIsAlive())
+		/*
+		 * Not PostmasterIsAlive(): that looks once, when the signal of the death
+		 * comes, and a child in the middle of its birth may still hold the pipe.
+		 */
+		if (!PostmasterIsAliveInternal())
 			proc_exit(1);
 		/* sessions wake us at their commit, just before they send what it has invalidated */
 		woken = pg_atomic_read_u32(&slot->wakes) != wakes;

@@ -533,7 +533,11 @@ loop(KdaWorker *worker)
 		if (kda_worker_should_stop())
 			return;
 		/* only waiting would notice, and there may always be more to do */
-		if (!PostmasterIsAlive())
+		/*
+		 * Not PostmasterIsAlive(): that looks once, when the signal of the death
+		 * comes, and a child in the middle of its birth may still hold the pipe.
+		 */
+		if (!PostmasterIsAliveInternal())
 			proc_exit(1);
 		if (!IsTransactionState())
 			AcceptInvalidationMessages();
