@@ -532,9 +532,9 @@ loop(KdaWorker *worker)
 		}
 		if (kda_worker_should_stop())
 			return;
-		/* only waiting would notice, and there may always be more to do */
 		/*
-		 * Not PostmasterIsAlive(): that looks once, when the signal of the death
+		 * Only waiting would notice, and there may always be more to do.  Not
+		 * PostmasterIsAlive(): that looks once, when the signal of the death
 		 * comes, and a child in the middle of its birth may still hold the pipe.
 		 */
 		if (!PostmasterIsAliveInternal())

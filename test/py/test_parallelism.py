@@ -355,7 +355,7 @@ def test_faults_in_any_process_at_any_point(kafka):
             if point in OF_A_CHANGE:
                 patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
             return False
-        wait_until(reached, "%s at %s to be reached" % (action, point), 60, 0.3 if point in OF_A_CHANGE else 0.05)
+        wait_until(reached, "%s at %s to be reached" % (action, point), 120, 0.3 if point in OF_A_CHANGE else 0.05)
         if r.random() < 0.3:
             n = r.randrange(1, 5)
             patiently("ALTER STREAM slotfaults OPTIONS (SET parallelism '%d')" % n)
