@@ -489,7 +489,7 @@ def test_a_crash_inside_of_an_aggregate(server, service):
 def test_what_is_refused(server, service):
     for options, message in ((" OPTIONS (stream 'a b')", "is not the name of a Kinesis stream"), (" OPTIONS (stream 'arn:aws:sqs:eu-west-1:123456789012:stream/x')", "is not the name"),
                              (" OPTIONS (parallelism '2')", "cannot have a parallelism of 2"), (" OPTIONS (fan_out 'true')", "not part of this release"),
-                             (" OPTIONS (compression 'gzip')", "not part of this release")):
+                             (" OPTIONS (compression 'gzip')", "cannot be used with Kinesis")):
         with pytest.raises(psycopg2.Error) as e:
             server.sql("CREATE STREAM refused (v int) SERVER seoul" + options)
         assert message in str(e.value)

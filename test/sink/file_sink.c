@@ -208,7 +208,18 @@ file_release(KdaSink *sink, KdaSealedBatch *batch)
 	memmove(s->written, s->written + 1, sizeof(s->written[0]) * s->n);
 }
 
-static const KdaSinkOps ops = {"file", true, 100, 64 * 1024, MAX_BATCHES, file_open, file_close, file_service, file_send, file_release};
+static const KdaSinkOps ops = {
+	.type = "file",
+	.exactly_once = true,
+	.batch_records = 100,
+	.batch_bytes = 64 * 1024,
+	.max_batches = MAX_BATCHES,
+	.open = file_open,
+	.close = file_close,
+	.service = file_service,
+	.send = file_send,
+	.release = file_release
+};
 
 void
 _PG_init(void)
