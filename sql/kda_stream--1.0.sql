@@ -199,7 +199,8 @@ CREATE TABLE kda_storage.output (
 	segment_since timestamptz NOT NULL DEFAULT clock_timestamp(),	-- when they last changed places
 	origin		text NOT NULL,			-- as of kda_storage.stream
 	paused		boolean NOT NULL DEFAULT false,	-- ALTER OUTPUT ... PAUSE; of a stream that is written kda_storage.stream says it
-	failure		text					-- why it is not delivered any more; NULL: it is
+	failure		text,					-- why it is not delivered any more; NULL: it is
+	identity	text NOT NULL DEFAULT gen_random_uuid()::text	-- part of the name of its mark at the other side: no other output ever has it
 );
 COMMENT ON TABLE kda_storage.output IS 'one row an output, made with its first row';
 

@@ -353,11 +353,13 @@ sink_service(KdaSink *sink)
 	known = k->known;
 	if (known)
 	{
-		if (k->has_found && (!k->has_last || k->found.number > k->last.number))
+		/* once: what is sent since may have smaller numbers, after a failover */
+		if (!k->found_taken && k->has_found && (!k->has_last || k->found.number > k->last.number))
 		{
 			k->has_last = true;
 			k->last = k->found;
 		}
+		k->found_taken = true;
 		sink->has_mark = k->has_found;
 		sink->found_mark = k->found;
 		sink->marks_missing = k->missing;

@@ -131,6 +131,7 @@ typedef struct KafkaSink
 	int			nunder_way;
 	TimestampTz marked_at;		/* when a mark was last committed, or read */
 	int64		marks_seen;
+	bool		found_taken;	/* has been compared with it */
 	bool		has_last;
 	KdaSinkMark last;			/* the mark to keep alive */
 } KafkaSink;

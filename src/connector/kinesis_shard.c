@@ -132,10 +132,10 @@ kda_kinesis_shard_lose(Kinesis *k, KinesisShard *s, const char *fmt,...)
 {
 	va_list		args;
 
-	stop_reading(k, s);
 	va_start(args, fmt);
 	vsnprintf(s->base.error, sizeof(s->base.error), fmt, args);
 	va_end(args);
+	stop_reading(k, s);			/* what the arguments point to may go with it */
 	s->base.lost = true;
 }
 

@@ -42,6 +42,7 @@ typedef struct Sample
 	ReturnSetInfo *rsinfo;
 	TimestampTz until;
 	int64	   *ends;			/* by shard */
+	int			nends;
 	uint64		ticket;
 	/* of the record being decoded */
 	bool		refused;
@@ -170,7 +171,7 @@ shards_known(Sample *s)
 static bool
 ends_known(Sample *s)
 {
-	return s->source->ops->ends_poll(s->source, s->ticket, s->ends, s->source->nshards);
+	return s->source->ops->ends_poll(s->source, s->ticket, s->ends, s->nends);
 }
 
 /* Takes records until there are n, or no more; gives their number. */
@@ -245,10 +246,11 @@ read_sample(Sample *s, int n)
 		return;
 	}
 	await(s, shards_known, "no answer");
-	s->ends = palloc0(sizeof(int64) * Max(s->source->nshards, 1));
+	s->nends = s->source->nshards;
+	s->ends = palloc0(sizeof(int64) * Max(s->nends, 1));
 	s->ticket = ops->ends_begin(s->source);
 	await(s, ends_known, "no answer");
-	for (int i = 0; i < s->source->nshards; i++)
+	for (int i = 0; i < s->nends; i++)
 	{
 		KdaShardStart start = {0};
 
@@ -302,6 +304,10 @@ kda_sample(PG_FUNCTION_ARGS)
 		assign_record_type_typmod(s.desc);
 	server = GetForeignServer(options->serverid);
 	ops = kda_source_ops(options->server_type);
+	if (ops == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("stream \"%s\" is on a server of type \"%s\" and can only be written", get_rel_name(relid), options->server_type)));
 	config.owner = rel->rd_rel->relowner;
 	config.serverid = options->serverid;
 	mapping = kda_user_mapping(rel->rd_rel->relowner, options->serverid);

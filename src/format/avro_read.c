@@ -17,6 +17,8 @@
 #include "format/text.h"
 #include "mb/pg_wchar.h"
 
+#define FREE_PLACES		4000	/* values that take no bytes, however short the record is */
+#define FREE_TEXT		(16 * 1024)	/* of its objects and arrays, as JSON */
 #define MAX_DECIMAL		1024	/* bytes of a decimal number that is read; a numeric with 2466 digits */
 #define EPOCH_DAYS		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)
 
@@ -636,7 +638,11 @@ bool
 kda_avro_read(KdaAvroPlan *plan, const char *data, Size len, int max_depth, Size max_text, MemoryContext temp,
 			  KdaRows *rows, KdaDecodeError *error)
 {
-	Reader		r = {data, data + len, (int64) len * 16 + 100000, max_depth, max_text, temp, error};
+	/*
+	 * What takes no bytes (nulls, names of fields) is paid for by what does: a
+	 * batch is measured by the bytes of its records.
+	 */
+	Reader		r = {data, data + len, (int64) len * 16 + FREE_PLACES, max_depth, Min(max_text, len * 64 + FREE_TEXT), temp, error};
 	KdaValue   *values = kda_rows_add(rows);
 
 	if (plan->n > 0)

@@ -32,6 +32,9 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+/* What is on the way to a value is forgotten when there is so much of it. */
+#define TEMP_LIMIT		(8 * 1024 * 1024)
+
 typedef struct Column
 {
 	AttrNumber	attno;
@@ -564,7 +567,7 @@ plain_range(Job *job, int from, int to)
 {
 	for (int i = from; i < to; i++)
 	{
-		if ((i & 1023) == 1023)
+		if ((i & 1023) == 1023 || ((i & 15) == 15 && MemoryContextMemAllocated(job->decoder->temp, false) > TEMP_LIMIT))
 		{
 			CHECK_FOR_INTERRUPTS();
 			MemoryContextReset(job->decoder->temp);
@@ -593,7 +596,7 @@ guarded_range(Job *job, int from, int to)
 	{
 		for (int i = from; i < to; i++)
 		{
-			if ((i & 255) == 255)
+			if ((i & 255) == 255 || ((i & 15) == 15 && MemoryContextMemAllocated(job->decoder->temp, false) > TEMP_LIMIT))
 			{
 				CHECK_FOR_INTERRUPTS();
 				MemoryContextReset(job->decoder->temp);

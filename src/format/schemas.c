@@ -115,7 +115,12 @@ kda_schemas_store(KdaSchemas *schemas, const KdaSchemaId *id, const char *text, 
 void
 kda_schemas_forget(KdaSchemas *schemas, const KdaSchemaId *id)
 {
+	KdaSchema  *schema = kda_schemas_find(schemas, id);
+
 	(void) hash_search(schemas->table, id, HASH_REMOVE, NULL);
+	/* a refused one is in no plan */
+	if (schema && schema->type == NULL)
+		pfree(schema);
 }
 
 bool

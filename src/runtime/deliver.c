@@ -21,6 +21,7 @@
 #include "runtime/runtime.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
@@ -92,6 +93,17 @@ find(Oid relid, int32 id)
 	return NULL;
 }
 
+/* The list outlives the transaction. */
+static List *
+add(Deliverer *d, List *outputs, KdaOutput *output)
+{
+	MemoryContext old = MemoryContextSwitchTo(d->context);
+
+	outputs = lappend(outputs, output);
+	MemoryContextSwitchTo(old);
+	return outputs;
+}
+
 /* Outputs as the catalog says; those that have not changed go on as they are. */
 static void
 load(Deliverer *d)
@@ -100,7 +112,6 @@ load(Deliverer *d)
 	SPITupleTable *table;
 	uint64		n;
 	ListCell   *lc;
-	MemoryContext old;
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -130,6 +141,17 @@ load(Deliverer *d)
 
 			if (get_rel_name(relid) == NULL)
 				continue;
+			/* somebody is changing it: it stays as it is until he is through */
+			if (!ConditionalLockRelationOid(relid, AccessShareLock))
+			{
+				d->reload = true;
+				if (output)
+				{
+					outputs = add(d, outputs, output);
+					d->outputs = list_delete_ptr(d->outputs, output);
+				}
+				continue;
+			}
 			if (output && kda_output_changed(output))
 			{
 				d->outputs = list_delete_ptr(d->outputs, output);
@@ -143,16 +165,15 @@ load(Deliverer *d)
 			output->paused = paused;
 			if (failure == NULL && output->failure)
 				output->retry_at = 0;
+			if (output->failure)
+				pfree(output->failure);
 			output->failure = failure ? MemoryContextStrdup(output->context, failure) : NULL;
 			output->more = true;
-			outputs = lappend(outputs, output);
+			outputs = add(d, outputs, output);
 		}
 		SPI_finish();
 	}
 	PopActiveSnapshot();
-	old = MemoryContextSwitchTo(d->context);
-	outputs = list_copy(outputs);
-	MemoryContextSwitchTo(old);
 	CommitTransactionCommand();
 	/* what is left was dropped */
 	foreach(lc, d->outputs)

@@ -48,6 +48,8 @@ kda_feed_schemas_close(KdaFeed *feed)
 
 	if (s == NULL || s->context == NULL)
 		return;
+	for (int i = 0; i < s->n; i++)
+		kda_registry_forget(s->questions[i]);
 	MemoryContextDelete(s->context);
 	s->context = NULL;
 	s->registry = NULL;
@@ -151,6 +153,19 @@ find_missing(KdaFeed *feed, KdaFeedSchemas *s, KdaSchemas *schemas, KdaSchemaId 
 	return false;
 }
 
+/* In a transaction: all that further records of the batch want, so that they do not wait one behind the other. */
+static void
+ask_ahead(KdaFeed *feed, KdaFeedSchemas *s, KdaSchemas *schemas)
+{
+	int			looked_at = s->looked_at;
+	KdaSchemaId missing;
+
+	for (; s->n < MAX_QUESTIONS && find_missing(feed, s, schemas, &missing); s->looked_at++)
+		if (!is_asked(s, &missing) && kda_schemas_load(schemas, &missing) == NULL)
+			ask(feed, s, &missing);
+	s->looked_at = looked_at;
+}
+
 static bool
 look(KdaFeed *feed, KdaFeedSchemas *s, KdaSchemas *schemas)
 {
@@ -168,8 +183,8 @@ look(KdaFeed *feed, KdaFeedSchemas *s, KdaSchemas *schemas)
 	while (find_missing(feed, s, schemas, &missing) && kda_schemas_load(schemas, &missing) != NULL)
 		;
 	found = find_missing(feed, s, schemas, &missing);
-	if (found && !is_asked(s, &missing))
-		ask(feed, s, &missing);
+	if (found)
+		ask_ahead(feed, s, schemas);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	return !found;

@@ -264,7 +264,7 @@ load(KdaOutput *output)
 	(void) kda_output_ids(output->relid, &output->ids);
 	output->retired_by = InvalidTransactionId;
 	execute(psprintf("SELECT p.sealed, p.delivered, p.snapshot1, p.snapshot2, p.last_xid, p.last_seq, "
-					 "(extract(epoch FROM o.segment_since - '2000-01-01 00:00:00+00'::pg_catalog.timestamptz) * 1000000)::bigint, p.last_error "
+					 "(extract(epoch FROM o.segment_since - '2000-01-01 00:00:00+00'::pg_catalog.timestamptz) * 1000000)::bigint, p.last_error, o.identity "
 					 "FROM kda_storage.output_progress p JOIN kda_storage.output o USING (output_id) WHERE output_id = %d", id));
 	if (SPI_processed != 1)
 		ereport(ERROR,
@@ -275,6 +275,7 @@ load(KdaOutput *output)
 	position = position_at(0, 3);
 	set_position(output, &position);
 	output->since = number_at(0, 7);
+	strlcpy(output->identity, text_at(0, 9), sizeof(output->identity));
 	strlcpy(output->stored_error, text_at(0, 8) ? text_at(0, 8) : "", sizeof(output->stored_error));
 	execute(psprintf("SELECT first, last, timeline, snapshot1, snapshot2, from_xid, from_seq, to_xid, to_seq "
 					 "FROM kda_storage.seal WHERE output_id = %d ORDER BY first", id));
@@ -308,7 +309,7 @@ open_sink(KdaOutput *output, int wake_fd)
 	output->sink_context = AllocSetContextCreate(output->context, "kda sink", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(output->sink_context);
 	config.output_name = output->name;
-	config.identity = psprintf(UINT64_FORMAT "-%u-%d", GetSystemIdentifier(), MyDatabaseId, output->ids.id);
+	config.identity = psprintf(UINT64_FORMAT "-%u-%s", GetSystemIdentifier(), MyDatabaseId, output->identity);
 	config.topic = output->options->topic;
 	config.serverid = output->options->serverid;
 	config.owner = output->options->owner;
@@ -670,12 +671,12 @@ transact(KdaOutput *output, int done, int wanted, TimestampTz now)
 		if (done > 0 || made != NIL || retries != 0 || strcmp(output->last_error, output->stored_error) != 0 ||
 			!same_text(position.snapshot1, output->position.snapshot1) || !same_text(position.snapshot2, output->position.snapshot2))
 			store_progress(output, sealed, delivered, &position, refused, retries, done > 0);
-		if (made != NIL)
-			output->rotate_at = Min(output->rotate_at, now + ROTATE_EVERY);
+		/* rows of transactions that have failed take room, too */
+		if (output->more)
+			output->rotate_at = Min(output->rotate_at, kda_outbox_is_full(&output->ids) ? now : now + ROTATE_EVERY);
 		if (now >= output->rotate_at)
 			make_room(output, done, now);
-		if (refused > 0)
-			kda_error_stream_settle(now);
+		kda_error_stream_settle(now);
 		KDA_FAULT("seal");
 		commit();
 		KDA_FAULT("sealed");

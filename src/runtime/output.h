@@ -62,6 +62,7 @@ typedef struct KdaOutput
 	int			backoff_ms;
 	char		last_error[512];
 	char		stored_error[512];
+	char		identity[64];	/* of its mark */
 } KdaOutput;
 
 /* In a transaction.  The rest of it is read when its sink is opened. */

@@ -46,6 +46,7 @@ send_again(Oid relid, int32 output_id, const char *since)
 	KdaOutboxWriter *writer;
 	KdaOwnerScope scope;
 	int64		n = 0;
+	int64		last = 0;
 	char	   *condition = psprintf("r.output_id = %d AND e.error_id = r.error_id AND e.error_time >= %s::pg_catalog.timestamptz",
 									 output_id, quote_literal_cstr(since));
 	SPIPlanPtr	plan;
@@ -53,7 +54,7 @@ send_again(Oid relid, int32 output_id, const char *since)
 
 	writer = kda_outbox_begin(relid);
 	kda_owner_begin(&scope);
-	plan = SPI_prepare(psprintf("SELECT r.time, r.key, r.value, r.headers, r.hash_key FROM kda_storage.refused r, kda_storage.error e "
+	plan = SPI_prepare(psprintf("SELECT r.time, r.key, r.value, r.headers, r.hash_key, r.error_id FROM kda_storage.refused r, kda_storage.error e "
 								"WHERE %s ORDER BY r.error_id FOR UPDATE OF r", condition), 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare a look at kda_storage.refused");
@@ -74,16 +75,18 @@ send_again(Oid relid, int32 output_id, const char *since)
 			record.value = bytes_of(SPI_tuptable, i, 3, &record.len);
 			record.headers = bytes_of(SPI_tuptable, i, 4, &ignored);
 			record.hash_key = bytes_of(SPI_tuptable, i, 5, &ignored);
+			last = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 6, &isnull));
 			kda_outbox_put_record(writer, &record);
 			n++;
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);
-	SPI_execute(psprintf("WITH gone AS (DELETE FROM kda_storage.refused r USING kda_storage.error e WHERE %s RETURNING r.error_id), "
+	/* what was refused since has not been sent: the one process that refuses counts up */
+	SPI_execute(psprintf("WITH gone AS (DELETE FROM kda_storage.refused r USING kda_storage.error e WHERE %s AND r.error_id <= " INT64_FORMAT " RETURNING r.error_id), "
 						 "rows AS (DELETE FROM kda_storage.error e USING gone WHERE e.error_id = gone.error_id RETURNING e.bytes) "
 						 "UPDATE kda_storage.forgotten SET bytes = greatest(bytes - (SELECT coalesce(pg_catalog.sum(bytes), 0) FROM rows), 0)",
-						 condition), false, 0);
+						 condition, last), false, 0);
 	kda_owner_end(&scope);
 	kda_outbox_end(writer);
 	return n;
@@ -96,7 +99,7 @@ Datum
 kda_redrive(PG_FUNCTION_ARGS)
 {
 	Oid			relid;
-	char	   *since;
+	const char *since;
 	const char *name;
 	int64		n = 0;
 	KdaOutputIds ids;
@@ -116,7 +119,11 @@ kda_redrive(PG_FUNCTION_ARGS)
 				 errmsg("\"%s\" is not a stream", name ? name : "?")));
 	if (!kda_is_relation_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_FOREIGN_TABLE, name);
-	since = DatumGetCString(DirectFunctionCall1(timestamptz_out, PG_GETARG_DATUM(2)));
+	/* whatever DateStyle is */
+	if (TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(2)))
+		since = PG_GETARG_TIMESTAMPTZ(2) < 0 ? "-infinity" : "infinity";
+	else
+		since = pstrdup(timestamptz_to_str(PG_GETARG_TIMESTAMPTZ(2)));
 	/* its own deliveries, and those of the outputs that are made from it */
 	if (error_name == NULL || strcmp(error_name, "delivery") == 0)
 	{

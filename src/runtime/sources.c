@@ -191,6 +191,10 @@ see_gone_shards(KdaFeed *feed)
 				gone = strcmp(source->shards[i]->name, shard->name) != 0;
 		if (!gone)
 			continue;
+		/* its last records are here already */
+		if (shard->source_index >= 0 && source->shards[shard->source_index]->assigned && !source->shards[shard->source_index]->closed &&
+			shard->position < source->shards[shard->source_index]->next_position)
+			continue;
 		/* what was to be begun anew has no identity yet */
 		if (shard->closed || (shard->position < 0 && shard->identity[0] == '\0'))
 		{
@@ -216,7 +220,8 @@ kda_sources_assign(KdaFeed *feed)
 	for (int i = 0; i < source->nshards && kda_worker->slot == 0; i++)
 		if (shard_of_source(stream, i) == NULL && !source->shards[i]->gone)
 			add_shard(feed, source->shards[i]);
-	if (source->ops->marks)
+	/* of those that are stored they were found before */
+	if (source->ops->marks && stream->nshards > feed->saved_nshards)
 		kda_sources_find_parents(stream);
 	for (int i = 0; i < source->nshards; i++)
 	{

@@ -65,7 +65,7 @@ kda_outbox_ensure(Oid relid, Oid source)
 	if (kda_output_ids(relid, &ids))
 		return ids.id;
 	/* two sessions may write it for the first time at once */
-	LockRelationOid(kda_storage_relation("output"), ShareRowExclusiveLock);
+	LockDatabaseObject(RelationRelationId, relid, 0, ShareUpdateExclusiveLock);
 	CommandCounterIncrement();
 	if (kda_output_ids(relid, &ids))
 		return ids.id;

@@ -237,6 +237,9 @@ kda_outbox_rotate(KdaOutputIds *ids, const KdaInboxPosition *delivered, Timestam
 		return KDA_ROOM_EMPTY;
 	if ((now < *since + MIN_ROTATE_US && kda_segment_bytes(current) < (int64) kda_outbox_size_kb * 256))
 		return look;
+	/* making room never waits: what has been delivered is stored in the same transaction */
+	if (!ConditionalLockRelationOid(kda_storage_relation("output"), RowExclusiveLock))
+		return look;
 	run(psprintf("UPDATE kda_storage.output SET box = %u::pg_catalog.regclass, box2 = %u::pg_catalog.regclass, "
 				 "segment_since = pg_catalog.clock_timestamp() WHERE output_id = %d", other, current, ids->id));
 	ids->box = other;
@@ -317,4 +320,6 @@ kda_outbox_restamp(int32 output_id, Oid box, Oid box2)
 						 "UPDATE kda_storage.output_progress SET snapshot1 = NULL, snapshot2 = NULL, last_xid = NULL, last_seq = NULL, sealed = delivered "
 						 "WHERE output_id = %d",
 						 segments[0], segments[1], segments[0], segments[1], output_id, output_id), false, 0);
+	/* the original goes on under its own name */
+	SPI_execute(psprintf("UPDATE kda_storage.output SET identity = pg_catalog.gen_random_uuid()::text WHERE output_id = %d", output_id), false, 0);
 }

@@ -127,7 +127,8 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 {
 	int64		timeout = stream->options->idle_timeout_us;
 	TimestampTz next = KDA_END_TIME;
-	bool		all_idle = stream->nshards > 0;
+	bool		all_idle = true;
+	bool		any = false;	/* … and there are some */
 	TimestampTz quiet = 0;
 
 	*moved = false;
@@ -139,6 +140,7 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 
 		if (shard->closed || kda_shard_waits(stream, shard))
 			continue;
+		any = true;
 		if (shard->foreign)
 		{
 			/* its own process says when it is idle */
@@ -170,7 +172,7 @@ kda_watermark_tick(KdaStream *stream, TimestampTz now, bool *moved)
 		return next;
 
 	/* Pumps give the time: only what they write moves it. */
-	if (!all_idle || stream->has_writers)
+	if (!any || !all_idle || stream->has_writers)
 	{
 		stream->idle_since = 0;
 		return next;

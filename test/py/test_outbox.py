@@ -245,7 +245,7 @@ def test_outputs_do_not_wait_for_each_other(server):
 
 
 def test_a_full_outbox_refuses_inserts():
-    server = start("full", ["kda_stream.outbox_size = '1MB'"])
+    server = start("full_outbox", ["kda_stream.outbox_size = '1MB'"])
     out = Out(server, "fullbox").stream("k text, v int, filler text")
     out.say("down")
     n = 0
