@@ -364,7 +364,7 @@ mark_text(const KdaSinkMark *mark)
 
 /*
  * Compares the mark that the sink has found on the other side with our own
- * history, as architecture says: returns an error text if it is not of it.
+ * history: returns an error text if it is not of it.
  */
 static char *
 judge(KdaOutput *output)

@@ -108,7 +108,7 @@ extern bool kda_shard_waits(const KdaStream *stream, const KdaShard *shard);
 extern bool kda_watermark_update(KdaStream *stream);
 
 /*
- * Idle and wall-clock moves (interface.md section 9 "wall clock"): called
+ * Idle and wall-clock moves: called
  * with the time now; sets shards idle whose end was confirmed for
  * idle_timeout, and moves the stream's watermark on by the time that passes
  * from then on, never beyond now.  Returns the next time at which something
