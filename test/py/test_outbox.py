@@ -244,6 +244,93 @@ def test_outputs_do_not_wait_for_each_other(server):
     free.wait(2)
 
 
+def test_open_transactions_on_one_stream_stop_no_other(server):
+    """Neither somebody who changes a stream nor one who has written his first row to it and not committed."""
+    locked, begun, free = (Out(server, name).stream() for name in ("locked", "begun", "freely"))
+    server.sql("INSERT INTO locked VALUES ('k', 1); INSERT INTO freely VALUES ('k', 1)")
+    locked.wait(1)
+    free.wait(1)
+    pid = server.value("SELECT pid FROM kda.workers WHERE kind = 'deliver'")
+    changing, writing = server.connect(autocommit=False), server.connect(autocommit=False)
+    changing.cursor().execute("ALTER FOREIGN TABLE locked ALTER v SET NOT NULL")
+    writing.cursor().execute("INSERT INTO begun VALUES ('k', 1)")
+    server.sql("ALTER STREAM freely OPTIONS (ADD batch_records '10')")
+    # a change of places of its segments is due as well
+    server.sql("UPDATE kda_storage.output SET segment_since = '2026-01-01' WHERE rel = 'freely'::regclass")
+    server.sql("INSERT INTO freely SELECT 'k', g FROM generate_series(2, 100) g")
+    free.wait(100)
+    free.settled()
+    changing.rollback()
+    writing.commit()
+    begun.wait(1)
+    assert server.value("SELECT pid FROM kda.workers WHERE kind = 'deliver'") == pid
+    assert server.value("SELECT count(*) FROM kda.workers WHERE last_error IS NOT NULL AND kind = 'deliver'") == 0
+
+
+def test_what_failed_transactions_have_written_leaves_the_outbox():
+    server = start("aborted", ["kda_stream.outbox_size = '1MB'", "autovacuum = off"])
+    out = Out(server, "aborts").stream("k text, v int, filler text")
+    conn = server.connect(autocommit=False)
+    conn.cursor().execute("INSERT INTO aborts SELECT 'k', g, repeat('x', 200) FROM generate_series(1, 10000) g")
+    conn.rollback()
+    # its first row, which makes the outbox, was rolled back, too
+    server.sql("INSERT INTO aborts VALUES ('k', 0, '')")
+    conn.cursor().execute("INSERT INTO aborts SELECT 'k', g, repeat('x', 200) FROM generate_series(1, 10000) g")
+    conn.rollback()
+
+    def room():
+        try:
+            server.sql("INSERT INTO aborts VALUES ('k', 1, '')")
+            return True
+        except psycopg2.Error as e:
+            assert e.pgcode == "53400"
+            return False
+    wait_until(room, "room to be made")
+    out.wait(2)
+    assert out.values() == [0, 1]
+    server.check_sane()
+    server.destroy()
+
+
+def test_redrive_keeps_what_is_refused_meanwhile(server):
+    out = Out(server, "meanwhile").stream()
+    out.say("refuse", "bad\n")
+    server.sql("INSERT INTO meanwhile VALUES ('bad', 1)")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda.error_stream WHERE stream = 'meanwhile'::regclass") == 1, "it to be refused")
+    # redrive stands before the first one while the second is refused
+    holding = server.connect(autocommit=False)
+    holding.cursor().execute("SELECT FROM kda_storage.refused FOR UPDATE")
+    answers = []
+    redrive = threading.Thread(target=lambda: answers.append(server.value("SELECT kda.redrive('meanwhile')")))
+    redrive.start()
+    wait_until(lambda: server.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0, "redrive to wait")
+    server.sql("INSERT INTO meanwhile VALUES ('bad', 2)")
+    wait_until(lambda: server.value("SELECT count(*) FROM kda.error_stream WHERE stream = 'meanwhile'::regclass") == 2, "the other to be refused")
+    out.unsay("refuse")
+    holding.rollback()
+    redrive.join(60)
+    assert answers == [1]
+    assert server.value("SELECT kda.redrive('meanwhile')") == 1
+    out.wait(2)
+    assert out.values() == [1, 2]
+
+
+def test_an_output_takes_no_mark_of_a_former_one():
+    """Numbers of outputs begin again with the extension: what the other side keeps of a mark is not found by them."""
+    server = start("former")
+    Out(server, "first").stream()
+    server.sql("INSERT INTO first VALUES ('k', 1)")
+    identity = server.sql("SELECT output_id, identity FROM kda_storage.output")[0]
+    server.sql("DROP EXTENSION kda_stream CASCADE")
+    server.sql("CREATE EXTENSION kda_stream; CREATE SERVER f TYPE 'file' FOREIGN DATA WRAPPER kda_stream")
+    Out(server, "second").stream()
+    server.sql("INSERT INTO second VALUES ('k', 1)")
+    again = server.sql("SELECT output_id, identity FROM kda_storage.output")[0]
+    assert identity[0] == again[0] and identity[1] != again[1]
+    server.check_sane()
+    server.destroy()
+
+
 def test_a_full_outbox_refuses_inserts():
     server = start("full_outbox", ["kda_stream.outbox_size = '1MB'"])
     out = Out(server, "fullbox").stream("k text, v int, filler text")
