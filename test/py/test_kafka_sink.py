@@ -247,7 +247,7 @@ def test_a_broker_that_is_killed(binary, once):
     worker.open()
     retries = 0
     chance = random.Random(7)
-    for n in range(4 if LONG else 2 if once else 1):
+    for n in range(4 if LONG else 1):
         until = (n + 1) * 8
         while worker.stored < until:
             worker.step()

@@ -8,7 +8,7 @@ import time
 import psycopg2
 from harness import LONG, Kafka, Postgres, alive, wait_until
 
-KILLS = 20 if LONG else 8
+KILLS = 20 if LONG else 4
 
 
 def consume(kafka, topic, enough, timeout=90):
