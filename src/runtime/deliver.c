@@ -22,7 +22,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -278,12 +277,7 @@ loop(Deliverer *d)
 		}
 		if (kda_worker_should_stop())
 			return;
-		/*
-		 * Not PostmasterIsAlive(): that looks once, when the signal of the death
-		 * comes, and a child in the middle of its birth may still hold the pipe.
-		 */
-		if (!PostmasterIsAliveInternal())
-			proc_exit(1);
+		kda_worker_exit_alone();
 		/* sessions wake us at their commit, just before they send what it has invalidated */
 		woken = pg_atomic_read_u32(&slot->wakes) != wakes;
 		wakes = pg_atomic_read_u32(&slot->wakes);

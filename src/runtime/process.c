@@ -23,6 +23,7 @@
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -128,6 +129,17 @@ kda_worker_settings(const char *synchronous_commit)
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	/* in a deadlock with a user's session, it is the worker that gives way */
 	SetConfigOption("deadlock_timeout", "100ms", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+kda_worker_exit_alone(void)
+{
+	/*
+	 * Not PostmasterIsAlive(): that looks once, when the signal of the death
+	 * comes, and a child in the middle of its birth may still hold the pipe.
+	 */
+	if (!PostmasterIsAliveInternal())
+		proc_exit(1);
 }
 
 bool

@@ -188,6 +188,8 @@ extern void kda_worker_drain(int read_end);
 /* The settings that a worker runs under, whatever the server's defaults are. */
 extern void kda_worker_settings(const char *synchronous_commit);
 extern bool kda_worker_should_stop(void);
+/* Ends the process if its postmaster has: only waiting would notice, and there may always be more to do. */
+extern void kda_worker_exit_alone(void);
 /* strlcpy() that does not cut a character in two. */
 extern void kda_copy_text(char *to, const char *from, Size size);
 extern void kda_worker_report_error(const char *message);

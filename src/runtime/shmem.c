@@ -156,6 +156,15 @@ kda_slots_want(Oid database, int n, const KdaWanted *wanted)
 	return missing;
 }
 
+/* With the lock held. */
+static void
+wake(KdaSlot *slot)
+{
+	pg_atomic_fetch_add_u32(&slot->wakes, 1);
+	if (slot->latch)
+		SetLatch(slot->latch);
+}
+
 void
 kda_slots_wake(Oid database)
 {
@@ -166,9 +175,7 @@ kda_slots_wake(Oid database)
 
 		if (slot->database != database)
 			continue;
-		pg_atomic_fetch_add_u32(&slot->wakes, 1);
-		if (slot->latch)
-			SetLatch(slot->latch);
+		wake(slot);
 	}
 	LWLockRelease(kda_shared->lock);
 }
@@ -183,9 +190,7 @@ kda_slots_wake_worker(const char *worker, bool first)
 
 		if (slot->database != MyDatabaseId || slot->deliver || (slot->number == 0) != first || strcmp(NameStr(slot->worker), worker) != 0)
 			continue;
-		pg_atomic_fetch_add_u32(&slot->wakes, 1);
-		if (slot->latch)
-			SetLatch(slot->latch);
+		wake(slot);
 	}
 	LWLockRelease(kda_shared->lock);
 }
@@ -200,9 +205,7 @@ kda_slots_wake_deliver(void)
 
 		if (slot->database != MyDatabaseId || !slot->deliver)
 			continue;
-		pg_atomic_fetch_add_u32(&slot->wakes, 1);
-		if (slot->latch)
-			SetLatch(slot->latch);
+		wake(slot);
 	}
 	LWLockRelease(kda_shared->lock);
 }

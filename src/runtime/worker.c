@@ -28,7 +28,6 @@
 #include "runtime/worker.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/pmsignal.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
@@ -532,13 +531,7 @@ loop(KdaWorker *worker)
 		}
 		if (kda_worker_should_stop())
 			return;
-		/*
-		 * Only waiting would notice, and there may always be more to do.  Not
-		 * PostmasterIsAlive(): that looks once, when the signal of the death
-		 * comes, and a child in the middle of its birth may still hold the pipe.
-		 */
-		if (!PostmasterIsAliveInternal())
-			proc_exit(1);
+		kda_worker_exit_alone();
 		if (!IsTransactionState())
 			AcceptInvalidationMessages();
 		if (worker->reload)
